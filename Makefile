@@ -1,0 +1,58 @@
+# What a person types. Everything else is behind these.
+#
+#   make demo    build, and run the bookshop behind a Weir of one process
+#   make test    all tests (add SHORT=1 for the quick ones)
+
+GO      ?= go
+BIN     := $(CURDIR)/bin
+TOOLS   := $(CURDIR)/.bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*/main.go))
+
+.PHONY: demo build plugins test race check vet bench generate generate-check tools clean
+
+demo: build
+	$(BIN)/weir dev --demo
+
+build: plugins
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/weir ./cmd/weir
+
+# The example plugins, built by stock Go with the public SDK and embedded.
+plugins:
+	@for p in $(PLUGINS); do \
+	  (cd examples/plugins/$$p && GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w' \
+	    -o $(CURDIR)/examples/plugins/wasm/$$p.wasm .) || exit 1; \
+	done
+
+test: plugins
+	$(GO) test -timeout 15m ./...
+	cd plugins-sdk && $(GO) test ./...
+
+race: plugins
+	$(GO) test -race -timeout 20m ./...
+
+check: tools generate-check vet race
+	cd plugins-sdk && $(GO) vet ./... && $(GO) test ./...
+
+vet:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(TOOLS)/staticcheck ./...
+
+bench: build
+	$(GO) run ./bench
+
+tools:
+	@cd tools && GOBIN=$(TOOLS) $(GO) install tool
+	@GOBIN=$(TOOLS) $(GO) install tool
+
+generate: tools
+	PATH=$(TOOLS):$$PATH buf lint
+	PATH=$(TOOLS):$$PATH buf generate
+
+generate-check: generate
+	@git diff --exit-code -- proto || { echo "generated code is stale: run make generate and commit"; exit 1; }
+
+clean:
+	rm -rf $(BIN) examples/plugins/wasm/*.wasm

@@ -1,0 +1,152 @@
+// Package arch holds the architecture: which package may import which. The
+// table below is docs/design.md's, and this test is what keeps it true.
+package arch
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/weirmesh/weir/"
+
+// allowed lists, for each package, the packages of this module that it may
+// import. A package that is not listed fails the test: say first where it
+// stands. Tests may import more.
+var allowed = map[string][]string{
+	"proto/weir/v1":               {},
+	"proto/weir/v1/weirv1connect": {"proto/weir/v1"},
+
+	"resource":          {"proto/weir/v1"},
+	"resource/manifest": {"proto/weir/v1", "resource"},
+	"store":             {"proto/weir/v1", "resource"},
+	"cluster":           {"proto/weir/v1"},
+	"identity":          {"proto/weir/v1"},
+	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
+
+	"proxy/exchange": {},
+	"proxy/http1":    {"proxy/exchange"},
+	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
+	"proxy/balancer": {},
+	"proxy/upstream": {"proto/weir/v1", "proxy/exchange", "proxy/http1", "proxy/balancer"},
+	"proxy/listener": {"proxy/exchange", "proxy/http1"},
+	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1",
+		"proxy/router", "proxy/balancer", "proxy/upstream", "proxy/listener"},
+
+	"policy":            {"proto/weir/v1", "proxy/exchange"},
+	"policy/policytest": {"proto/weir/v1", "policy", "proxy/exchange"},
+	"policy/wasm":       {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi"},
+	"policy/wasm/fuel":  {},
+	"policy/wasm/abi":   {},
+
+	"nodeapi": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
+	"admin":   {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
+	"node": {"proto/weir/v1", "resource", "resource/manifest", "store", "cluster", "identity", "telemetry", "nodeapi", "admin",
+		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
+	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
+
+	"internal/arch":        {},
+	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
+	"examples/bookshop":    {},
+	"examples/plugins":     {},
+	"bench":                {},
+}
+
+// onlyIn names third-party libraries that one package alone may import, so
+// that replacing one is one package's work.
+var onlyIn = map[string][]string{
+	"github.com/tetratelabs/wazero": {"policy/wasm", "policy/wasm/fuel"},
+	"github.com/hashicorp/raft":     {"cluster", "internal/testcluster"},
+	"go.etcd.io/bbolt":              {"store", "cluster"},
+}
+
+func TestImports(t *testing.T) {
+	root := filepath.Join("..", "..")
+	seen := map[string]bool{}
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			// Modules of their own keep their own rules.
+			if name := d.Name(); name != ".." && strings.HasPrefix(name, ".") || name == "testdata" || isModule(root, file) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		rel, _ := filepath.Rel(root, file)
+		checkFile(t, path.Dir(filepath.ToSlash(rel)), file, seen)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func isModule(root, dir string) bool {
+	if filepath.Clean(dir) == filepath.Clean(root) {
+		return false
+	}
+	found, _ := filepath.Glob(filepath.Join(dir, "go.mod"))
+	return len(found) > 0
+}
+
+func checkFile(t *testing.T, pkg, file string, seen map[string]bool) {
+	t.Helper()
+	rule, listed := allowed[pkg]
+	if !listed {
+		// A command below a listed tree (bench/load, examples/x/cmd) keeps its parent's rule.
+		rule, listed = allowed[path.Dir(pkg)]
+	}
+	if !listed {
+		if !seen[pkg] {
+			t.Errorf("package %s has no entry in internal/arch: say where it stands", pkg)
+		}
+		seen[pkg] = true
+		return
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range parsed.Imports {
+		imported, _ := strconv.Unquote(spec.Path.Value)
+		if own, ok := strings.CutPrefix(imported, module); ok && own != pkg && !slices.Contains(rule, own) {
+			t.Errorf("%s: package %s must not import %s", file, pkg, own)
+		}
+		for library, homes := range onlyIn {
+			if (imported == library || strings.HasPrefix(imported, library+"/")) && !slices.Contains(homes, pkg) {
+				t.Errorf("%s: package %s must not import %s", file, pkg, imported)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for pkg := range allowed {
+		files, _ := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(pkg), "*.go"))
+		if len(files) == 0 || strings.HasPrefix(pkg, "proto/") {
+			continue
+		}
+		documented := false
+		for _, file := range files {
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			documented = documented || parsed.Doc != nil
+		}
+		if !documented {
+			t.Errorf("package %s has no package comment", pkg)
+		}
+	}
+}

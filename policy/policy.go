@@ -1,0 +1,103 @@
+// Package policy is the contract that every policy keeps, native or WASM, and
+// the chain that runs them over one exchange.
+//
+//	OnRequest ─▶ [OnRequestBody…] ─▶ upstream ─▶ OnResponse ─▶ [OnResponseBody…] ─▶ Close
+//	   1 → n          1 → n                         n → 1           n → 1            all
+//
+// A [Policy] is the use of a plugin under one configuration; it makes a
+// [Filter] for each exchange. A Filter runs on the exchange's own goroutine and
+// may block it (waiting for a call of its own), within its deadline.
+//
+// Who writes the answer: a filter that returns [Respond] has put the whole
+// response into Exchange.Response (Exchange.Answer), no later filter sees the
+// request, the upstream is not asked. Filters that saw the request still see
+// the response, in reverse order, but for the one that made it.
+//
+// What failure means: a filter that returns an error has failed, not refused.
+// The chain then does what the policy's FailureMode says: CLOSED ends the
+// exchange with 500, OPEN goes on as if the filter were not there.
+package policy
+
+import (
+	"context"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+// Spec is everything that makes one policy differ from another: two policies
+// with equal specs may share their VMs.
+type Spec struct {
+	// Tenant and Name are the policy's, Plugin the plugin's name.
+	Tenant, Name, Plugin string
+	// Digest is the module's, "sha256:…".
+	Digest string
+	// Config is JSON; empty when none was given.
+	Config      string
+	FailureMode weirv1.PolicySpec_FailureMode
+	// MemoryBytes and Fuel bound a VM; 0: the host's defaults.
+	MemoryBytes, Fuel uint64
+}
+
+// Maker makes policies. It is met by policy/wasm's Host.
+type Maker interface {
+	// Make compiles what must be compiled, starts one instance and configures
+	// it, so that a policy that is made also works. Equal specs give the same
+	// policy; each Make is undone by one Policy.Release.
+	Make(ctx context.Context, spec Spec) (Policy, error)
+}
+
+// Policy is a plugin under one configuration.
+type Policy interface {
+	Spec() Spec
+	// Phases says which callbacks its filters want; the rest are not called.
+	Phases() Phases
+	// NewFilter begins one exchange.
+	NewFilter(x *exchange.Exchange) (Filter, error)
+	// Release gives up one Make. The last one frees the VMs, once the filters
+	// in flight are closed.
+	Release()
+}
+
+// Phases is a set of callbacks.
+type Phases uint8
+
+// The callbacks that a filter may want.
+const (
+	RequestHead Phases = 1 << iota
+	RequestBody
+	ResponseHead
+	ResponseBody
+)
+
+// Verdict is what a filter wants done next.
+type Verdict uint8
+
+const (
+	// Continue: go on to the next filter.
+	Continue Verdict = iota
+	// Hold: do not pass on what was shown yet. From a head callback: show me
+	// the body first. From a body callback: keep the chunk, show me more; the
+	// next callback sees all that is kept. At the end of the body Hold means
+	// Continue.
+	Hold
+	// Respond: Exchange.Response holds the answer.
+	Respond
+)
+
+// Filter sees one exchange. Its methods are called in the order of the
+// package's picture, never at the same time.
+type Filter interface {
+	// OnRequest sees the request's head; end: there is no body.
+	OnRequest(x *exchange.Exchange, end bool) (Verdict, error)
+	// OnRequestBody sees a chunk and may change it in place or replace it
+	// (assign to *chunk); what it leaves is passed on. end: it is the last, and
+	// may be empty.
+	OnRequestBody(x *exchange.Exchange, chunk *[]byte, end bool) (Verdict, error)
+	// OnResponse and OnResponseBody see the answer in the same manner.
+	OnResponse(x *exchange.Exchange, end bool) (Verdict, error)
+	OnResponseBody(x *exchange.Exchange, chunk *[]byte, end bool) (Verdict, error)
+	// Close ends the exchange, always and exactly once; it returns the filter
+	// and what it held.
+	Close(x *exchange.Exchange)
+}

@@ -1,0 +1,172 @@
+// Package exchange is one request and its response as the request path sees
+// them, whatever protocol they came by: a head as a compact ordered list of
+// fields, a body as a stream of chunks, trailers.
+//
+//	codec ─▶ Exchange ─▶ router, policies, upstream ─▶ Exchange ─▶ codec
+//
+// # Ownership
+//
+// An Exchange belongs to one goroutine. It and every byte slice reachable from
+// it are reused once it ends: whoever keeps a value copies it. Text made on the
+// way is put into the exchange's own arena with [Exchange.Copy], which costs no
+// allocation once the exchange is warm.
+//
+// # Bodies
+//
+// A Body is pulled: Next blocks until there is a chunk, which is valid until
+// the following Next. So memory is bounded by a chunk, back-pressure needs no
+// queue, and a filter is a Body around another.
+package exchange
+
+import (
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Body is a one-way stream of chunks.
+type Body interface {
+	// Next returns the next chunk, which is not empty and is valid until the
+	// following call; io.EOF at the end. After an error every call returns one.
+	Next() ([]byte, error)
+	// Length is how many bytes are left, -1 when that is not known.
+	Length() int64
+}
+
+// Request is what the client asked.
+type Request struct {
+	// Method, Scheme ("http", "https"), Authority (host and port as sent) and
+	// Path (with the query, as sent: never decoded) are HTTP's pseudo-fields.
+	Method, Scheme, Authority, Path []byte
+	Fields                          Fields
+	// Body is nil when there is none.
+	Body Body
+	// Trailers are filled once Body has returned io.EOF.
+	Trailers Fields
+}
+
+// Response is what it is answered.
+type Response struct {
+	Status int
+	Fields Fields
+	// Body is nil when there is none.
+	Body     Body
+	Trailers Fields
+}
+
+// Protocol is the version of HTTP that the client speaks.
+type Protocol uint8
+
+// The protocols.
+const (
+	HTTP10 Protocol = iota
+	HTTP11
+	HTTP2
+	HTTP3
+)
+
+// String is as in a request line: "HTTP/1.1", "HTTP/2".
+func (p Protocol) String() string {
+	return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"}[p]
+}
+
+// Exchange is one request and its response.
+type Exchange struct {
+	Request  Request
+	Response Response
+
+	// ID identifies the exchange in logs and errors; it travels as
+	// X-Request-Id.
+	ID       []byte
+	Start    time.Time
+	Protocol Protocol
+	Client   netip.AddrPort
+	Local    netip.AddrPort
+
+	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
+	// name or number, Service "tenant/name", Endpoint "host:port".
+	Route, Rule, Service, Endpoint string
+	// Revision is the configuration that the exchange is served under.
+	Revision uint64
+	// RouteChanged is set by a policy that changed what the route was chosen
+	// by and wants it chosen anew (proxy-wasm's clear_route_cache).
+	RouteChanged bool
+	// Details says in one word why Weir itself answered ("no_route",
+	// "policy_failed"); empty when the upstream did.
+	Details string
+
+	arena []byte
+}
+
+// Copy puts a copy of the concatenated parts into the exchange's arena. The
+// result is valid until the exchange ends.
+func (x *Exchange) Copy(parts ...string) []byte {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	dst := x.reserve(n)
+	for _, p := range parts {
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// CopyBytes is [Exchange.Copy] for one slice.
+func (x *Exchange) CopyBytes(b []byte) []byte {
+	return append(x.reserve(len(b)), b...)
+}
+
+// reserve returns an empty slice with room for exactly n bytes. A full arena
+// is left to those who hold parts of it and a larger one takes its place.
+func (x *Exchange) reserve(n int) []byte {
+	if cap(x.arena)-len(x.arena) < n {
+		x.arena = make([]byte, 0, max(1024, 2*cap(x.arena), n))
+	}
+	from := len(x.arena)
+	x.arena = x.arena[:from+n]
+	return x.arena[from : from : from+n]
+}
+
+// Answer makes the response Weir's own: what was there before is dropped.
+// The body is kept, not copied.
+func (x *Exchange) Answer(status int, body []byte) {
+	x.Response.Status = status
+	x.Response.Fields.Reset()
+	x.Response.Trailers.Reset()
+	x.Response.Body = nil
+	if len(body) > 0 {
+		x.Response.Body = Bytes(body)
+	}
+}
+
+// Reset prepares the exchange for its next use and keeps its memory.
+func (x *Exchange) Reset() {
+	request, response, trailers := x.Request.Fields, x.Response.Fields, x.Request.Trailers
+	responseTrailers, arena := x.Response.Trailers, x.arena
+	request.Reset()
+	response.Reset()
+	trailers.Reset()
+	responseTrailers.Reset()
+	*x = Exchange{
+		Request:  Request{Fields: request, Trailers: trailers},
+		Response: Response{Fields: response, Trailers: responseTrailers},
+		arena:    arena[:0],
+	}
+}
+
+// Bytes is a Body of one chunk that is already here.
+func Bytes(b []byte) Body { return &chunk{b} }
+
+type chunk struct{ rest []byte }
+
+func (c *chunk) Next() ([]byte, error) {
+	if len(c.rest) == 0 {
+		return nil, io.EOF
+	}
+	b := c.rest
+	c.rest = nil
+	return b, nil
+}
+
+func (c *chunk) Length() int64 { return int64(len(c.rest)) }
