@@ -39,7 +39,7 @@ func (c *check) listenerProtocol(at Path, p weirv1.Listener_Protocol) {
 // listenersClash: two listeners of one socket are told apart by hostname
 // alone, and a socket for every address leaves none for a single one.
 func (c *check) listenersClash(at Path, l, earlier *weirv1.Listener) {
-	if l.GetPort() != earlier.GetPort() {
+	if l.GetPort() != earlier.GetPort() || l.GetPort() == 0 {
 		return
 	}
 	switch a, b := l.GetAddress(), earlier.GetAddress(); {

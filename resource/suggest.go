@@ -14,8 +14,8 @@ func Nearest(word string, candidates []string) string {
 		if w == c {
 			return candidate
 		}
-		// HTTPRoute was meant to be Route.
-		if len(c) > 3 && strings.HasSuffix(w, c) {
+		// HTTPRoute was meant to be Route, and Prefix to be PathPrefix.
+		if len(c) > 3 && strings.HasSuffix(w, c) || len(w) > 3 && (strings.HasSuffix(c, w) || strings.HasPrefix(c, w)) {
 			best, distance = candidate, 1
 			continue
 		}
