@@ -102,7 +102,7 @@ func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, 
 		return nil, fmt.Errorf("issue certificate: trust domain %q is not ours, %q", id.TrustDomain, a.trustDomain)
 	}
 	if err := id.Validate(); err != nil {
-		return nil, fmt.Errorf("issue certificate: %w", err)
+		return nil, fmt.Errorf("issue certificate: %w: %w", ErrRequest, err)
 	}
 	public, err := RequestKey(csr)
 	if err != nil {
@@ -141,15 +141,19 @@ func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, 
 	}, nil
 }
 
+// ErrRequest is the cause when what a node asks for is at fault: its name, or
+// its certificate request.
+var ErrRequest = errors.New("bad request")
+
 // RequestKey returns the public key of a PKCS #10 request whose signature
 // holds.
 func RequestKey(csr []byte) (crypto.PublicKey, error) {
 	request, err := x509.ParseCertificateRequest(csr)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate request: %w", err)
+		return nil, fmt.Errorf("read certificate request: %w: %w", ErrRequest, err)
 	}
 	if err := request.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("check certificate request: %w", err)
+		return nil, fmt.Errorf("check certificate request: %w: %w", ErrRequest, err)
 	}
 	switch key := request.PublicKey.(type) {
 	case *ecdsa.PublicKey:
@@ -159,7 +163,7 @@ func RequestKey(csr []byte) (crypto.PublicKey, error) {
 	case ed25519.PublicKey:
 		return key, nil
 	}
-	return nil, errors.New("check certificate request: the key is none of ECDSA P-256, ECDSA P-384, Ed25519")
+	return nil, fmt.Errorf("check certificate request: %w: the key is none of ECDSA P-256, ECDSA P-384, Ed25519", ErrRequest)
 }
 
 func newSerial() *big.Int {

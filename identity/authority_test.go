@@ -61,7 +61,7 @@ func TestIssueRefuses(t *testing.T) {
 		csr  []byte
 		want string
 	}{
-		"a request not signed by its key": {ID{own, RoleEdge, "e1"}, tampered, "check certificate request"},
+		"a request not signed by its key": {ID{own, RoleEdge, "e1"}, tampered, "bad request"},
 		"no request":                      {ID{own, RoleEdge, "e1"}, []byte("x"), "read certificate request"},
 		"an RSA key":                      {ID{own, RoleEdge, "e1"}, rsaRequest, "none of ECDSA"},
 		"another trust domain":            {ID{"other.example", RoleEdge, "e1"}, good, "not ours"},

@@ -251,3 +251,18 @@ func writePEM(path, kind string, blocks [][]byte) error {
 	}
 	return durable.WriteFile(path, out.Bytes())
 }
+
+// CredentialsID says for whom credentials were issued.
+func CredentialsID(m *weirv1.Credentials) (ID, error) {
+	if len(m.GetCertificates()) == 0 {
+		return ID{}, errors.New("read certificate: there is none")
+	}
+	leaf, err := x509.ParseCertificate(m.GetCertificates()[0])
+	if err != nil {
+		return ID{}, fmt.Errorf("read certificate: %w", err)
+	}
+	if len(leaf.URIs) != 1 {
+		return ID{}, errNoURI
+	}
+	return ParseURI(leaf.URIs[0])
+}

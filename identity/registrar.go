@@ -92,74 +92,112 @@ type nodeRecord struct {
 }
 
 // Join admits a node: the token says as what, the node says under which name.
-// A name that is taken goes to the newcomer, whose token proves that it may
-// join; the node that bore the name before can then no longer renew.
-func (r *Registrar) Join(ctx context.Context, token, name string, csr []byte) (ID, *weirv1.Credentials, error) {
+// A name goes to the newcomer, whose token proves that it may join and who may
+// be the same machine with a new disk; the key that bore the name before is
+// then good for nothing. While a node of that name is in use, it keeps it.
+func (r *Registrar) Join(ctx context.Context, token, name string, csr []byte, inUse func(ID) bool) (ID, *weirv1.Credentials, error) {
 	role, err := r.tokens.CheckJoin(ctx, token)
 	if err != nil {
 		return ID{}, nil, err
 	}
 	id := ID{TrustDomain: r.authority.trustDomain, Role: role, Name: name}
-	return r.admit(ctx, id, csr, Names{})
+	issued, err := r.authority.Issue(id, csr, Names{})
+	if err != nil {
+		return ID{}, nil, err
+	}
+	known, err := r.knows(ctx, id, csr)
+	if err == nil && !known {
+		if inUse(id) {
+			return ID{}, nil, fmt.Errorf("join as %s: %w", id, ErrInUse)
+		}
+		err = r.record(ctx, id, csr)
+	}
+	if err != nil {
+		return ID{}, nil, err
+	}
+	return id, issued, nil
 }
 
 // Enrol admits a node without a token: the server that runs the registrar
 // itself. Names are where it is reached.
 func (r *Registrar) Enrol(ctx context.Context, role Role, name string, csr []byte, names Names) (*weirv1.Credentials, error) {
-	_, issued, err := r.admit(ctx, ID{TrustDomain: r.authority.trustDomain, Role: role, Name: name}, csr, names)
-	return issued, err
-}
-
-func (r *Registrar) admit(ctx context.Context, id ID, csr []byte, names Names) (ID, *weirv1.Credentials, error) {
+	id := ID{TrustDomain: r.authority.trustDomain, Role: role, Name: name}
 	issued, err := r.authority.Issue(id, csr, names)
 	if err != nil {
-		return ID{}, nil, err
+		return nil, err
 	}
+	known, err := r.knows(ctx, id, csr)
+	if err == nil && !known {
+		err = r.record(ctx, id, csr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return issued, nil
+}
+
+// knows tells whether the key of a request is the one that bears the name.
+func (r *Registrar) knows(ctx context.Context, id ID, csr []byte) (bool, error) {
 	hash, err := requestKeyHash(csr)
 	if err != nil {
-		return ID{}, nil, err
+		return false, err
 	}
 	known, err := r.node(ctx, id)
+	return known != nil && subtle.ConstantTimeCompare(known.KeyHash, hash) == 1, err
+}
+
+func (r *Registrar) record(ctx context.Context, id ID, csr []byte) error {
+	hash, err := requestKeyHash(csr)
 	if err != nil {
-		return ID{}, nil, err
+		return err
 	}
-	if known == nil || subtle.ConstantTimeCompare(known.KeyHash, hash) != 1 {
-		value, err := json.Marshal(nodeRecord{KeyHash: hash, Joined: time.Now().UTC()})
-		if err != nil {
-			return ID{}, nil, fmt.Errorf("record node %s: %w", id, err)
-		}
-		if err := r.records.Put(ctx, TableNode, nodeKey(id), value, false); err != nil {
-			return ID{}, nil, fmt.Errorf("record node %s: %w", id, err)
-		}
+	value, err := json.Marshal(nodeRecord{KeyHash: hash, Joined: time.Now().UTC()})
+	if err != nil {
+		return fmt.Errorf("record node %s: %w", id, err)
 	}
-	return id, issued, nil
+	if err := r.records.Put(ctx, TableNode, nodeKey(id), value, false); err != nil {
+		return fmt.Errorf("record node %s: %w", id, err)
+	}
+	return nil
+}
+
+// Check says whether a key still bears the name that its certificate says.
+func (r *Registrar) Check(ctx context.Context, id ID, peer crypto.PublicKey) error {
+	presented, err := keyHash(peer)
+	if err != nil {
+		return err
+	}
+	known, err := r.node(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case known == nil:
+		return fmt.Errorf("check %s: %w", id, ErrRemoved)
+	case subtle.ConstantTimeCompare(known.KeyHash, presented) != 1:
+		return fmt.Errorf("check %s: %w", id, ErrSuperseded)
+	}
+	return nil
 }
 
 // Renew issues a fresh certificate to a node that proved, by TLS and by the
 // request, that it holds the key that joined under its name.
 func (r *Registrar) Renew(ctx context.Context, id ID, peer crypto.PublicKey, csr []byte) (*weirv1.Credentials, error) {
-	hash, err := requestKeyHash(csr)
+	if err := r.Check(ctx, id, peer); err != nil {
+		return nil, err
+	}
+	same, err := r.knows(ctx, id, csr)
 	if err != nil {
 		return nil, err
 	}
-	presented, err := keyHash(peer)
-	if err != nil {
-		return nil, err
-	}
-	known, err := r.node(ctx, id)
-	switch {
-	case err != nil:
-		return nil, err
-	case known == nil:
-		return nil, fmt.Errorf("renew %s: %w", id, ErrRemoved)
-	case subtle.ConstantTimeCompare(known.KeyHash, hash) != 1, subtle.ConstantTimeCompare(known.KeyHash, presented) != 1:
-		return nil, fmt.Errorf("renew %s: %w", id, ErrSuperseded)
+	if !same {
+		return nil, fmt.Errorf("renew %s: %w: the request is by another key than the connection", id, ErrRequest)
 	}
 	return r.authority.Issue(id, csr, Names{})
 }
 
-// Why a node that joined once cannot renew.
+// Why a node is not admitted, or no longer.
 var (
+	ErrInUse      = errors.New("a node of that name is connected now")
 	ErrRemoved    = errors.New("the node was removed; it must join again")
 	ErrSuperseded = errors.New("another node has joined under that name since")
 )

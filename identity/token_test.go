@@ -15,7 +15,7 @@ func TestJoin(t *testing.T) {
 		t.Fatalf("created a token until %v, %v", expires, err)
 	}
 	i := newIdentity(t)
-	id, issued, err := r.Join(t.Context(), token, "e1", request(t, i))
+	id, issued, err := r.Join(t.Context(), token, "e1", request(t, i), nobody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,18 +65,52 @@ func TestJoinRefuses(t *testing.T) {
 		}
 		csr := request(t, newIdentity(t))
 		for name, c := range cases {
-			if _, _, err := r.Join(t.Context(), c.token, "e1", csr); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), c.want) {
+			if _, _, err := r.Join(t.Context(), c.token, "e1", csr, nobody); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: got %v, want ErrToken with %q", name, err, c.want)
 			}
 		}
-		if _, _, err := r.Join(t.Context(), good.String(), "Not_A_Name", csr); err == nil || errors.Is(err, ErrToken) {
+		if _, _, err := r.Join(t.Context(), good.String(), "Not_A_Name", csr, nobody); err == nil || errors.Is(err, ErrToken) {
 			t.Errorf("a bad name: got %v", err)
 		}
 		time.Sleep(time.Hour)
-		if _, _, err := r.Join(t.Context(), good.String(), "e1", csr); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "expired") {
+		if _, _, err := r.Join(t.Context(), good.String(), "e1", csr, nobody); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("an expired token: got %v", err)
 		}
 	})
+}
+
+func nobody(ID) bool { return false }
+
+func TestJoinUnderATakenName(t *testing.T) {
+	r := newRegistrar(t)
+	token, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := newIdentity(t), newIdentity(t)
+	join := func(i *Identity, inUse bool) error {
+		_, _, err := r.Join(t.Context(), token, "e1", request(t, i), func(id ID) bool { return inUse && id.Name == "e1" })
+		return err
+	}
+	if err := join(first, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := join(second, true); !errors.Is(err, ErrInUse) {
+		t.Fatalf("while the first is connected: %v", err)
+	}
+	if err := join(first, true); err != nil {
+		t.Fatalf("the first itself, again: %v", err)
+	}
+	id := ID{r.Authority().TrustDomain(), RoleEdge, "e1"}
+	if err := r.Check(t.Context(), id, first.key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	if err := join(second, false); err != nil {
+		t.Fatalf("after the first is gone: %v", err)
+	}
+	if err := r.Check(t.Context(), id, first.key.Public()); !errors.Is(err, ErrSuperseded) {
+		t.Fatalf("the first, after its name was taken: %v", err)
+	}
 }
 
 func TestCreateJoinBounds(t *testing.T) {
@@ -149,7 +183,7 @@ func TestRenew(t *testing.T) {
 		t.Fatalf("its own key: %v", err)
 	}
 	stranger := newIdentity(t)
-	if _, err := r.Renew(t.Context(), edge.ID(), peer, request(t, stranger)); !errors.Is(err, ErrSuperseded) {
+	if _, err := r.Renew(t.Context(), edge.ID(), peer, request(t, stranger)); !errors.Is(err, ErrRequest) {
 		t.Errorf("a request by another key: %v", err)
 	}
 	if _, err := r.Renew(t.Context(), edge.ID(), stranger.key.Public(), request(t, edge)); !errors.Is(err, ErrSuperseded) {
