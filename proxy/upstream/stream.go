@@ -380,3 +380,6 @@ func (s *Stream) Close(x *exchange.Exchange) {
 	}
 	s.head.Free()
 }
+
+// ReadBy changes the deadline of what is left of the response; zero: none.
+func (s *Stream) ReadBy(deadline time.Time) { s.opts.Deadline = deadline; s.limitReads(time.Now()) }
