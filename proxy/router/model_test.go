@@ -205,9 +205,7 @@ func drawRoute(t *rapid.T, name string) *weirv1.Route {
 	r := route(name, "", some(t, 3, func() []*weirv1.RouteMatch {
 		return on(some(t, 2, func() string { return pick(t, paths) + " " + pick(t, extras) })...)
 	})...)
-	for _, h := range some(t, 2, func() string { return pick(t, hostnames[1:]) }) {
-		r.Spec.Hostnames = append(r.Spec.Hostnames, h)
-	}
+	r.Spec.Hostnames = some(t, 2, func() string { return pick(t, hostnames[1:]) })
 	r.Spec.ParentRefs = some(t, 2, func() *weirv1.ParentRef {
 		return &weirv1.ParentRef{
 			Name:        pick(t, []string{"g", "h"}),

@@ -148,7 +148,7 @@ func (t *Table[T]) attach(e *edit, r *route[T]) {
 	t.places(r, func(l placedListener, hostname string) {
 		b := t.ownBucket(e, l.group, hostname)
 		for _, m := range r.matches {
-			b.add(e, candidate[T]{match: m, listener: l.Listener})
+			b.add(e, newCandidate(m, l.Listener))
 		}
 	})
 }
@@ -159,7 +159,7 @@ func (t *Table[T]) detach(e *edit, r *route[T]) {
 		for _, m := range r.matches {
 			b.remove(e, m)
 		}
-		if b.size == 0 {
+		if b.empty() {
 			t.groups[l.group].hosts.delete(e, hostname)
 		}
 	})
@@ -171,6 +171,9 @@ func (t *Table[T]) places(r *route[T], f func(l placedListener, hostname string)
 	type place struct {
 		group    int
 		hostname string
+	}
+	if len(r.matches) == 0 {
+		return // no bucket is ever empty
 	}
 	var done map[place]bool
 	for _, l := range t.listeners {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -219,4 +220,27 @@ func TestWithRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Tables are read while newer ones are made from them.
+func TestMatchWhileTablesAreMade(t *testing.T) {
+	tab := newTable(t, public(), prefixes(200)...)
+	var readers sync.WaitGroup
+	for i := range 4 {
+		readers.Go(func() {
+			for range 500 {
+				if got, want := match(tab, 80, request(fmt.Sprintf("GET h.example/team-%d/service/v%d/x", i, i))), fmt.Sprintf("r%d/0", i); got != want {
+					t.Errorf("got rule %q, want %q", got, want)
+					return
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		name := fmt.Sprintf("r%d", i)
+		if _, err := tab.With(router.Change{Removed: []resource.Ref{{Kind: resource.KindRoute, Name: name}}}, label); err != nil {
+			t.Error(err)
+		}
+	}
+	readers.Wait()
 }
