@@ -62,6 +62,7 @@ type Conn struct {
 	want  int                   // how large a buffer try should borrow
 	got   int
 	tryOK error
+	ask   bool // try writes what is pending before it waits
 
 	aborted atomic.Bool
 	closed  atomic.Bool
@@ -223,6 +224,10 @@ func (c *Conn) readOnce() (int, error) {
 // tryRead is called when the socket may be readable, so that a connection that
 // waits holds no buffer.
 func (c *Conn) tryRead(fd uintptr) bool {
+	if c.ask {
+		c.ask = false
+		return !c.writePending(int(fd))
+	}
 	borrowed := c.in == nil
 	if borrowed {
 		c.in = borrow(c.want)
@@ -240,6 +245,59 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		c.got, c.tryOK = 0, os.NewSyscallError("read", err)
 	}
 	return true
+}
+
+// Ask is Flush and then Fill, for a peer that says nothing unless asked: the
+// wait begins before the question is sent, so the answer cannot be missed and
+// the socket need not be looked at in between. Nothing may be buffered.
+func (c *Conn) Ask(hint, max int) error {
+	if c.raw == nil || c.Pending() == 0 || c.end != c.start {
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		return c.Fill(hint, max)
+	}
+	c.Release()
+	c.ask, c.want = true, hint
+	n, err := c.readOnce()
+	switch {
+	case n > 0:
+		c.end += n
+		return nil
+	case c.tryOK == errPartly:
+		if err := c.Flush(); err != nil {
+			return err
+		}
+	case err == nil:
+		c.eof = true
+		return io.EOF
+	case !errors.Is(err, os.ErrDeadlineExceeded) || !c.rearmRead():
+		return err
+	}
+	return c.Fill(hint, max)
+}
+
+// errPartly: not all that was pending could be written without waiting.
+var errPartly = errors.New("written in part")
+
+// writePending writes what is pending, without waiting, and reports whether it
+// is all gone.
+func (c *Conn) writePending(fd int) bool {
+	n, err := write(fd, c.out.b)
+	switch {
+	case err != nil && err != syscall.EAGAIN:
+		c.dropOut()
+		c.tryOK = os.NewSyscallError("write", err)
+	case err == nil && n == len(c.out.b):
+		c.dropOut()
+		return true
+	default:
+		if err == nil {
+			c.out.b = append(c.out.b[:0], c.out.b[n:]...)
+		}
+		c.tryOK = errPartly
+	}
+	return false
 }
 
 // ReadUntil bounds reads in time; the zero time lifts the bound.

@@ -18,6 +18,16 @@ func read(fd int, p []byte) (int, error) {
 	}
 }
 
+// write is write(2) on a socket that never blocks.
+func write(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Write(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
 // readable reports whether a byte, the end of the stream or an error waits.
 func readable(raw syscall.RawConn) bool {
 	waits := true
