@@ -49,7 +49,8 @@
 // Hosts without regard to case, port and trailing dot. "*.example.com" fits
 // every name below example.com, however deep, not example.com itself.
 //
-// Paths as sent, without the query, never decoded. A prefix is whole segments:
+// Paths as the exchange has them, without the query, never decoded: whoever
+// wants /a/../b to be /b resolves that before. A prefix is whole segments:
 // /foo fits /foo, /foo/ and /foo/bar, not /foobar; trailing slashes of the
 // prefix do not count.
 //
