@@ -129,7 +129,7 @@ func TestPaths(t *testing.T) {
 		{"expression: without the query", routes(route("a", "", on("~/v[0-9]+"))), "GET h/v12?x=y", nil, "a/0"},
 		{"exact before prefix", routes(route("a", "", on("/foo GET"), on("=/foo"))), "GET h/foo", nil, "a/1"},
 		{"exact before expression", routes(route("a", "", on("~/fo+ GET"), on("=/foo"))), "GET h/foo", nil, "a/1"},
-		{"prefix before expression", routes(route("a", "", on("~/fo+ GET"), on("/foo"))), "GET h/foo", nil, "a/1"},
+		{"expression before prefix", routes(route("a", "", on("/foo GET"), on("~/fo+"))), "GET h/foo", nil, "a/1"},
 		{"expression before the prefix /", routes(route("a", "", on("/ GET"), on("GET"), on("~/fo+"))), "GET h/foo", nil, "a/2"},
 		{"longest expression first", routes(route("a", "", on("~/f.*"), on("~/foo.*"))), "GET h/foo", nil, "a/1"},
 		{"exact with another method: prefix", routes(route("a", "", on("=/foo POST"), on("/foo"))), "GET h/foo", nil, "a/1"},
