@@ -40,7 +40,9 @@
 //
 // The Gateway API leaves the place of RegularExpression to us. It stands before
 // prefixes, as in nginx: an expression says more than the prefix it begins with,
-// and would never be reached behind it. Where no match under a more specific hostname fits, less specific ones are
+// and would never be reached behind it.
+//
+// Where no match under a more specific hostname fits, less specific ones are
 // tried.
 //
 // # What is compared
