@@ -31,12 +31,13 @@ var allowed = map[string][]string{
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
 	"proxy/exchange": {},
-	"proxy/http1":    {"proxy/exchange"},
+	"proxy/wire":     {},
+	"proxy/http1":    {"proxy/exchange", "proxy/wire"},
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
-	"proxy/upstream": {"proto/weir/v1", "proxy/exchange", "proxy/http1", "proxy/balancer"},
-	"proxy/listener": {"proxy/exchange", "proxy/http1"},
-	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1",
+	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
 		"proxy/router", "proxy/balancer", "proxy/upstream", "proxy/listener"},
 
 	"policy":            {"proto/weir/v1", "proxy/exchange"},
