@@ -1,0 +1,69 @@
+package sdk
+
+import (
+	"strconv"
+	"unicode/utf8"
+)
+
+// Problem is an answer that says what is wrong, for programs and for people:
+// application/problem+json (RFC 9457).
+type Problem struct {
+	Status int
+	// Type is a URI that names the kind of problem; empty: "about:blank".
+	Type string
+	// Title is the same for all problems of a type, Detail is about this one
+	// and says what to do.
+	Title, Detail string
+}
+
+// Refuse answers with a problem and further header fields. The request id
+// goes into the body where the request bears one. Return its result.
+func (x *Exchange) Refuse(p Problem, header ...Field) Action {
+	body := make([]byte, 0, 256)
+	body = appendMember(append(body, '{'), "type", orBlank(p.Type))
+	body = appendMember(append(body, ','), "title", p.Title)
+	body = append(body, `,"status":`...)
+	body = strconv.AppendInt(body, int64(p.Status), 10)
+	if p.Detail != "" {
+		body = appendMember(append(body, ','), "detail", p.Detail)
+	}
+	if id := x.request.Header.Get("x-request-id"); id != "" {
+		body = appendMember(append(body, ','), "requestId", id)
+	}
+	body = append(body, "}\n"...)
+	fields := make([]Field, 0, 8)
+	fields = append(fields, Field{"content-type", "application/problem+json"})
+	return x.Respond(p.Status, append(fields, header...), body)
+}
+
+func orBlank(uri string) string {
+	if uri == "" {
+		return "about:blank"
+	}
+	return uri
+}
+
+func appendMember(dst []byte, name, value string) []byte {
+	dst = append(append(append(dst, '"'), name...), `":`...)
+	return AppendJSON(dst, value)
+}
+
+// AppendJSON appends s as a JSON string. It is there because encoding/json is
+// slow in a sandbox.
+func AppendJSON(dst []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', byte(c))
+		case c < ' ' || c == 0x7f:
+			dst = append(dst, `\u00`...)
+			dst = append(dst, hex[c>>4], hex[c&15])
+		default:
+			// What is not UTF-8 was ranged over as U+FFFD.
+			dst = utf8.AppendRune(dst, c)
+		}
+	}
+	return append(dst, '"')
+}
