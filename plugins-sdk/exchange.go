@@ -69,7 +69,7 @@ func (x *Exchange) Property(path ...string) (string, bool) { return Property(pat
 // ClientAddress is the client's address and port, empty where the host does
 // not tell.
 func (x *Exchange) ClientAddress() string {
-	address, _ := Property("source", "address")
+	address, _ := abi.GetProperty("source\x00address")
 	return address
 }
 

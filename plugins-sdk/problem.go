@@ -51,19 +51,30 @@ func appendMember(dst []byte, name, value string) []byte {
 // AppendJSON appends s as a JSON string. It is there because encoding/json is
 // slow in a sandbox.
 func AppendJSON(dst []byte, s string) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', byte(c))
-		case c < ' ' || c == 0x7f:
-			dst = append(dst, `\u00`...)
-			dst = append(dst, hex[c>>4], hex[c&15])
-		default:
-			// What is not UTF-8 was ranged over as U+FFFD.
-			dst = utf8.AppendRune(dst, c)
+	plain := 0 // from here to i nothing needs an escape
+	for i := 0; i < len(s); {
+		c := s[i]
+		if ' ' <= c && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
 		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		dst = appendEscaped(append(dst, s[plain:i]...), r)
+		i += size
+		plain = i
 	}
-	return append(dst, '"')
+	return append(append(dst, s[plain:]...), '"')
+}
+
+func appendEscaped(dst []byte, r rune) []byte {
+	const hex = "0123456789abcdef"
+	switch {
+	case r == '"' || r == '\\':
+		return append(dst, '\\', byte(r))
+	case r < ' ' || r == 0x7f:
+		return append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+	}
+	// What is not UTF-8 was decoded as U+FFFD.
+	return utf8.AppendRune(dst, r)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"net/netip"
+	"strings"
 
 	sdk "github.com/weirmesh/weir/plugins-sdk"
 )
@@ -32,6 +33,9 @@ func short(value string) string {
 // of IPv4 all, of IPv6 the network that providers give to a household.
 func subscriber(address string) string {
 	const household = 64
+	if colon := strings.IndexByte(address, ':'); colon > 0 && address[0] != '[' {
+		return address[:colon] // IPv4, by far the most frequent
+	}
 	from, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return address

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"math"
 	"strconv"
 
@@ -72,11 +70,9 @@ func (t table) take(caller string, window int64, limit uint32) (left uint32, all
 // find returns the caller's slot, or a fresh one in the place of a free or the
 // least used one.
 func (t table) find(caller string, window int64) (key string, s slot, version uint32, err error) {
-	h := fnv.New32a()
-	_, _ = io.WriteString(h, caller)
-	least := uint64(math.MaxUint64)
+	first, least := hash(caller), uint64(math.MaxUint64)
 	for i := range uint32(neighbours) {
-		at := t.prefix + strconv.FormatUint(uint64((h.Sum32()+i)%t.slots), 10)
+		at := t.prefix + strconv.FormatUint(uint64((first+i)%t.slots), 10)
 		value, v, err := sdk.GetShared(at)
 		if err != nil {
 			return "", nil, 0, err
@@ -93,4 +89,13 @@ func (t table) find(caller string, window int64) (key string, s slot, version ui
 		}
 	}
 	return key, newSlot(caller, window), version, nil
+}
+
+// hash is FNV-1a: the same in every sandbox.
+func hash(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
 }

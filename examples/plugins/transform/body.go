@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -10,10 +9,22 @@ import (
 
 // bodyEdit is a bodyConfig made ready.
 type bodyEdit struct {
-	rename  map[string]string
-	targets map[string]bool // what is renamed to
-	drop    map[string]bool // what is removed, and what is set anew
-	set     []pair          // names quoted, values as JSON
+	// members are those that do not pass as they are. They are few: going
+	// through the list is quicker in a sandbox than a map.
+	members []memberEdit
+	// set are the members put at the end: `"currency":"EUR"`.
+	set [][]byte
+}
+
+// memberEdit says what becomes of a member.
+type memberEdit struct {
+	name string
+	// drop: it is removed, or set anew.
+	drop bool
+	// to is its new name, quoted; nil: it keeps its name.
+	to []byte
+	// replacedBy names the member that takes its place, if that is there.
+	replacedBy string
 }
 
 // newBodyEdit returns nil when there is nothing to do.
@@ -21,103 +32,198 @@ func newBodyEdit(c bodyConfig) (*bodyEdit, error) {
 	if len(c.Rename)+len(c.Remove)+len(c.Set) == 0 {
 		return nil, nil
 	}
-	e := &bodyEdit{rename: map[string]string{}, targets: map[string]bool{}, drop: map[string]bool{}}
-	for from, to := range c.Rename {
-		if from != to {
-			e.rename[from], e.targets[to] = to, true
-		}
-	}
+	e := new(bodyEdit)
 	for _, name := range c.Remove {
-		e.drop[name] = true
+		e.edit(name).drop = true
 	}
 	values := map[string]string{}
 	for name, value := range c.Set {
-		if !json.Valid(value) {
-			return nil, fmt.Errorf("responseBody.set.%s: not JSON", name)
-		}
-		e.drop[name] = true
+		e.edit(name).drop = true
 		values[name] = string(value)
 	}
 	for _, p := range sorted(values) {
-		e.set = append(e.set, pair{string(sdk.AppendJSON(nil, p.name)), p.value})
+		e.set = append(e.set, append(append(sdk.AppendJSON(nil, p.name), ':'), p.value...))
+	}
+	for _, p := range sorted(c.Rename) {
+		if err := e.addRename(p.name, p.value); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
+}
+
+func (e *bodyEdit) addRename(from, to string) error {
+	if from == to {
+		return nil
+	}
+	if target := e.edit(to); target.drop {
+		e.edit(from).drop = true // Renamed to what is removed or set.
+		return nil
+	} else if target.to != nil || target.replacedBy != "" {
+		return fmt.Errorf("responseBody.rename: %q is renamed and renamed to", to)
+	}
+	if source := e.edit(from); source.replacedBy != "" {
+		return fmt.Errorf("responseBody.rename: %q is renamed and renamed to", from)
+	}
+	e.edit(from).to = sdk.AppendJSON(nil, to)
+	e.edit(from).drop = false // Renaming comes before removing.
+	e.edit(to).replacedBy = from
+	return nil
+}
+
+// edit returns what becomes of a name, to be changed.
+func (e *bodyEdit) edit(name string) *memberEdit {
+	if found := e.find([]byte(name)); found != nil {
+		return found
+	}
+	e.members = append(e.members, memberEdit{name: name})
+	return &e.members[len(e.members)-1]
+}
+
+func (e *bodyEdit) find(name []byte) *memberEdit {
+	for i := range e.members {
+		if m := &e.members[i]; len(m.name) == len(name) && m.name == string(name) {
+			return m
+		}
+	}
+	return nil
 }
 
 // apply returns the edited document, or false for one that it leaves alone:
 // what is neither an object nor an array of objects, and what is not JSON.
 func (e *bodyEdit) apply(doc []byte) ([]byte, bool) {
-	s := scanner{doc: doc}
-	out := make([]byte, 0, len(doc)+128)
-	s.space()
-	switch s.peek() {
+	w := editing{bodyEdit: e, doc: doc, out: make([]byte, 0, len(doc)+len(doc)/8+128)}
+	at := space(doc, 0)
+	switch peek(doc, at) {
 	case '{':
-		out = e.object(&s, out)
+		at = w.object(at)
 	case '[':
-		out = e.array(&s, out)
+		at = w.array(at)
 	default:
 		return nil, false
 	}
-	s.space()
-	return out, !s.broken && s.at == len(doc)
+	if at == broken || space(doc, at) != len(doc) {
+		return nil, false
+	}
+	return append(w.out, doc[w.copied:]...), true
 }
 
-func (e *bodyEdit) array(s *scanner, out []byte) []byte {
-	s.expect('[')
-	out = append(out, '[')
-	for first := true; s.more(']', first); first = false {
-		if !first {
-			out = append(out, ',')
-		}
-		if s.peek() == '{' {
-			out = e.object(s, out)
+// editing is one document on its way. What is not edited is copied as it is,
+// in pieces as long as can be.
+type editing struct {
+	*bodyEdit
+	doc, out []byte
+	// copied is how much of doc is dealt with.
+	copied int
+}
+
+// array edits the objects of the array at a position and returns the position
+// behind it, or broken.
+func (w *editing) array(at int) int {
+	at = space(w.doc, at+1)
+	if peek(w.doc, at) == ']' {
+		return at + 1
+	}
+	for {
+		if peek(w.doc, at) == '{' {
+			at = w.object(at)
 		} else {
-			out = append(out, s.value()...)
+			at = value(w.doc, at)
+		}
+		if at == broken {
+			return broken
+		}
+		at = space(w.doc, at)
+		switch peek(w.doc, at) {
+		case ',':
+			at = space(w.doc, at+1)
+		case ']':
+			return at + 1
+		default:
+			return broken
 		}
 	}
-	return append(out, ']')
 }
 
-func (e *bodyEdit) object(s *scanner, out []byte) []byte {
-	s.expect('{')
-	out = append(out, '{')
-	start := len(out)
-	// replaced are members that give way if one is renamed to their name.
-	var replaced []member
-	var renamed []string
-	for first := true; s.more('}', first); first = false {
-		m := s.member()
-		if to, ok := e.rename[m.name]; ok {
-			m.name, m.quoted = to, sdk.AppendJSON(nil, to)
-			renamed = append(renamed, to)
-		} else if e.targets[m.name] {
-			replaced = append(replaced, m)
-			continue
+// object is as array. A run is a sequence of members that pass as they are.
+func (w *editing) object(at int) int {
+	at++
+	w.out = append(w.out, w.doc[w.copied:at]...)
+	start, run, runEnd := len(w.out), at, at
+	var put edited
+	for first := true; ; first = false {
+		at = space(w.doc, at)
+		if first && peek(w.doc, at) == '}' {
+			break
 		}
-		out = e.pass(out, start, m)
+		m, ok := readMember(w.doc, at)
+		if !ok {
+			return broken
+		}
+		if edit := w.find(m.name); edit != nil {
+			w.pass(start, w.doc[run:runEnd])
+			w.change(start, edit, m, &put)
+			run, runEnd = m.end, m.end
+		} else {
+			if run == runEnd {
+				run = at
+			}
+			runEnd = m.end
+		}
+		at = space(w.doc, m.end)
+		if peek(w.doc, at) != ',' {
+			break
+		}
+		at++
 	}
-	for _, m := range replaced {
-		if !slices.Contains(renamed, m.name) {
-			out = e.pass(out, start, m)
+	if peek(w.doc, at) != '}' {
+		return broken
+	}
+	w.pass(start, w.doc[run:runEnd])
+	for _, m := range put.waiting {
+		if !slices.Contains(put.renamed, m.edit.replacedBy) {
+			w.pass(start, m.text)
 		}
 	}
-	for _, p := range e.set {
-		out = append(append(append(comma(out, start), p.name...), ':'), p.value...)
+	for _, member := range w.set {
+		w.pass(start, member)
 	}
-	return append(out, '}')
+	w.copied = at
+	return at + 1
 }
 
-// pass writes a member that is not dropped.
-func (e *bodyEdit) pass(out []byte, start int, m member) []byte {
-	if e.drop[m.name] {
-		return out
-	}
-	return append(append(append(comma(out, start), m.quoted...), ':'), m.value...)
+// edited is what an object must be remembered for until its end.
+type edited struct {
+	renamed []string
+	// waiting are members that give way if another was renamed to their name.
+	waiting []waiting
 }
 
-func comma(out []byte, start int) []byte {
-	if len(out) > start {
-		return append(out, ',')
+type waiting struct {
+	edit *memberEdit
+	text []byte
+}
+
+// change deals with a member that is edited.
+func (w *editing) change(start int, edit *memberEdit, m member, put *edited) {
+	switch {
+	case edit.drop:
+	case edit.to != nil:
+		put.renamed = append(put.renamed, edit.name)
+		w.pass(start, edit.to)
+		w.out = append(append(w.out, ':'), m.value...)
+	default:
+		put.waiting = append(put.waiting, waiting{edit, m.text})
 	}
-	return out
+}
+
+// pass writes members, and a comma where there were some before.
+func (w *editing) pass(start int, members []byte) {
+	if len(members) == 0 {
+		return
+	}
+	if len(w.out) > start {
+		w.out = append(w.out, ',')
+	}
+	w.out = append(w.out, members...)
 }

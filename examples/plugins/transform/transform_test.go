@@ -47,27 +47,27 @@ func TestHeaders(t *testing.T) {
 
 const editBook = `{"responseBody": {"rename": {"isbn13": "isbn"}, "remove": ["cost"], "set": {"currency": "EUR", "tags": [1, {"a": null}]}}}`
 
+// tail is what editBook sets.
+const tail = `"currency":"EUR","tags":[1, {"a": null}]`
+
 var bodyCases = []struct{ name, body, want string }{
-	{"an object", `{"isbn13": "978", "cost": 3.10, "title": "Weirs"}`,
-		`{"isbn":"978","title":"Weirs","currency":"EUR","tags":[1, {"a": null}]}`},
-	{"an array of objects", ` [ {"cost":1} , {"title":"x"}, 7, "s"] `,
-		`[{"currency":"EUR","tags":[1, {"a": null}]},{"title":"x","currency":"EUR","tags":[1, {"a": null}]},7,"s"]`},
-	{"an empty object", `{}`, `{"currency":"EUR","tags":[1, {"a": null}]}`},
-	{"an empty array", `[]`, `[]`},
-	{"a value that is set again", `{"currency": "USD"}`, `{"currency":"EUR","tags":[1, {"a": null}]}`},
-	{"only the top level", `{"book": {"cost": 1, "isbn13": "\"}"}}`,
-		`{"book":{"cost": 1, "isbn13": "\"}"},"currency":"EUR","tags":[1, {"a": null}]}`},
-	{"numbers as they are written", `{"n": 12345678901234567890.10E+3}`,
-		`{"n":12345678901234567890.10E+3,"currency":"EUR","tags":[1, {"a": null}]}`},
-	{"rename replaces its target", `{"isbn": "old", "title": "x", "isbn13": "978"}`,
-		`{"title":"x","isbn":"978","currency":"EUR","tags":[1, {"a": null}]}`},
-	{"rename of nothing keeps its target", `{"isbn": "old", "title": "x"}`,
-		`{"title":"x","isbn":"old","currency":"EUR","tags":[1, {"a": null}]}`},
-	{"a name with an escape", `{"c\u006fst": 1, "a\"b": 2}`, `{"a\"b":2,"currency":"EUR","tags":[1, {"a": null}]}`},
+	{"an object", `{"isbn13": "978", "cost": 3.10, "title": "Weirs"}`, `{"isbn":"978","title": "Weirs",` + tail + `}`},
+	{"what passes stays as it is", `{ "a" :1,"b":  2 , "cost": 3, "d": 4 }`, `{"a" :1,"b":  2,"d": 4,` + tail + `}`},
+	{"an array of objects", ` [ {"cost":1} , {"title":"x"}, 7, "s"] `, ` [ {` + tail + `} , {"title":"x",` + tail + `}, 7, "s"] `},
+	{"an empty object", `{ }`, `{` + tail + `}`},
+	{"an empty array", `[ ]`, `[ ]`},
+	{"a value that is set again", `{"currency": "USD"}`, `{` + tail + `}`},
+	{"only the top level", `{"book": {"cost": 1, "isbn13": "\"}"}}`, `{"book": {"cost": 1, "isbn13": "\"}"},` + tail + `}`},
+	{"numbers as they are written", `{"n": 12345678901234567890.10E+3}`, `{"n": 12345678901234567890.10E+3,` + tail + `}`},
+	{"rename replaces its target", `{"isbn": "old", "title": "x", "isbn13": "978"}`, `{"title": "x","isbn":"978",` + tail + `}`},
+	{"rename of nothing keeps its target", `{"isbn": "old", "title": "x"}`, `{"title": "x","isbn": "old",` + tail + `}`},
+	{"a name with an escape", `{"c\u006fst": 1, "a\"b": 2, "\\": 3}`, `{"a\"b": 2, "\\": 3,` + tail + `}`},
 	{"a string", `"cost"`, `"cost"`},
 	{"a broken object", `{"cost": 1, `, `{"cost": 1, `},
 	{"a missing colon", `{"cost" 1}`, `{"cost" 1}`},
+	{"a missing value", `{"cost": }`, `{"cost": }`},
 	{"a comma too many", `{"cost": 1,}`, `{"cost": 1,}`},
+	{"a string without end", `{"cost": "1\"}`, `{"cost": "1\"}`},
 	{"something behind the end", `{"cost": 1} x`, `{"cost": 1} x`},
 	{"nothing but space", ` `, ` `},
 }
@@ -142,6 +142,8 @@ func TestConfigurationsRefused(t *testing.T) {
 		"renamed to space":  {`{"response": {"rename": {"a": "b c"}}}`, `response: "b c" is not a header name`},
 		"an unknown field":  {`{"requests": {}}`, `unknown field "requests"`},
 		"no room":           {`{"responseBody": {"maxBytes": 0}}`, "responseBody.maxBytes: must be more than 0"},
+		"a chain of names":  {`{"responseBody": {"rename": {"a": "b", "b": "c"}}}`, `"b" is renamed and renamed to`},
+		"two to one name":   {`{"responseBody": {"rename": {"a": "c", "b": "c"}}}`, `"c" is renamed and renamed to`},
 		"an empty add name": {`{"request": {"add": {"": "x"}}}`, `request: "" is not a header name`},
 	} {
 		if got := policytest.Refusal(t, newTransform, c.config); !strings.Contains(got, c.why) {
