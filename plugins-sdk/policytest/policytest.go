@@ -1,3 +1,5 @@
+//go:build !wasip1
+
 // Package policytest runs a plugin's handler in plain `go test`, against a
 // host made of maps: no sandbox, no build for wasip1, so the debugger and the
 // race detector work.
