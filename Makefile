@@ -2,6 +2,8 @@
 #
 #   make demo    build, and run the bookshop behind a Weir of one process
 #   make test    all tests (add SHORT=1 for the quick ones)
+#   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
+#                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
 
 GO      ?= go
 BIN     := $(CURDIR)/bin
@@ -10,7 +12,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*/main.go))
 
-.PHONY: demo build plugins test race check vet bench generate generate-check tools clean
+.PHONY: demo build plugins test race check vet bench bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -41,7 +43,10 @@ vet:
 	$(TOOLS)/staticcheck ./...
 
 bench: build
-	$(GO) run ./bench
+	$(GO) run ./bench $(ARGS)
+
+bench-peers:
+	TOOLS=$(TOOLS) GO=$(GO) bench/peers.sh
 
 tools:
 	@cd tools && GOBIN=$(TOOLS) $(GO) install tool

@@ -43,6 +43,9 @@ type Request struct {
 	Body Body
 	// Trailers are filled once Body has returned io.EOF.
 	Trailers Fields
+	// Shared: another goroutine reads Body, so the codec leaves it alone until
+	// the exchange is finished.
+	Shared bool
 }
 
 // Response is what it is answered.
@@ -156,11 +159,16 @@ func (x *Exchange) Reset() {
 }
 
 // Bytes is a Body of one chunk that is already here.
-func Bytes(b []byte) Body { return &chunk{b} }
+func Bytes(b []byte) Body { return &Chunk{rest: b} }
 
-type chunk struct{ rest []byte }
+// Chunk is a Body of one chunk that is already here. It can be set anew.
+type Chunk struct{ rest []byte }
 
-func (c *chunk) Next() ([]byte, error) {
+// Set makes b what the body holds.
+func (c *Chunk) Set(b []byte) { c.rest = b }
+
+// Next implements Body.
+func (c *Chunk) Next() ([]byte, error) {
 	if len(c.rest) == 0 {
 		return nil, io.EOF
 	}
@@ -169,4 +177,8 @@ func (c *chunk) Next() ([]byte, error) {
 	return b, nil
 }
 
-func (c *chunk) Length() int64 { return int64(len(c.rest)) }
+// Length implements Body.
+func (c *Chunk) Length() int64 { return int64(len(c.rest)) }
+
+// Ready reports that Next never waits.
+func (c *Chunk) Ready() bool { return true }

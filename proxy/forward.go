@@ -1,0 +1,235 @@
+package proxy
+
+import (
+	"fmt"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/balancer"
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/proxy/wire"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/telemetry"
+)
+
+// stall bounds the wait for a service's next byte where a route sets no
+// timeout of its own.
+const stall = 60 * time.Second
+
+// freshTries is how often a request that certainly had no effect is tried on
+// another connection or endpoint, whatever the route says of retries.
+const freshTries = 2
+
+// backends are what a rule's requests are shared among.
+type backends struct {
+	list  []backend
+	split *balancer.Split
+}
+
+// backend is a service, or a subset of one.
+type backend struct {
+	service string
+	metrics *telemetry.Service
+	pools   []*upstream.Pool
+	pick    balancer.Picker
+}
+
+func (p *Proxy) compileBackends(r *rule, tenant string, specs []*weirv1.BackendRef) error {
+	weights := make([]uint32, len(specs))
+	r.backends.list = make([]backend, len(specs))
+	for i, spec := range specs {
+		weights[i] = 1
+		if spec.Weight != nil {
+			weights[i] = spec.GetWeight()
+		}
+		b, err := p.compileBackend(r, tenant, spec)
+		if err != nil {
+			return fmt.Errorf("backend %s: %w", spec.GetName(), err)
+		}
+		r.backends.list[i] = b
+	}
+	r.backends.split = balancer.NewSplit(weights)
+	return nil
+}
+
+func (p *Proxy) compileBackend(r *rule, tenant string, spec *weirv1.BackendRef) (backend, error) {
+	ref := resource.Ref{Kind: resource.KindService, Tenant: tenant, Name: spec.GetName()}
+	service := p.desired.resources[ref].GetService().GetSpec()
+	if p.desired.resources[ref] == nil {
+		return backend{}, fmt.Errorf("%s is not there", ref)
+	}
+	b := backend{service: ref.Tenant + "/" + ref.Name}
+	b.metrics = p.cfg.Metrics.Service(b.service, "h1")
+	var labels map[string]string
+	if spec.GetSubset() != "" {
+		found := false
+		for _, s := range service.GetSubsets() {
+			if s.GetName() == spec.GetSubset() {
+				labels, found = s.GetLabels(), true
+			}
+		}
+		if !found {
+			return backend{}, fmt.Errorf("%s has no subset %s", ref, spec.GetSubset())
+		}
+	}
+	var weights []uint32
+	for _, e := range service.GetEndpoints() {
+		if !bears(e.GetLabels(), labels) {
+			continue
+		}
+		weight := uint32(1)
+		if e.Weight != nil {
+			weight = e.GetWeight()
+		}
+		pool := p.pools.Acquire(upstream.Key{Address: e.GetAddress(), ConnectTimeout: service.GetConnectTimeout().AsDuration()})
+		r.held = append(r.held, func() { p.pools.Release(pool) })
+		b.pools, weights = append(b.pools, pool), append(weights, weight)
+	}
+	b.pick = balancer.NewRoundRobin(weights)
+	return b, nil
+}
+
+func bears(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func compileRetry(spec *weirv1.RouteRetry) retryRule {
+	r := retryRule{attempts: int(spec.GetAttempts()), backoff: spec.GetBackoff().AsDuration()}
+	for _, c := range spec.GetCodes() {
+		r.codes = append(r.codes, int(c))
+	}
+	return r
+}
+
+// forward asks the rule's service, and again where that is safe and promises
+// something. On nil, x.Response is the service's answer.
+func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
+	which := r.backends.split.Next()
+	if which == balancer.None {
+		return errNoBackend
+	}
+	b := &r.backends.list[which]
+	x.Service = b.service
+	if len(b.pools) == 0 {
+		return errNoEndpoint
+	}
+	replay := s.bufferBody(x)
+	opts := upstream.Options{Stall: stall, Inline: s.run != nil, Sure: !idempotent(x.Request.Method)}
+	var overall time.Time
+	if r.timeout > 0 {
+		overall = x.Start.Add(r.timeout)
+	}
+	var tried balancer.Tried
+	for try := 0; ; try++ {
+		endpoint := b.pick.Pick(tried)
+		if endpoint == balancer.None {
+			return errNoEndpoint
+		}
+		tried = tried.Add(endpoint)
+		err := s.attempt(x, r, b, b.pools[endpoint], opts, overall)
+		if err == nil && (try >= r.retry.attempts || !r.retry.onStatus(x.Response.Status) || !replay || !idempotent(x.Request.Method)) {
+			return nil
+		}
+		if err != nil && !s.tryAgain(x, r, err, try, replay) {
+			return err
+		}
+		if !s.pause(r.retry.backoff, try, overall) {
+			return err
+		}
+		s.stream.Close(x)
+		if replay && x.Request.Body != nil {
+			s.chunk.Set(s.whole)
+		}
+		opts.Sure = true // do not trust a second kept connection
+	}
+}
+
+// attempt asks one endpoint.
+func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstream.Pool, opts upstream.Options, overall time.Time) *Error {
+	x.Endpoint = pool.Address()
+	opts.Deadline = overall
+	began := x.Start
+	if r.attemptTimeout > 0 {
+		began = time.Now()
+		if d := began.Add(r.attemptTimeout); overall.IsZero() || d.Before(overall) {
+			opts.Deadline = d
+		}
+	}
+	err := s.stream.Open(s.ctx, pool, x, opts)
+	if err != nil {
+		b.metrics.Attempted(0, time.Since(began))
+		return upstreamError(err)
+	}
+	s.answered = time.Now()
+	b.metrics.Attempted(x.Response.Status, s.answered.Sub(began))
+	if r.attemptTimeout > 0 {
+		s.stream.ReadBy(overall) // the attempt is over with its head; the request is not
+	}
+	return nil
+}
+
+// tryAgain decides on an error: nothing can have happened and there are tries
+// left, or the route asks for it and the method allows it.
+func (s *session) tryAgain(x *exchange.Exchange, r *rule, err *Error, try int, replay bool) bool {
+	switch {
+	case err.Blame != Upstream || s.ctx.Err() != nil:
+		return false
+	case err.Retry && !err.Sent:
+		return try < max(freshTries, r.retry.attempts)
+	case !replay || !idempotent(x.Request.Method):
+		return false
+	case err.Retry:
+		return try < max(freshTries, r.retry.attempts)
+	}
+	return try < r.retry.attempts
+}
+
+func (s *session) pause(backoff time.Duration, try int, overall time.Time) bool {
+	if backoff > 0 {
+		wait := time.NewTimer(backoff << min(try, 6))
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	return overall.IsZero() || time.Now().Before(overall)
+}
+
+// bufferBody makes a small body that is here already one that can be sent
+// again, and reports whether the request can be.
+func (s *session) bufferBody(x *exchange.Exchange) (replay bool) {
+	switch body := x.Request.Body.(type) {
+	case nil:
+		return true
+	case *exchange.Chunk:
+		s.whole, _ = body.Next()
+	case *http1.Body:
+		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
+			return false
+		}
+		s.whole, _ = body.Next()
+	default:
+		return false
+	}
+	s.chunk.Set(s.whole)
+	x.Request.Body = &s.chunk
+	return true
+}
+
+// idempotent: RFC 9110, section 9.2.2.
+func idempotent(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
