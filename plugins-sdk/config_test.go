@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	sdk "github.com/weirmesh/weir/plugins-sdk"
-	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
 	"github.com/weirmesh/weir/plugins-sdk/policytest"
 )
 
@@ -64,14 +63,22 @@ func (onlyHeads) OnRequest(*sdk.Request) sdk.Action   { return sdk.Continue }
 func (onlyHeads) OnResponse(*sdk.Response) sdk.Action { return sdk.Continue }
 
 func TestTheHostIsToldWhatToCall(t *testing.T) {
-	host := policytest.NewHost()
-	var told []byte
-	host.Foreign("weir.phases", func(args []byte) ([]byte, error) {
-		told = args
-		return nil, abi.Empty
-	})
-	policytest.StartOn(t, host, func(struct{}) (sdk.Handler, error) { return onlyHeads{}, nil }, "")
-	if len(told) != 1 || told[0] != 1|4 {
-		t.Errorf("told %v, want the heads of requests (1) and responses (4)", told)
+	for name, c := range map[string]struct {
+		handler sdk.Handler
+		want    byte
+	}{
+		"two heads, and nothing at the end": {onlyHeads{}, 1 | 4 | 16},
+		"everything":                        {&probe{}, 1 | 2 | 4 | 8},
+	} {
+		host := policytest.NewHost()
+		var told []byte
+		host.Foreign("weir.phases", func(args []byte) ([]byte, error) {
+			told = args
+			return nil, nil
+		})
+		policytest.StartOn(t, host, func(struct{}) (sdk.Handler, error) { return c.handler, nil }, "")
+		if len(told) != 1 || told[0] != c.want {
+			t.Errorf("%s: told %v, want %d", name, told, c.want)
+		}
 	}
 }

@@ -85,10 +85,15 @@ type Field struct {
 //
 // The handler's later methods, but for OnDone, do not see the exchange.
 func (x *Exchange) Respond(status int, header []Field, body []byte) Action {
+	return x.respond(status, "", header, body)
+}
+
+// respond takes a word for the access log that says why.
+func (x *Exchange) respond(status int, details string, header []Field, body []byte) Action {
 	x.policy.scratch = abi.AppendPairs(x.policy.scratch[:0], len(header), func(i int) (string, string) {
 		return header[i].Name, header[i].Value
 	})
-	if s := abi.Respond(uint32(status), "", body, x.policy.scratch); s != abi.OK {
+	if s := abi.Respond(uint32(status), details, body, x.policy.scratch); s != abi.OK {
 		Errorf("respond with %d: %v", status, s)
 		return Continue
 	}

@@ -2,7 +2,10 @@ package sdk
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
+
+	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
 )
 
 // Problem is an answer that says what is wrong, for programs and for people:
@@ -17,7 +20,8 @@ type Problem struct {
 }
 
 // Refuse answers with a problem and further header fields. The request id
-// goes into the body where the request bears one. Return its result.
+// goes into the body where there is one, and the last word of the type into the
+// access log. Return its result.
 func (x *Exchange) Refuse(p Problem, header ...Field) Action {
 	body := make([]byte, 0, 256)
 	body = appendMember(append(body, '{'), "type", orBlank(p.Type))
@@ -27,13 +31,26 @@ func (x *Exchange) Refuse(p Problem, header ...Field) Action {
 	if p.Detail != "" {
 		body = appendMember(append(body, ','), "detail", p.Detail)
 	}
-	if id := x.request.Header.Get("x-request-id"); id != "" {
+	if id := x.requestID(); id != "" {
 		body = appendMember(append(body, ','), "requestId", id)
 	}
 	body = append(body, "}\n"...)
 	fields := make([]Field, 0, 8)
 	fields = append(fields, Field{"content-type", "application/problem+json"})
-	return x.Respond(p.Status, append(fields, header...), body)
+	return x.respond(p.Status, p.word(), append(fields, header...), body)
+}
+
+func (x *Exchange) requestID() string {
+	if id := x.request.Header.Get("x-request-id"); id != "" {
+		return id
+	}
+	id, _ := abi.GetProperty("request\x00id")
+	return id
+}
+
+// word is the end of the type, for the access log.
+func (p Problem) word() string {
+	return p.Type[strings.LastIndexAny(p.Type, ":#/")+1:]
 }
 
 func orBlank(uri string) string {

@@ -222,19 +222,30 @@ func TestRespond(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	nasty := "a \"quoted\" \\ line\nbreak, \x01, ü, \xff and \u2028"
 	p := start(t, &probe{onRequest: func(r *sdk.Request) sdk.Action {
-		return r.Refuse(sdk.Problem{Status: 403, Title: "No", Detail: nasty}, sdk.Field{Name: "x-a", Value: "1"})
+		return r.Refuse(sdk.Problem{Status: 403, Type: "urn:shop:no", Title: "No", Detail: nasty}, sdk.Field{Name: "x-a", Value: "1"})
 	}})
 	x := p.Do(policytest.Exchange{Request: policytest.Message{Header: policytest.Fields("x-request-id", "r")}})
 	var got map[string]any
 	if err := json.Unmarshal([]byte(x.Response.Body), &got); err != nil {
 		t.Fatalf("%v in %s", err, x.Response.Body)
 	}
-	want := map[string]any{"type": "about:blank", "title": "No", "status": 403.0, "detail": strings.ToValidUTF8(nasty, "\ufffd"), "requestId": "r"}
+	want := map[string]any{"type": "urn:shop:no", "title": "No", "status": 403.0, "detail": strings.ToValidUTF8(nasty, "\ufffd"), "requestId": "r"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	if x.Response.Header.Get("content-type") != "application/problem+json" || x.Response.Header.Get("x-a") != "1" {
 		t.Errorf("the head is %v", x.Response.Header)
+	}
+	if x.Details != "no" {
+		t.Errorf("the access log says %q", x.Details)
+	}
+}
+
+func TestRefuseWithoutAType(t *testing.T) {
+	p := start(t, &probe{onRequest: func(r *sdk.Request) sdk.Action { return r.Refuse(sdk.Problem{Status: 403}) }})
+	x := p.Do(policytest.Exchange{Properties: map[string]string{"request.id": "p"}})
+	if want := `{"type":"about:blank","title":"","status":403,"requestId":"p"}` + "\n"; x.Response.Body != want || x.Details != "" {
+		t.Errorf("got %s and the word %q", x.Response.Body, x.Details)
 	}
 }
 

@@ -111,8 +111,15 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 // need not make the rest: a body that nobody looks at is not even copied. To
 // other hosts the function is unknown, which does no harm.
 func (p *policy) announce() {
-	abi.Foreign("weir.phases", []byte{p.phases()})
+	set := p.phases()
+	if p.onDone == nil {
+		set |= brief
+	}
+	abi.Foreign("weir.phases", []byte{set})
 }
+
+// brief says that an exchange may be forgotten when its last phase is over.
+const brief = 16
 
 // phases is the set of callbacks with a method, as ABI.md numbers them.
 func (p *policy) phases() (set byte) {

@@ -1,5 +1,3 @@
-//go:build !wasip1
-
 package policytest
 
 import (
@@ -233,14 +231,14 @@ func (s *side) SetBuffer(t abi.BufferType, start, length uint32, data []byte) ab
 	return abi.OK
 }
 
-func (s *side) Respond(code uint32, _ string, body, headers []byte) abi.Status {
+func (s *side) Respond(code uint32, details string, body, headers []byte) abi.Status {
 	answer := message{header: Fields(":status", strconv.Itoa(int(code))), sent: slices.Clone(body)}
 	abi.Pairs(slices.Clone(headers), func(name, value string) bool {
 		answer.header = append(answer.header, sdk.Field{Name: name, Value: value})
 		return true
 	})
 	s.call.messages[1] = answer
-	s.call.answered = true
+	s.call.answered, s.call.details = true, strings.Clone(details)
 	return abi.OK
 }
 

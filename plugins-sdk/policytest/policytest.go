@@ -1,5 +1,3 @@
-//go:build !wasip1
-
 // Package policytest runs a plugin's handler in plain `go test`, against a
 // host made of maps: no sandbox, no build for wasip1, so the debugger and the
 // race detector work.
@@ -92,8 +90,10 @@ type Exchange struct {
 	Response Message
 	// Properties by path, divided by dots: "source.address".
 	Properties map[string]string
-	// Answered is set when the policy itself has answered.
+	// Answered is set when the policy itself has answered; Details is then the
+	// word for the access log.
 	Answered bool
+	Details  string
 }
 
 // Status is the response's.
@@ -239,6 +239,7 @@ type call struct {
 	messages   [2]message // the request, the response
 	properties map[string]string
 	answered   bool
+	details    string
 }
 
 // message is a request or response on its way.
@@ -267,6 +268,7 @@ func (c *call) result(x Exchange) Exchange {
 		Response:   Message{Header: c.messages[1].header, Body: string(c.messages[1].sent)},
 		Properties: x.Properties,
 		Answered:   c.answered,
+		Details:    c.details,
 	}
 }
 
