@@ -4,20 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/policy"
-	"github.com/weirmesh/weir/proxy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/resource"
-	"github.com/weirmesh/weir/telemetry"
 )
 
 // marker is a native policy: it writes its name into the request and the
@@ -103,37 +98,6 @@ func plugins(names ...string) (all []resource.Message) {
 		all = append(all, &weirv1.Plugin{Metadata: &weirv1.Metadata{Name: n}, Spec: &weirv1.PluginSpec{Digest: "sha256:" + n}})
 	}
 	return all
-}
-
-// startEdgeWith is startEdge with policies.
-func startEdgeWith(t testing.TB, maker policy.Maker, resources ...resource.Message) *edge {
-	t.Helper()
-	e := &edge{t: t}
-	p, err := proxy.New(proxy.Config{
-		Policies: maker,
-		Metrics:  telemetry.NewMetrics("test"),
-		Logger:   slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Listen: func(network, _ string) (net.Listener, error) {
-			l, err := net.Listen(network, "127.0.0.1:0")
-			if err == nil {
-				e.addr = l.Addr().String()
-			}
-			return l, err
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Proxy = p
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = p.Shutdown(ctx) // a test may have shut it down already
-	})
-	gateway := &weirv1.Gateway{Metadata: &weirv1.Metadata{Name: "public"}, Spec: &weirv1.GatewaySpec{
-		Listeners: []*weirv1.Listener{{Name: "http", Port: 80, Protocol: weirv1.Listener_HTTP}}}}
-	e.apply(append([]resource.Message{gateway}, resources...)...)
-	return e
 }
 
 func seen(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Seen")) }

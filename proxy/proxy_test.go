@@ -15,6 +15,7 @@ import (
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
@@ -32,10 +33,17 @@ type edge struct {
 // whatever port it declares.
 func startEdge(t testing.TB, resources ...resource.Message) *edge {
 	t.Helper()
+	return startEdgeWith(t, nil, resources...)
+}
+
+// startEdgeWith is startEdge with policies.
+func startEdgeWith(t testing.TB, maker policy.Maker, resources ...resource.Message) *edge {
+	t.Helper()
 	e := &edge{t: t}
 	p, err := proxy.New(proxy.Config{
-		Metrics: telemetry.NewMetrics("test"),
-		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Policies: maker,
+		Metrics:  telemetry.NewMetrics("test"),
+		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Listen: func(network, _ string) (net.Listener, error) {
 			l, err := net.Listen(network, "127.0.0.1:0")
 			if err == nil {
