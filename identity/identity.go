@@ -266,3 +266,18 @@ func CredentialsID(m *weirv1.Credentials) (ID, error) {
 	}
 	return ParseURI(leaf.URIs[0])
 }
+
+// Knows tells whether the authority that made a join token is the one that this
+// node belongs to.
+func (i *Identity) Knows(token Token) bool {
+	c := i.now.Load()
+	if c == nil {
+		return false
+	}
+	for _, der := range c.roots {
+		if root, err := x509.ParseCertificate(der); err == nil && fingerprint(root) == token.Fingerprint {
+			return true
+		}
+	}
+	return false
+}

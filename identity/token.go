@@ -137,14 +137,18 @@ func (t *Tokens) CheckJoin(ctx context.Context, token string) (Role, error) {
 	return record.Role, nil
 }
 
-// CreateAdmin makes a token for the admin API; name says whose it is.
-func (t *Tokens) CreateAdmin(ctx context.Context, name string) (string, error) {
+// CreateAdmin makes a token for the admin API; name says whose it is. The token
+// is good once keep, which is called first, has put it where it will be found.
+func (t *Tokens) CreateAdmin(ctx context.Context, name string, keep func(token string) error) error {
 	id, secret := newID(), newSecret()
+	if err := keep(strings.Join([]string{adminPrefix, id, secret}, ".")); err != nil {
+		return fmt.Errorf("create admin token: %w", err)
+	}
 	record := tokenRecord{Hash: hashSecret(secret), Name: name, Created: time.Now().UTC()}
 	if err := t.put(ctx, TableAdminToken, id, record); err != nil {
-		return "", fmt.Errorf("create admin token: %w", err)
+		return fmt.Errorf("create admin token: %w", err)
 	}
-	return strings.Join([]string{adminPrefix, id, secret}, "."), nil
+	return nil
 }
 
 // CheckAdmin returns whose token it is.

@@ -48,10 +48,7 @@ func TestJoinRefuses(t *testing.T) {
 		good, foreign := create(r), create(other)
 		forged := good
 		forged.Secret = newSecret()
-		admin, err := r.Tokens().CreateAdmin(t.Context(), "root")
-		if err != nil {
-			t.Fatal(err)
-		}
+		admin := adminToken(t, r)
 		cases := map[string]struct{ token, want string }{
 			"a wrong secret":                {forged.String(), "wrong secret"},
 			"another cluster's":             {foreign.String(), "not known"},
@@ -77,6 +74,15 @@ func TestJoinRefuses(t *testing.T) {
 			t.Errorf("an expired token: got %v", err)
 		}
 	})
+}
+
+func adminToken(t *testing.T, r *Registrar) (token string) {
+	t.Helper()
+	keep := func(made string) error { token = made; return nil }
+	if err := r.Tokens().CreateAdmin(t.Context(), "root", keep); err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 func nobody(ID) bool { return false }
@@ -135,10 +141,7 @@ func TestTokensAreStoredHashed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := r.Tokens().CreateAdmin(t.Context(), "root")
-	if err != nil {
-		t.Fatal(err)
-	}
+	admin := adminToken(t, r)
 	for key, value := range records.values {
 		for _, secret := range []string{strings.Split(join, ".")[2], strings.Split(admin, ".")[2]} {
 			if strings.Contains(string(value), secret) || strings.Contains(key, secret) {
@@ -150,10 +153,7 @@ func TestTokensAreStoredHashed(t *testing.T) {
 
 func TestCheckAdmin(t *testing.T) {
 	r := newRegistrar(t)
-	token, err := r.Tokens().CreateAdmin(t.Context(), "root")
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := adminToken(t, r)
 	if name, err := r.Tokens().CheckAdmin(t.Context(), token); err != nil || name != "root" {
 		t.Fatalf("got %q, %v", name, err)
 	}
