@@ -13,6 +13,7 @@ type Exchange struct {
 	State any
 
 	id       uint32
+	next     *Exchange // in the VM's list
 	policy   *policy
 	answered bool
 	request  Request

@@ -27,18 +27,22 @@ func (h Header) Lookup(name string) (string, bool) {
 
 // Set replaces every field of that name by one, or adds it.
 func (h Header) Set(name, value string) {
-	h.check("set", name, abi.ReplaceHeader(h.section, name, value))
+	if s := abi.ReplaceHeader(h.section, name, value); s != abi.OK {
+		refused("set", name, s)
+	}
 }
 
 // Add adds a field.
 func (h Header) Add(name, value string) {
-	h.check("add", name, abi.AddHeader(h.section, name, value))
+	if s := abi.AddHeader(h.section, name, value); s != abi.OK {
+		refused("add", name, s)
+	}
 }
 
 // Del removes every field of that name.
 func (h Header) Del(name string) {
-	if s := abi.RemoveHeader(h.section, name); s != abi.NotFound {
-		h.check("delete", name, s)
+	if s := abi.RemoveHeader(h.section, name); s != abi.OK && s != abi.NotFound {
+		refused("delete", name, s)
 	}
 }
 
@@ -51,10 +55,6 @@ func (h Header) All() iter.Seq2[string, string] {
 	}
 }
 
-// check logs what a host refuses: a field that cannot be sent, a section that
-// is gone. A policy could do nothing better about it.
-func (h Header) check(verb, name string, s abi.Status) {
-	if s != abi.OK {
-		Warnf("%s header %s: %v", verb, name, s)
-	}
-}
+// refused logs what a host does not do: a field that cannot be sent, a section
+// that is gone. A policy could do nothing better about it.
+func refused(verb, name string, s abi.Status) { Warnf("%s header %s: %v", verb, name, s) }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
 )
@@ -12,14 +13,17 @@ import (
 // A host speaks of contexts by numbers: a root context is a policy (a handler
 // with its configuration), a stream context below it one exchange.
 type VM struct {
-	plugin    Plugin
-	policies  map[uint32]*policy
-	exchanges map[uint32]*Exchange
-	// last is the exchange spoken of last, which is nearly always the one
-	// spoken of next.
-	last *Exchange
+	plugin   Plugin
+	policies []rootContext
+	live     exchanges
 	// free are exchanges to use again.
 	free []*Exchange
+}
+
+// rootContext is a policy under its number. There are few of them.
+type rootContext struct {
+	id     uint32
+	policy *policy
 }
 
 // policy is a handler, taken apart once so that a call needs no type switch.
@@ -35,23 +39,38 @@ type policy struct {
 
 // NewVM returns a sandbox for the plugin.
 func NewVM(p Plugin) *VM {
-	return &VM{plugin: p, policies: map[uint32]*policy{}, exchanges: map[uint32]*Exchange{}}
+	return &VM{plugin: p}
 }
 
 // OnContextCreate begins a policy (root is 0) or an exchange of the policy root.
 func (vm *VM) OnContextCreate(id, root uint32) {
 	if root == 0 {
-		vm.policies[id] = &policy{}
+		vm.setPolicy(id, &policy{})
 		return
 	}
-	p := vm.policies[root]
-	if p == nil {
-		p = &policy{}
-	}
 	x := vm.newExchange()
-	x.id, x.policy = id, p
-	vm.exchanges[id] = x
-	vm.last = x
+	x.id, x.policy = id, vm.policy(root)
+	vm.live.add(x)
+}
+
+// policy returns one that sees nothing where there is none of that number.
+func (vm *VM) policy(id uint32) *policy {
+	for i := range vm.policies {
+		if vm.policies[i].id == id {
+			return vm.policies[i].policy
+		}
+	}
+	return &policy{}
+}
+
+func (vm *VM) setPolicy(id uint32, p *policy) {
+	for i := range vm.policies {
+		if vm.policies[i].id == id {
+			vm.policies[i].policy = p
+			return
+		}
+	}
+	vm.policies = append(vm.policies, rootContext{id, p})
 }
 
 func (vm *VM) newExchange() *Exchange {
@@ -81,7 +100,7 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		Log(LevelError, err.Error())
 		return false
 	}
-	vm.policies[root] = p
+	vm.setPolicy(root, p)
 	p.announce()
 	return true
 }
@@ -133,7 +152,7 @@ func (p *policy) phases() (set byte) {
 
 // OnRequestHeaders and its three siblings bring an exchange to its handler.
 func (vm *VM) OnRequestHeaders(id uint32, end bool) Action {
-	x := vm.exchange(id)
+	x := vm.live.get(id)
 	if x == nil || x.answered || x.policy.onRequest == nil {
 		return Continue
 	}
@@ -142,7 +161,7 @@ func (vm *VM) OnRequestHeaders(id uint32, end bool) Action {
 }
 
 func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
-	x := vm.exchange(id)
+	x := vm.live.get(id)
 	if x == nil || x.answered || x.policy.onRequestBody == nil {
 		return Continue
 	}
@@ -151,7 +170,7 @@ func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
-	x := vm.exchange(id)
+	x := vm.live.get(id)
 	if x == nil || x.answered || x.policy.onResponse == nil {
 		return Continue
 	}
@@ -160,7 +179,7 @@ func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
 }
 
 func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
-	x := vm.exchange(id)
+	x := vm.live.get(id)
 	if x == nil || x.answered || x.policy.onResponseBody == nil {
 		return Continue
 	}
@@ -170,38 +189,68 @@ func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
 
 // OnLog is the last that a handler hears of an exchange.
 func (vm *VM) OnLog(id uint32) {
-	if x := vm.exchange(id); x != nil && x.policy.onDone != nil {
+	if x := vm.live.get(id); x != nil && x.policy.onDone != nil {
 		x.policy.onDone.OnDone(x)
 	}
 }
 
 // OnDelete ends a policy or an exchange.
 func (vm *VM) OnDelete(id uint32) {
-	x := vm.exchange(id)
+	x := vm.live.remove(id)
 	if x == nil {
-		delete(vm.policies, id)
+		vm.policies = slices.DeleteFunc(vm.policies, func(r rootContext) bool { return r.id == id })
 		return
 	}
-	delete(vm.exchanges, id)
-	vm.last = nil
 	x.State, x.policy, x.answered = nil, nil, false
 	vm.free = append(vm.free, x)
 }
 
 // OnTick is a policy's clock.
 func (vm *VM) OnTick(root uint32) {
-	if p := vm.policies[root]; p != nil && p.onTick != nil {
+	if p := vm.policy(root); p.onTick != nil {
 		p.onTick.OnTick()
 	}
 }
 
-func (vm *VM) exchange(id uint32) *Exchange {
-	if vm.last != nil && vm.last.id == id {
-		return vm.last
+// exchanges finds exchanges by their numbers. Hosts count up, so the number
+// itself spreads them well over the lists. A map would cost a sandbox more than
+// all the rest of a callback.
+type exchanges struct {
+	lists [64]*Exchange
+	// last is the exchange spoken of last, which is nearly always the one
+	// spoken of next.
+	last *Exchange
+}
+
+func (e *exchanges) list(id uint32) **Exchange { return &e.lists[id%uint32(len(e.lists))] }
+
+func (e *exchanges) add(x *Exchange) {
+	list := e.list(x.id)
+	x.next, *list = *list, x
+	e.last = x
+}
+
+// get returns nil where there is none.
+func (e *exchanges) get(id uint32) *Exchange {
+	if e.last != nil && e.last.id == id {
+		return e.last
 	}
-	x := vm.exchanges[id]
-	if x != nil {
-		vm.last = x
+	for x := *e.list(id); x != nil; x = x.next {
+		if x.id == id {
+			e.last = x
+			return x
+		}
 	}
-	return x
+	return nil
+}
+
+func (e *exchanges) remove(id uint32) *Exchange {
+	e.last = nil
+	for at := e.list(id); *at != nil; at = &(*at).next {
+		if x := *at; x.id == id {
+			*at, x.next = x.next, nil
+			return x
+		}
+	}
+	return nil
 }

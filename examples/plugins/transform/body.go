@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -12,9 +13,19 @@ type bodyEdit struct {
 	// members are those that do not pass as they are. They are few: going
 	// through the list is quicker in a sandbox than a map.
 	members []memberEdit
+	// lengths has a bit for the length of each of their names.
+	lengths uint64
 	// set are the members put at the end: `"currency":"EUR"`.
 	set [][]byte
+
+	// out and list are memory to use again: a sandbox edits one document at a
+	// time.
+	out  []byte
+	list []member
 }
+
+// keptBytes is the largest memory that is kept from document to document.
+const keptBytes = 64 << 10
 
 // memberEdit says what becomes of a member.
 type memberEdit struct {
@@ -77,6 +88,7 @@ func (e *bodyEdit) edit(name string) *memberEdit {
 		return found
 	}
 	e.members = append(e.members, memberEdit{name: name})
+	e.lengths |= 1 << min(len(name), 63)
 	return &e.members[len(e.members)-1]
 }
 
@@ -89,10 +101,18 @@ func (e *bodyEdit) find(name []byte) *memberEdit {
 	return nil
 }
 
-// apply returns the edited document, or false for one that it leaves alone:
-// what is neither an object nor an array of objects, and what is not JSON.
+// concerns tells quickly whether find may find a name of this length.
+func (e *bodyEdit) concerns(length int) bool {
+	return e.lengths>>min(length, 63)&1 != 0
+}
+
+// apply returns the edited document, which is valid until the next call, or
+// false for one that it leaves alone: what is neither an object nor an array of
+// objects, and what is not JSON.
 func (e *bodyEdit) apply(doc []byte) ([]byte, bool) {
-	w := editing{bodyEdit: e, doc: doc, out: make([]byte, 0, len(doc)+len(doc)/8+128)}
+	w := editing{bodyEdit: e, doc: doc, out: e.out[:0], list: e.list}
+	w.escapes = bytes.IndexByte(doc, '\\') >= 0
+	defer w.keep()
 	at := space(doc, 0)
 	switch peek(doc, at) {
 	case '{':
@@ -105,7 +125,14 @@ func (e *bodyEdit) apply(doc []byte) ([]byte, bool) {
 	if at == broken || space(doc, at) != len(doc) {
 		return nil, false
 	}
-	return append(w.out, doc[w.copied:]...), true
+	w.out = append(w.out, doc[w.copied:]...)
+	return w.out, true
+}
+
+func (w *editing) keep() {
+	if cap(w.out) <= keptBytes {
+		w.bodyEdit.out, w.bodyEdit.list = w.out, w.list
+	}
 }
 
 // editing is one document on its way. What is not edited is copied as it is,
@@ -115,6 +142,9 @@ type editing struct {
 	doc, out []byte
 	// copied is how much of doc is dealt with.
 	copied int
+	// escapes: there is a backslash somewhere, so there may be one in a name.
+	escapes bool
+	list    []member // of the object that is edited, kept for the next one
 }
 
 // array edits the objects of the array at a position and returns the position
@@ -149,47 +179,43 @@ func (w *editing) array(at int) int {
 func (w *editing) object(at int) int {
 	at++
 	w.out = append(w.out, w.doc[w.copied:at]...)
-	start, run, runEnd := len(w.out), at, at
-	var put edited
-	for first := true; ; first = false {
-		at = space(w.doc, at)
-		if first && peek(w.doc, at) == '}' {
-			break
-		}
-		m, ok := readMember(w.doc, at)
-		if !ok {
-			return broken
-		}
-		if edit := w.find(m.name); edit != nil {
-			w.pass(start, w.doc[run:runEnd])
-			w.change(start, edit, m, &put)
-			run, runEnd = m.end, m.end
-		} else {
-			if run == runEnd {
-				run = at
-			}
-			runEnd = m.end
-		}
-		at = space(w.doc, m.end)
-		if peek(w.doc, at) != ',' {
-			break
-		}
-		at++
-	}
-	if peek(w.doc, at) != '}' {
+	w.list, at = members(w.doc, at, w.list[:0])
+	if at == broken {
 		return broken
 	}
-	w.pass(start, w.doc[run:runEnd])
+	start, run := len(w.out), 0
+	var put edited
+	for i := range w.list {
+		m := &w.list[i]
+		if edit := w.editOf(m); edit != nil {
+			w.pass(start, w.list[run:i])
+			w.change(start, edit, m, &put)
+			run = i + 1
+		}
+	}
+	w.pass(start, w.list[run:])
 	for _, m := range put.waiting {
 		if !slices.Contains(put.renamed, m.edit.replacedBy) {
-			w.pass(start, m.text)
+			w.write(start, w.doc[m.from:m.end])
 		}
 	}
 	for _, member := range w.set {
-		w.pass(start, member)
+		w.write(start, member)
 	}
 	w.copied = at
 	return at + 1
+}
+
+// editOf returns what becomes of a member, nil when it passes as it is.
+func (w *editing) editOf(m *member) *memberEdit {
+	name := w.doc[m.from+1 : m.nameEnd-1]
+	if w.escapes && bytes.IndexByte(name, '\\') >= 0 {
+		return w.find(unquote(w.doc[m.from:m.nameEnd]))
+	}
+	if !w.concerns(len(name)) {
+		return nil
+	}
+	return w.find(name)
 }
 
 // edited is what an object must be remembered for until its end.
@@ -201,27 +227,31 @@ type edited struct {
 
 type waiting struct {
 	edit *memberEdit
-	text []byte
+	member
 }
 
 // change deals with a member that is edited.
-func (w *editing) change(start int, edit *memberEdit, m member, put *edited) {
+func (w *editing) change(start int, edit *memberEdit, m *member, put *edited) {
 	switch {
 	case edit.drop:
 	case edit.to != nil:
 		put.renamed = append(put.renamed, edit.name)
-		w.pass(start, edit.to)
-		w.out = append(append(w.out, ':'), m.value...)
+		w.write(start, edit.to)
+		w.out = append(append(w.out, ':'), w.doc[m.value:m.end]...)
 	default:
-		put.waiting = append(put.waiting, waiting{edit, m.text})
+		put.waiting = append(put.waiting, waiting{edit, *m})
 	}
 }
 
-// pass writes members, and a comma where there were some before.
-func (w *editing) pass(start int, members []byte) {
-	if len(members) == 0 {
-		return
+// pass writes neighbouring members as they are.
+func (w *editing) pass(start int, run []member) {
+	if len(run) > 0 {
+		w.write(start, w.doc[run[0].from:run[len(run)-1].end])
 	}
+}
+
+// write writes members, and a comma where there were some before.
+func (w *editing) write(start int, members []byte) {
 	if len(w.out) > start {
 		w.out = append(w.out, ',')
 	}

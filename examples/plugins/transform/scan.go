@@ -1,16 +1,19 @@
 package main
 
 import (
-	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 )
 
 // The functions here walk over JSON without reading it: each takes a position
 // and returns the one behind what stands there, or broken. So numbers of any
-// size and the order of members stay as they are, at an eighth of what
+// size and the order of members stay as they are, at a fraction of what
 // encoding/json costs in a sandbox. What is walked over is not checked further
-// than it must be. They keep to local variables and few calls, which are what
-// costs Go in a sandbox.
+// than it must be.
+//
+// They are written for a sandbox, where a call costs Go as much as looking at
+// twenty bytes: positions instead of slices, and few calls for each member.
 
 // broken is the position behind what is not JSON.
 const broken = -1
@@ -23,42 +26,61 @@ func peek(doc []byte, at int) byte {
 	return doc[at]
 }
 
+// space passes over white space, and over control characters, which have no
+// place in JSON.
 func space(doc []byte, at int) int {
-	for at < len(doc) && kinds[doc[at]] == blank {
+	for at < len(doc) && doc[at] <= ' ' {
 		at++
 	}
 	return at
 }
 
-// member is one member of an object: its name without quotes, its value, and
-// the text that holds both.
+// member is where one member of an object stands: from is its name's opening
+// quote, nameEnd is behind the closing one, and end is behind its value.
 type member struct {
-	name, value, text []byte
-	end               int
+	from, nameEnd, value, end int
 }
 
-func readMember(doc []byte, at int) (m member, ok bool) {
-	nameEnd := text(doc, at)
-	if nameEnd == broken {
-		return m, false
+// members appends the members of the object whose brace is before a position,
+// and returns the position of its closing brace.
+func members(doc []byte, at int, list []member) ([]member, int) {
+	at = space(doc, at)
+	if peek(doc, at) == '}' {
+		return list, at
 	}
-	from := space(doc, nameEnd)
-	if peek(doc, from) != ':' {
-		return m, false
+	for {
+		m := member{from: at, nameEnd: text(doc, at)}
+		if m.nameEnd == broken {
+			return list, broken
+		}
+		at = space(doc, m.nameEnd)
+		if peek(doc, at) != ':' {
+			return list, broken
+		}
+		m.value = space(doc, at+1)
+		if peek(doc, m.value) == '"' {
+			m.end = text(doc, m.value)
+		} else {
+			m.end = value(doc, m.value)
+		}
+		if m.end == broken {
+			return list, broken
+		}
+		list = append(list, m)
+		at = space(doc, m.end)
+		switch peek(doc, at) {
+		case '}':
+			return list, at
+		case ',':
+			at = space(doc, at+1)
+		default:
+			return list, broken
+		}
 	}
-	from = space(doc, from+1)
-	if m.end = value(doc, from); m.end == broken {
-		return m, false
-	}
-	m.name, m.value, m.text = unquote(doc[at:nameEnd]), doc[from:m.end], doc[at:m.end]
-	return m, true
 }
 
-// unquote reads a member's name; only one with an escape needs the slow way.
+// unquote reads a member's name that has an escape in it.
 func unquote(quoted []byte) []byte {
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return quoted[1 : len(quoted)-1]
-	}
 	var name string
 	if json.Unmarshal(quoted, &name) != nil {
 		return quoted
@@ -71,46 +93,48 @@ func text(doc []byte, at int) int {
 	if peek(doc, at) != '"' {
 		return broken
 	}
-	for at++; at < len(doc); at++ {
-		switch doc[at] {
-		case '"':
+	for at++; ; at += 2 {
+		at = quoteOrEscape(doc, at)
+		if at >= len(doc) {
+			return broken
+		}
+		if doc[at] == '"' {
 			return at + 1
-		case '\\':
-			at++
 		}
 	}
-	return broken
 }
 
 // value takes a value of any kind: a string, an object or array by counting
 // its brackets, or a number, true, false or null.
 func value(doc []byte, at int) int {
-	depth := 0
-	for at < len(doc) {
+	switch kinds[peek(doc, at)] {
+	case quote:
+		return text(doc, at)
+	case opening:
+		return nested(doc, at)
+	case word:
+		return literal(doc, at)
+	}
+	return broken
+}
+
+func nested(doc []byte, at int) int {
+	for depth := 0; at < len(doc); {
 		switch kinds[doc[at]] {
-		case quote:
-			if at = text(doc, at); at == broken {
-				return broken
-			}
-			if depth == 0 {
-				return at
-			}
-			continue
 		case opening:
 			depth++
 		case closing:
 			if depth--; depth == 0 {
 				return at + 1
 			}
-		case word:
-			if depth == 0 {
-				return literal(doc, at)
+		case quote:
+			if at = text(doc, at); at == broken {
+				return broken
 			}
+			at = quoteOrBracket(doc, at)
+			continue
 		}
-		if depth <= 0 {
-			return broken // Neither a value's first byte nor inside of one.
-		}
-		at++
+		at = quoteOrBracket(doc, at+1)
 	}
 	return broken
 }
@@ -127,7 +151,6 @@ type kind uint8
 
 const (
 	other kind = iota
-	blank
 	quote
 	opening
 	closing
@@ -136,7 +159,6 @@ const (
 
 // kinds is indexed by byte: one load instead of a row of comparisons.
 var kinds = func() (k [256]kind) {
-	k[' '], k['\t'], k['\r'], k['\n'] = blank, blank, blank, blank
 	k['"'] = quote
 	k['{'], k['['] = opening, opening
 	k['}'], k[']'] = closing, closing
@@ -145,3 +167,43 @@ var kinds = func() (k [256]kind) {
 	}
 	return k
 }()
+
+// The two functions below look at eight bytes at a time, which takes a sandbox
+// a quarter of the work. Both return the length where there is nothing.
+
+func quoteOrEscape(doc []byte, at int) int {
+	for ; len(doc)-at >= 8; at += 8 {
+		w := binary.LittleEndian.Uint64(doc[at:])
+		if found := matches(w, '"') | matches(w, '\\'); found != 0 {
+			return at + bits.TrailingZeros64(found)/8
+		}
+	}
+	for at < len(doc) && doc[at] != '"' && doc[at] != '\\' {
+		at++
+	}
+	return at
+}
+
+// quoteOrBracket may also stop at a byte that is neither.
+func quoteOrBracket(doc []byte, at int) int {
+	for ; len(doc)-at >= 8; at += 8 {
+		// The bit tells [ from { and ] from }; setting it makes them one.
+		w := binary.LittleEndian.Uint64(doc[at:]) | 0x20*ones
+		if found := matches(w, '"') | matches(w, '{') | matches(w, '}'); found != 0 {
+			return at + bits.TrailingZeros64(found)/8
+		}
+	}
+	for at < len(doc) && kinds[doc[at]] != quote && kinds[doc[at]] != opening && kinds[doc[at]] != closing {
+		at++
+	}
+	return at
+}
+
+const ones = 0x0101010101010101
+
+// matches sets the highest bit of the first byte of w that is c, and perhaps of
+// bytes after that one.
+func matches(w uint64, c byte) uint64 {
+	w ^= uint64(c) * ones
+	return (w - ones) &^ w & (0x80 * ones)
+}
