@@ -10,22 +10,34 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
-// Store is what is declared, as this member knows it. What it returns belongs
-// to all: it must not be changed.
+// Store is what is declared, as this member knows it. What it returns is shared
+// with everyone who looks: it must not be changed.
 type Store interface {
-	// Get returns a resource, or nil when there is none.
-	Get(resource.Ref) (*weirv1.Resource, error)
-	// List returns the resources of a kind ("" for all) and tenant ("*" for
-	// all) by kind, tenant and name, and the revision they were read at.
-	List(kind, tenant string) ([]*weirv1.Resource, uint64, error)
-	// DryRun decides a transaction as Propose would, and stores nothing.
+	// View returns everything at the newest revision.
+	View() View
+	// DryRun decides a transaction as Propose would, and stores nothing. The
+	// error is a *Refused.
 	DryRun(*weirv1.Transact) (*weirv1.ApplyResponse, error)
 	// Watch yields what changed after a revision, for as long as the context
-	// lasts. After 0, or a revision that is forgotten, the first change is a
-	// Reset that holds everything.
+	// lasts. After 0, or a revision that is not known (any more), the first
+	// change is a Reset that holds everything.
 	Watch(ctx context.Context, after uint64) iter.Seq2[Change, error]
-	// Blob returns content by its digest, or nil when there is none.
+	// Blob returns content by its digest, or nil when it is not there.
 	Blob(digest string) ([]byte, error)
+}
+
+// View is what was declared at one revision. It does not change.
+type View interface {
+	Revision() uint64
+	Get(resource.Ref) (*weirv1.Resource, bool)
+	// List returns at most limit resources of a kind ("": all) and a tenant
+	// ("*": all) that come after one, by kind, tenant and name, and whether
+	// there are more.
+	List(kind, tenant string, after resource.Ref, limit int) ([]*weirv1.Resource, bool)
+	// Counts says how many resources there are of each kind.
+	Counts() map[string]uint64
+	// BlobSize returns the size of content that is there, by its digest.
+	BlobSize(digest string) (uint64, bool)
 }
 
 // Change is what one revision, or several in a row, did to the store.
@@ -78,11 +90,11 @@ type Reason string
 const (
 	// ReasonConflict: a precondition does not hold.
 	ReasonConflict Reason = "CONFLICT"
-	// ReasonNotFound: what was to be deleted is not there.
+	// ReasonNotFound: what is to be deleted, or referred to, is not there.
 	ReasonNotFound Reason = "NOT_FOUND"
 	// ReasonInUse: what was to be deleted is still referred to.
 	ReasonInUse Reason = "IN_USE"
-	// ReasonInvalid: a declaration is wrong, or refers to nothing.
+	// ReasonInvalid: a declaration is wrong by itself.
 	ReasonInvalid Reason = "INVALID"
 )
 

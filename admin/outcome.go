@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -76,16 +75,25 @@ func refusal(refused *Refused, index func(resource.Ref) resource.Path) *connect.
 	return badRequest(codeOf(refused), summary(refused.Violations), violations)
 }
 
+// codeOf: what is not there is NotFound only as the thing to delete; a
+// reference to nothing is a wrong declaration.
 func codeOf(refused *Refused) connect.Code {
-	has := func(reason Reason) bool {
-		return slices.ContainsFunc(refused.Violations, func(v Violation) bool { return v.Reason == reason })
+	missing := 0
+	inUse := false
+	for _, v := range refused.Violations {
+		switch {
+		case v.Reason == ReasonConflict:
+			return connect.CodeAborted
+		case v.Reason == ReasonNotFound && v.Field == "":
+			missing++
+		case v.Reason == ReasonInUse:
+			inUse = true
+		}
 	}
 	switch {
-	case has(ReasonConflict):
-		return connect.CodeAborted
-	case has(ReasonNotFound):
+	case missing == len(refused.Violations):
 		return connect.CodeNotFound
-	case has(ReasonInUse):
+	case inUse:
 		return connect.CodeFailedPrecondition
 	}
 	return connect.CodeInvalidArgument

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -29,22 +28,19 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 	if err := s.Cluster.Sync(ctx); err != nil {
 		return nil, err
 	}
-	plugin, err := s.pluginToBe(req)
-	if err != nil {
-		return nil, err
-	}
+	plugin := s.pluginToBe(req)
 	wrapped := resource.Wrap(plugin)
 	if violations := resource.Validate(wrapped); len(violations) > 0 {
 		return nil, invalid(pushField(violations[0].Field), "%s", violations[0].Message)
 	}
-	status, err := s.Admission.Admit(ctx, req.GetModule(), plugin.GetSpec().GetLimits())
+	admitted, err := s.Admission.Admit(ctx, req.GetModule(), plugin.GetSpec().GetLimits())
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		return nil, invalid("module", "%s", err)
 	}
-	plugin.Status = status
+	plugin.Status = admitted
 	if req.GetDryRun() {
 		return &weirv1.PushPluginResponse{Plugin: plugin}, nil
 	}
@@ -63,17 +59,14 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 }
 
 // pluginToBe is the stored Plugin with what the call changes.
-func (s *service) pluginToBe(req *weirv1.PushPluginRequest) (*weirv1.Plugin, error) {
+func (s *service) pluginToBe(req *weirv1.PushPluginRequest) *weirv1.Plugin {
 	digest := sha256.Sum256(req.GetModule())
 	plugin := &weirv1.Plugin{
 		Metadata: &weirv1.Metadata{Name: req.GetName(), Tenant: req.GetTenant(), Labels: req.GetLabels()},
 		Spec:     &weirv1.PluginSpec{Digest: "sha256:" + hex.EncodeToString(digest[:]), Limits: req.GetLimits()},
 	}
 	resource.Normalize(resource.Wrap(plugin))
-	stored, err := s.Store.Get(resource.Of(resource.Wrap(plugin)))
-	if err != nil {
-		return nil, fmt.Errorf("read plugin: %w", err)
-	}
+	stored, _ := s.Store.View().Get(resource.Of(resource.Wrap(plugin)))
 	if old := stored.GetPlugin(); old != nil {
 		plugin.Metadata.Annotations = old.GetMetadata().GetAnnotations()
 		if len(req.GetLabels()) == 0 {
@@ -83,7 +76,7 @@ func (s *service) pluginToBe(req *weirv1.PushPluginRequest) (*weirv1.Plugin, err
 			plugin.Spec.Limits = old.GetSpec().GetLimits()
 		}
 	}
-	return plugin, nil
+	return plugin
 }
 
 // pushField is the request's name for a field of the plugin.
@@ -101,19 +94,13 @@ func pushField(field string) string {
 func (s *service) storeBlob(ctx context.Context, digest string, content []byte) error {
 	s.pushing.Lock()
 	defer s.pushing.Unlock()
-	if there, err := s.Store.Blob(digest); err != nil || there != nil {
-		return err
+	if _, there := s.Store.View().BlobSize(digest); there {
+		return nil
 	}
 	for offset := 0; offset < len(content); offset += chunkBytes {
 		chunk := &weirv1.PutBlobChunk{Digest: digest, Size: uint64(len(content)), Offset: uint64(offset),
 			Chunk: content[offset:min(offset+chunkBytes, len(content))]}
-		_, err := s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_PutBlobChunk{PutBlobChunk: chunk}})
-		if err != nil {
-			// Another member may have been sent the same content meanwhile.
-			var refused *Refused
-			if there, readErr := s.Store.Blob(digest); errors.As(err, &refused) && readErr == nil && there != nil {
-				return nil
-			}
+		if _, err := s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_PutBlobChunk{PutBlobChunk: chunk}}); err != nil {
 			return fmt.Errorf("store module at byte %d: %w", offset, err)
 		}
 	}
@@ -130,10 +117,7 @@ func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource) error
 		if plugin == nil {
 			continue
 		}
-		stored, err := s.Store.Get(resource.Of(r))
-		if err != nil {
-			return fmt.Errorf("read plugin: %w", err)
-		}
+		stored, _ := s.Store.View().Get(resource.Of(r))
 		old := stored.GetPlugin()
 		if old.GetSpec().GetDigest() == plugin.GetSpec().GetDigest() && proto.Equal(old.GetSpec().GetLimits(), plugin.GetSpec().GetLimits()) {
 			plugin.Status = proto.CloneOf(old.GetStatus())

@@ -30,7 +30,7 @@ func TestPushPlugin(t *testing.T) {
 		t.Errorf("got %v", first)
 	}
 	chunks := 0
-	for _, cmd := range a.memory.Commands() {
+	for _, cmd := range a.cluster.Commands() {
 		if c := cmd.GetPutBlobChunk(); c != nil {
 			if chunks++; len(c.GetChunk()) > 512<<10 {
 				t.Errorf("a chunk has %d bytes", len(c.GetChunk()))
@@ -42,8 +42,8 @@ func TestPushPlugin(t *testing.T) {
 	}
 
 	same := a.push(t, &weirv1.PushPluginRequest{Name: "stamp", Module: module(1<<20, 1)})
-	if same.GetRevision() != first.GetRevision() || len(a.memory.Commands()) != 5 {
-		t.Errorf("the same module again was a change: %d commands, revision %d", len(a.memory.Commands()), same.GetRevision())
+	if same.GetRevision() != first.GetRevision() || len(a.cluster.Commands()) != 5 {
+		t.Errorf("the same module again was a change: %d commands, revision %d", len(a.cluster.Commands()), same.GetRevision())
 	}
 	other := a.push(t, &weirv1.PushPluginRequest{Name: "stamp", Module: module(10, 2)})
 	if p := other.GetPlugin(); p.GetSpec().GetDigest() == first.GetPlugin().GetSpec().GetDigest() || p.GetSpec().GetLimits().GetFuel() != 7 ||
@@ -70,10 +70,10 @@ func TestPushPluginRefuses(t *testing.T) {
 			t.Errorf("%s: got fields %q", c.message, fields)
 		}
 	}
-	if len(a.memory.Commands()) != 0 {
+	if len(a.cluster.Commands()) != 0 {
 		t.Error("it was proposed")
 	}
-	if res := a.push(t, &weirv1.PushPluginRequest{Name: "a", Module: module(1, 1), DryRun: true}); res.GetPlugin().GetStatus() == nil || len(a.memory.Commands()) != 0 {
+	if res := a.push(t, &weirv1.PushPluginRequest{Name: "a", Module: module(1, 1), DryRun: true}); res.GetPlugin().GetStatus() == nil || len(a.cluster.Commands()) != 0 {
 		t.Errorf("a dry run: got %v", res)
 	}
 }

@@ -26,11 +26,8 @@ func (s *service) Get(ctx context.Context, req *weirv1.GetRequest) (*weirv1.GetR
 	if err := s.Cluster.Sync(ctx); err != nil {
 		return nil, err
 	}
-	r, readErr := s.Store.Get(ref)
-	if readErr != nil {
-		return nil, readErr
-	}
-	if r == nil {
+	r, found := s.Store.View().Get(ref)
+	if !found {
 		return nil, connect.Errorf(connect.CodeNotFound, "there is no %s", ref)
 	}
 	return &weirv1.GetResponse{Resource: r}, nil
@@ -74,23 +71,24 @@ func (s *service) List(ctx context.Context, req *weirv1.ListRequest) (*weirv1.Li
 	if err := s.Cluster.Sync(ctx); err != nil {
 		return nil, err
 	}
-	all, revision, readErr := s.Store.List(kind, cmp.Or(req.GetTenant(), resource.DefaultTenant))
-	if readErr != nil {
-		return nil, readErr
-	}
+	view := s.Store.View()
 	size := int(min(cmp.Or(req.GetPageSize(), maxPage), maxPage))
-	page := &weirv1.ListResponse{Revision: revision}
-	for _, r := range all {
-		if resource.Of(r).Compare(after) <= 0 || !bears(r, req.GetLabels()) {
-			continue
+	res := &weirv1.ListResponse{Revision: view.Revision()}
+	for more := true; more; {
+		var found []*weirv1.Resource
+		found, more = view.List(kind, cmp.Or(req.GetTenant(), resource.DefaultTenant), after, maxPage)
+		for _, r := range found {
+			if after = resource.Of(r); !bears(r, req.GetLabels()) {
+				continue
+			}
+			if len(res.Resources) == size {
+				res.NextPageToken = writePageToken(resource.Of(res.Resources[size-1]))
+				return res, nil
+			}
+			res.Resources = append(res.Resources, r)
 		}
-		if len(page.Resources) == size {
-			page.NextPageToken = writePageToken(resource.Of(page.Resources[size-1]))
-			break
-		}
-		page.Resources = append(page.Resources, r)
 	}
-	return page, nil
+	return res, nil
 }
 
 func bears(r *weirv1.Resource, labels map[string]string) bool {

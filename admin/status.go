@@ -8,23 +8,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/resource"
 )
 
 // GetStatus tells what this member knows. It waits for nobody, so that it
 // answers when the cluster cannot decide.
 func (s *service) GetStatus(ctx context.Context, _ *weirv1.GetStatusRequest) (*weirv1.GetStatusResponse, error) {
-	status := &weirv1.GetStatusResponse{Version: s.Version, Resources: map[string]uint64{}}
+	view := s.Store.View()
+	status := &weirv1.GetStatusResponse{Version: s.Version, Revision: view.Revision(), Resources: view.Counts()}
 	if err := s.Cluster.Status(ctx, status); err != nil {
 		return nil, fmt.Errorf("read status of the cluster: %w", err)
-	}
-	all, revision, err := s.Store.List("", allTenants)
-	if err != nil {
-		return nil, fmt.Errorf("count resources: %w", err)
-	}
-	status.Revision = revision
-	for _, r := range all {
-		status.Resources[resource.KindOf(r)]++
 	}
 	status.Proxies, _ = s.Proxies.Statuses()
 	return status, nil

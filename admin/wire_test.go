@@ -18,7 +18,6 @@ import (
 	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 
 	"github.com/weirmesh/weir/admin"
@@ -219,14 +218,17 @@ func TestReflection(t *testing.T) {
 	if len(file.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
 		t.Errorf("got %v", file)
 	}
-	alpha, err := reflectionalpha.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+	// The messages of v1alpha are those of v1.
+	alpha, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := alpha.Send(&reflectionalpha.ServerReflectionRequest{MessageRequest: &reflectionalpha.ServerReflectionRequest_ListServices{}}); err != nil {
+	if err := alpha.SendMsg(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_ListServices{}}); err != nil {
 		t.Fatal(err)
 	}
-	if res, err := alpha.Recv(); err != nil || !strings.Contains(res.String(), "weir.v1.AdminService") {
+	res := new(reflection.ServerReflectionResponse)
+	if err := alpha.RecvMsg(res); err != nil || !strings.Contains(res.String(), "weir.v1.AdminService") {
 		t.Errorf("got %v, %v", res, err)
 	}
 

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"

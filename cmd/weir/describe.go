@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -89,7 +88,7 @@ func writePart(w io.Writer, r *weirv1.Resource, part string) error {
 		return nil
 	}
 	var b bytes.Buffer
-	if err := manifest.WriteMessageYAML(&b, m.Get(field).Message().Interface().(proto.Message)); err != nil {
+	if err := manifest.WriteMessageYAML(&b, m.Get(field).Message().Interface()); err != nil {
 		return err
 	}
 	text := strings.TrimSuffix(b.String(), "\n")

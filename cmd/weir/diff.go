@@ -35,8 +35,12 @@ func newDiffCommand(c *client) *cobra.Command {
 		}
 		out := cmd.OutOrStdout()
 		p := painter{os.Getenv("NO_COLOR") == "" && isTerminal(out)}
+		files := map[resource.Ref]string{}
+		for _, item := range items {
+			files[resource.Of(item.Resource)] = item.File
+		}
 		different := false
-		for i, result := range done.GetResults() {
+		for _, result := range done.GetResults() {
 			if result.GetOutcome() == weirv1.ApplyResult_UNCHANGED {
 				continue
 			}
@@ -44,7 +48,7 @@ func newDiffCommand(c *client) *cobra.Command {
 			if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 				return err
 			}
-			text, err := difference(stored.GetResource(), result.GetResource(), items[i].File)
+			text, err := difference(stored.GetResource(), result.GetResource(), files[resource.RefOf(result.GetRef())])
 			if err != nil {
 				return err
 			}

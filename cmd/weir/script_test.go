@@ -41,9 +41,13 @@ func TestScripts(t *testing.T) {
 }
 
 func setup(env *testscript.Env) error {
-	memory, proxies := admintest.NewMemory(), admintest.NewProxies()
+	cluster, err := admintest.Open(filepath.Join(env.WorkDir, ".state"))
+	if err != nil {
+		return err
+	}
+	proxies := admintest.NewProxies()
 	logger := slog.New(slog.DiscardHandler)
-	config := admin.Config{Store: memory, Cluster: memory, Proxies: proxies, Admission: admintest.Admission{},
+	config := admin.Config{Store: cluster, Cluster: cluster, Proxies: proxies, Admission: admintest.Admission{},
 		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
 	open, err := admin.New(config)
 	if err != nil {
@@ -68,6 +72,7 @@ func setup(env *testscript.Env) error {
 		secure.Close()
 		stop()
 		<-served
+		cluster.Close()
 	})
 	env.Values["proxies"] = proxies
 	env.Setenv("WEIR_ADMIN", l.Addr().String())

@@ -120,13 +120,17 @@ func TestParseBytes(t *testing.T) {
 // A watch prints a change when it happens, takes up again where a connection
 // broke, and ends well when it is interrupted.
 func TestWatch(t *testing.T) {
-	memory := admintest.NewMemory()
+	cluster, err := admintest.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	stop := serve(t, l, memory)
+	stop := serve(t, l, cluster)
 	file := t.TempDir() + "/a.yaml"
 	apply := func(name string) {
 		t.Helper()
@@ -149,9 +153,9 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("got %q, want %q", lines.Text(), want)
 		}
 	}
-	next("2 service/a put")
+	next("1 service/a put")
 	apply("b")
-	next("3 service/b put")
+	next("2 service/b put")
 	stop()
 	if message := bufio.NewScanner(broke); !message.Scan() || !strings.Contains(message.Text(), "trying again") {
 		t.Errorf("got %q", message.Text())
@@ -160,9 +164,9 @@ func TestWatch(t *testing.T) {
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
 	}
-	defer serve(t, l, memory)()
+	defer serve(t, l, cluster)()
 	apply("c")
-	next("4 service/c put")
+	next("3 service/c put")
 	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +176,10 @@ func TestWatch(t *testing.T) {
 	stderr.Close()
 }
 
-func serve(t *testing.T, l net.Listener, memory *admintest.Memory) (stop func()) {
+func serve(t *testing.T, l net.Listener, cluster *admintest.Cluster) (stop func()) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	handler, err := admin.New(admin.Config{Store: memory, Cluster: memory, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
+	handler, err := admin.New(admin.Config{Store: cluster, Cluster: cluster, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
 		JoinTokens: admintest.JoinTokens{}, AllowLoopback: true, Logger: logger})
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 
 	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
-	"admin/admintest": {"proto/weir/v1", "resource", "admin"},
+	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "resource", "resource/manifest", "store", "cluster", "identity", "telemetry", "nodeapi", "admin",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
