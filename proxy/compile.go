@@ -182,7 +182,7 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy) 
 		}
 		m, err := p.cfg.Policies.Make(ctx, s)
 		if err != nil {
-			return nil, fmt.Errorf("Policy %s: %w", spec.GetMetadata().GetName(), err)
+			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
 		}
 		r.held = append(r.held, m.Release)
 		made = append(made, m)

@@ -77,7 +77,8 @@ type Proxy struct {
 	bound   map[bindKey]*binding
 	retry   *time.Timer
 	stopped bool
-	refused string // why the newest update is not in force; "" when it is
+	failing map[bindKey]error // sockets that could not be opened
+	refused string            // why the newest update is not in force; "" when it is
 
 	meteringMu sync.Mutex
 	metering   map[string]int // rules by the route whose metrics they share
@@ -118,11 +119,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	p.desired.settled()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))
 	p.refused = ""
-	if err := p.bind(); err != nil {
-		p.refused = err.Error()
-		return err
-	}
-	return nil
+	return p.bind()
 }
 
 // Revision is the configuration in force; 0: none yet.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/resource"
@@ -32,10 +33,17 @@ type edge struct {
 // whatever port it declares.
 func startEdge(t testing.TB, resources ...resource.Message) *edge {
 	t.Helper()
+	return startEdgeWith(t, nil, resources...)
+}
+
+// startEdgeWith is startEdge with policies.
+func startEdgeWith(t testing.TB, maker policy.Maker, resources ...resource.Message) *edge {
+	t.Helper()
 	e := &edge{t: t}
 	p, err := proxy.New(proxy.Config{
-		Metrics: telemetry.NewMetrics("test"),
-		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Policies: maker,
+		Metrics:  telemetry.NewMetrics("test"),
+		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Listen: func(network, _ string) (net.Listener, error) {
 			l, err := net.Listen(network, "127.0.0.1:0")
 			if err == nil {
@@ -165,8 +173,12 @@ func TestOwnAnswersAreProblems(t *testing.T) {
 			case <-r.Context().Done():
 			case <-time.After(5 * time.Second):
 			}
-		})), route("slow", "/slow", "slow", func(r *weirv1.RouteRule) { r.Timeouts = &weirv1.RouteTimeouts{Request: duration(50 * time.Millisecond)} }),
-		service("broken", rawServer(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab") })),
+		})), route("slow", "/slow", "slow", func(r *weirv1.RouteRule) {
+			r.Timeouts = &weirv1.RouteTimeouts{Request: duration(50 * time.Millisecond)}
+		}),
+		service("broken", rawServer(t, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
+		})),
 		route("broken", "/broken", "broken"),
 	)
 	for _, c := range []struct {

@@ -46,8 +46,9 @@ var allowed = map[string][]string{
 	"policy/wasm/fuel":  {},
 	"policy/wasm/abi":   {},
 
-	"nodeapi": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
-	"admin":   {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
+	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
+	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
+	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "resource", "resource/manifest", "store", "cluster", "identity", "telemetry", "nodeapi", "admin",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
@@ -56,7 +57,9 @@ var allowed = map[string][]string{
 	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
-	"bench":                {},
+
+	"examples/bookshop/cmd/bookshop": {"examples/bookshop"},
+	"bench":                          {},
 }
 
 // onlyIn names third-party libraries that one package alone may import, so

@@ -1,18 +1,11 @@
 package http1
 
 import (
-	"bytes"
 	"errors"
 	"io"
 
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/wire"
-)
-
-// Limits on the framing of a chunked body.
-const (
-	maxChunkLine = 4 << 10
-	maxTrailers  = 16 << 10
 )
 
 // Body reads a message's body from a connection. It is an exchange.Body; the
@@ -22,8 +15,7 @@ type Body struct {
 	conn     *wire.Conn
 	trailers *exchange.Fields
 	kind     bodyKind
-	left     int64 // of the body, or of the chunk
-	state    chunkState
+	chunks   // where it stands; of a sized body, left alone is used
 	err      error
 	// Before, when set, runs once before the first read from the network: a
 	// client may wait for it (100 Continue).
@@ -41,17 +33,10 @@ const (
 	byClose
 )
 
-type chunkState uint8
-
-const (
-	chunkLine chunkState = iota
-	chunkData
-	chunkEnd
-	chunkTrailers
-)
-
 // BeginSized reads n bytes.
-func (b *Body) BeginSized(c *wire.Conn, n int64) { *b = Body{conn: c, kind: bySize, left: n} }
+func (b *Body) BeginSized(c *wire.Conn, n int64) {
+	*b = Body{conn: c, kind: bySize, chunks: chunks{left: n}}
+}
 
 // BeginChunked reads up to the last chunk; trailers are put into t.
 func (b *Body) BeginChunked(c *wire.Conn, t *exchange.Fields) {
@@ -88,19 +73,18 @@ func (b *Body) Failed() error {
 
 // Ready reports whether Next will not have to wait.
 func (b *Body) Ready() bool {
-	if b.err != nil || b.kind == bySize && b.left == 0 {
+	switch {
+	case b.err != nil || b.kind == bySize && b.left == 0:
 		return true
+	case b.kind != byChunks:
+		return len(b.conn.Buffered()) > 0
 	}
-	if b.kind == byChunks {
-		if b.state == chunkData {
-			return len(b.conn.Buffered()) > 0
-		}
-		return bytes.IndexByte(b.conn.Buffered(), '\n') >= 0
-	}
-	return len(b.conn.Buffered()) > 0
+	ahead, buf, err := b.ahead(b.conn.Buffered())
+	return err != nil || ahead.state == chunkDone || ahead.state == chunkData && len(buf) > 0
 }
 
-// Complete reports whether all that is left is here already.
+// Complete reports whether all that is left is here already. It walks all of
+// what is buffered: ask once.
 func (b *Body) Complete() bool {
 	switch b.kind {
 	case bySize:
@@ -110,6 +94,17 @@ func (b *Body) Complete() bool {
 		return done && err == nil
 	}
 	return false
+}
+
+// Ask tells a client that waits to be asked for the body to send it. Next does
+// so itself when nobody has; but then it may not run beside one who writes.
+func (b *Body) Ask() error {
+	if b.Before == nil {
+		return nil
+	}
+	before := b.Before
+	b.Before = nil
+	return before()
 }
 
 // Next implements exchange.Body.
@@ -164,12 +159,8 @@ func (b *Body) nextRaw() ([]byte, error) {
 }
 
 func (b *Body) fill(hint int) error {
-	if b.Before != nil {
-		before := b.Before
-		b.Before = nil
-		if err := before(); err != nil {
-			return err
-		}
+	if err := b.Ask(); err != nil {
+		return err
 	}
 	if b.Idle != nil {
 		b.Idle()
@@ -186,22 +177,22 @@ func unexpected(err error) error {
 
 func (b *Body) nextChunked() ([]byte, error) {
 	for {
-		if b.state == chunkData {
+		switch b.state {
+		case chunkData:
 			chunk, err := b.take()
 			if b.left == 0 {
 				b.state = chunkEnd
 			}
 			return chunk, err
+		case chunkDone:
+			return nil, io.EOF
 		}
-		n, err := b.step(b.conn.Buffered(), b.trailers)
+		n, err := b.chunks.step(b.conn.Buffered(), b.trailers)
 		if err != nil {
 			return nil, err
 		}
 		if n > 0 {
 			b.conn.Discard(n)
-			if b.state == chunkLine && b.left < 0 {
-				return nil, io.EOF
-			}
 			continue
 		}
 		if err := b.fill(wire.SmallBuffer); err != nil {
@@ -210,130 +201,18 @@ func (b *Body) nextChunked() ([]byte, error) {
 	}
 }
 
-// step consumes one line of the framing from the front of buf and moves the
-// state on; 0 when the line is not complete. The end of the body is the state
-// chunkLine with left < 0.
-func (b *Body) step(buf []byte, trailers *exchange.Fields) (int, error) {
-	line, next, err := cutLine(buf, 0)
-	if err != nil {
-		return 0, err
-	}
-	if next == 0 {
-		if len(buf) >= maxChunkLine {
-			return 0, malformed("a line of the chunked coding is too long")
-		}
-		return 0, nil
-	}
-	switch b.state {
-	case chunkLine:
-		b.left, err = chunkSize(line)
-		b.state = chunkData
-		if b.left == 0 {
-			b.state = chunkTrailers
-		}
-	case chunkEnd:
-		if len(line) != 0 {
-			err = malformed("a chunk is longer than its size says")
-		}
-		b.state = chunkLine
-	case chunkTrailers:
-		if len(line) == 0 {
-			b.state, b.left = chunkLine, -1
-			break
-		}
-		err = addTrailer(line, trailers)
-	}
-	return next, err
-}
-
-// chunkSize reads a chunk's first line. Extensions are checked for control
-// characters and dropped (RFC 9112, section 7.1.1).
-func chunkSize(line []byte) (int64, error) {
-	var n int64
-	digits := 0
-	for _, c := range line {
-		var d byte
-		switch {
-		case c >= '0' && c <= '9':
-			d = c - '0'
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			d = c | 0x20 - 'a' + 10
-		default:
-			return n, checkExtension(line[digits:], digits)
-		}
-		if digits++; digits > 15 {
-			return 0, malformed("a chunk's size is too large")
-		}
-		n = n<<4 | int64(d)
-	}
-	if digits == 0 {
-		return 0, malformed("a chunk has no size")
-	}
-	return n, nil
-}
-
-func checkExtension(rest []byte, digits int) error {
-	trimmed := bytes.TrimLeft(rest, " \t")
-	if digits == 0 || len(trimmed) == 0 || trimmed[0] != ';' {
-		return malformed("a chunk's size is no number")
-	}
-	for _, c := range trimmed {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return malformed("a chunk extension holds a control character")
-		}
-	}
-	return nil
-}
-
-// addTrailer keeps a trailer field unless it would frame or route the message
-// (RFC 9110, section 6.5.1).
-func addTrailer(line []byte, trailers *exchange.Fields) error {
-	name, value, err := cutField(line)
-	if err != nil {
-		return err
-	}
-	if trailers == nil {
-		return nil
-	}
-	for _, forbidden := range []string{"content-length", "transfer-encoding", "host", "connection", "te", "trailer",
-		"upgrade", "keep-alive", "authorization", "content-encoding", "content-type", "content-range"} {
-		if exchange.EqualFold(name, forbidden) {
-			return nil
-		}
-	}
-	size := len(line)
-	for i := range trailers.Len() {
-		size += len(trailers.At(i).Name) + len(trailers.At(i).Value)
-	}
-	if size > maxTrailers || trailers.Len() >= MaxFields {
-		return &Error{431, "trailers are too large"}
-	}
-	// The buffer moves on under a trailer: copy it.
-	trailers.AddParsed(bytes.Clone(name), bytes.Clone(value))
-	return nil
-}
-
 // Check walks the framing of what is buffered, without consuming it: done, when
 // the body ends within. So a broken first chunk is known before anything is
 // passed on.
 func (b *Body) Check() (done bool, err error) {
-	ahead := Body{kind: byChunks, state: b.state, left: b.left}
-	buf := b.conn.Buffered()
-	for {
-		if ahead.state == chunkData {
-			if int64(len(buf)) < ahead.left {
-				return false, nil
-			}
-			buf = buf[ahead.left:]
-			ahead.left, ahead.state = 0, chunkEnd
-		}
-		n, err := ahead.step(buf, nil)
-		if n == 0 || err != nil {
-			return false, err
-		}
-		if ahead.state == chunkLine && ahead.left < 0 {
-			return true, nil
-		}
-		buf = buf[n:]
+	if b.err != nil {
+		return b.err == io.EOF, b.Failed()
 	}
+	at, buf, err := b.ahead(b.conn.Buffered())
+	for err == nil && at.state == chunkData && int64(len(buf)) >= at.left {
+		buf = buf[at.left:]
+		at.left, at.state = 0, chunkEnd
+		at, buf, err = at.ahead(buf)
+	}
+	return err == nil && at.state == chunkDone, err
 }

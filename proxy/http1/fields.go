@@ -11,7 +11,6 @@ import (
 // response.
 func parseFields(b []byte, at int, fields *exchange.Fields, f *Framing, request *exchange.Request) (int, error) {
 	absolute := request != nil && request.Authority != nil
-	hosts := 0
 	for {
 		line, next, err := cutLine(b, at)
 		if err != nil {
@@ -46,9 +45,10 @@ func parseFields(b []byte, at int, fields *exchange.Fields, f *Framing, request 
 				continue
 			}
 			if request != nil && len(name) == 4 && exchange.EqualFold(name, "host") {
-				if hosts++; hosts > 1 || !validAuthority(value) {
+				if f.host || !validAuthority(value) {
 					return 0, malformed("Host is repeated or invalid")
 				}
+				f.host = true
 				if !absolute { // an absolute target overrides it (RFC 9112, section 3.2.2)
 					request.Authority = value
 				}
@@ -92,7 +92,7 @@ func (f *Framing) take(name, value []byte, request bool) (taken bool, err error)
 	case 10:
 		if exchange.EqualFold(name, "connection") {
 			f.takeConnection(value)
-			return f.connection == false, nil
+			return !f.connection, nil // with names in it, it stays until they were dropped
 		}
 		return exchange.EqualFold(name, "keep-alive"), nil
 	case 14:
@@ -150,34 +150,50 @@ func (f *Framing) takeCoding(value []byte) error {
 	if f.Length >= 0 || f.Chunked {
 		return malformed("the length of the body is given twice")
 	}
-	if !exchange.EqualFold(value, "chunked") {
-		if i := bytes.LastIndexByte(value, ','); i >= 0 && exchange.EqualFold(bytes.Trim(value[i+1:], " \t"), "chunked") {
-			return &Error{501, "this transfer coding is not known"}
-		}
-		return malformed("Transfer-Encoding does not end in chunked")
+	if exchange.EqualFold(value, "chunked") {
+		f.Chunked = true
+		return nil
 	}
-	f.Chunked = true
-	return nil
+	// Another coding below a final, and only, "chunked" is well-formed.
+	chunked, last := 0, false
+	for coding := range bytes.SplitSeq(value, []byte(",")) {
+		if last = exchange.EqualFold(bytes.Trim(coding, " \t"), "chunked"); last {
+			chunked++
+		}
+	}
+	if !last || chunked > 1 {
+		return malformed("Transfer-Encoding does not end in one chunked")
+	}
+	return &Error{501, "this transfer coding is not known"}
 }
+
+// maxNominated is how many fields Connection may name. Nobody names as many;
+// without a limit a head could make every name look at every field.
+const maxNominated = 16
 
 // dropNominated removes the fields that Connection names, and Connection. What
 // frames a message cannot be named away: it is not taken from there.
-func dropNominated(fields, from *exchange.Fields) {
-	var names [16][]byte
+func dropNominated(fields *exchange.Fields) error {
+	var names [maxNominated][]byte
 	n := 0
-	for value := range from.Values("connection") {
+	for value := range fields.Values("connection") {
 		for token := range bytes.SplitSeq(value, []byte(",")) {
 			token = bytes.Trim(token, " \t")
-			if n < len(names) && len(token) > 0 && !exchange.EqualFold(token, "content-length") {
-				names[n] = token
-				n++
+			if len(token) == 0 || exchange.EqualFold(token, "content-length") {
+				continue
 			}
+			if n == len(names) {
+				return malformed("Connection names too many fields")
+			}
+			names[n] = token
+			n++
 		}
 	}
 	for _, name := range names[:n] {
 		fields.Del(string(name))
 	}
 	fields.Del("connection")
+	return nil
 }
 
 // cutField splits a field line and checks every byte of it.
@@ -202,7 +218,7 @@ func cutField(line []byte) (name, value []byte, err error) {
 		value = value[:len(value)-1]
 	}
 	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
+		if control(c) {
 			return nil, nil, malformed("a field value holds a control character")
 		}
 	}

@@ -55,7 +55,11 @@ type Framing struct {
 	Continue bool
 	// Upgrade is the protocol asked for by Upgrade and Connection, if any.
 	Upgrade []byte
+	// Head: the request was a HEAD, so its answer has no body, whatever becomes
+	// of the method on the way.
+	Head bool
 
+	host       bool // there was a Host field
 	connection bool // there was a Connection field with names in it
 	closing    bool
 	keeping    bool
@@ -129,15 +133,14 @@ func parseRequestLine(line []byte, x *exchange.Exchange) error {
 	if version < 0 {
 		return malformed("request line has no HTTP version")
 	}
-	switch string(target[version+1:]) {
-	case "HTTP/1.1":
+	switch v := target[version+1:]; {
+	case string(v) == "HTTP/1.1":
 		x.Protocol = exchange.HTTP11
-	case "HTTP/1.0":
+	case string(v) == "HTTP/1.0":
 		x.Protocol = exchange.HTTP10
+	case len(v) == 8 && string(v[:5]) == "HTTP/" && digitBytes[v[5]] && v[6] == '.' && digitBytes[v[7]]:
+		return &Error{505, "this HTTP version is not spoken here"}
 	default:
-		if bytes.HasPrefix(target[version+1:], []byte("HTTP/")) {
-			return &Error{505, "this HTTP version is not spoken here"}
-		}
 		return malformed("request line has no HTTP version")
 	}
 	r.Method = line[:method]
@@ -150,10 +153,11 @@ func parseTarget(target []byte, r *exchange.Request) error {
 	if len(target) == 0 {
 		return malformed("request target is empty")
 	}
-	for _, c := range target {
-		if c <= ' ' || c == 0x7f || c == '#' {
-			return malformed("request target holds a forbidden character")
-		}
+	if string(r.Method) == "CONNECT" { // in whatever form: its answer is framed like no other
+		return &Error{501, "CONNECT is not served here"}
+	}
+	if err := checkTarget(target); err != nil {
+		return err
 	}
 	switch {
 	case target[0] == '/':
@@ -165,10 +169,33 @@ func parseTarget(target []byte, r *exchange.Request) error {
 		}
 		r.Path = target
 		return nil
-	case string(r.Method) == "CONNECT":
-		return &Error{501, "CONNECT is not served here"}
 	}
 	return parseAbsolute(target, r)
+}
+
+// checkTarget looks at every byte of a target. A percent sign that encodes
+// nothing is read by some as itself and by others as an error: it is refused,
+// but in a query, where it is common and nobody routes by it.
+func checkTarget(target []byte) error {
+	query := false
+	for i, c := range target {
+		if plainBytes[c] {
+			continue
+		}
+		switch {
+		case c <= ' ' || c == 0x7f || c == '#':
+			return malformed("request target holds a forbidden character")
+		case c == '?':
+			query = true
+		case c == '%' && !query && !(len(target)-i > 2 && hexDigit(target[i+1]) && hexDigit(target[i+2])):
+			return malformed("request target holds a bad percent-encoding")
+		}
+	}
+	return nil
+}
+
+func hexDigit(c byte) bool {
+	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f'
 }
 
 func parseAbsolute(target []byte, r *exchange.Request) error {
@@ -202,38 +229,79 @@ func cutScheme(target []byte) ([]byte, bool) {
 	return nil, false
 }
 
-// validAuthority checks a Host: no user information, nothing that some servers
-// read as the end of it (RFC 9110, section 7.2).
+// validAuthority checks a Host: a name or a bracketed address, and a port of
+// digits. There is no user information in it, nothing that some servers read as
+// its end (RFC 9110, section 7.2), and no percent-encoding, which some decode.
 func validAuthority(host []byte) bool {
-	for _, c := range host {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c == '.', c == '-', c == ':', c == '_':
-		case c == '[', c == ']', c == '%', c == '~', c == '!', c == '$', c == '&', c == '\'', c == '(', c == ')',
-			c == '*', c == '+', c == ';', c == '=':
-		default:
+	name, port := host, []byte(nil)
+	if len(host) > 0 && host[0] == '[' {
+		end := bytes.IndexByte(host, ']')
+		if end < 0 || !allOf(host[1:end], addressBytes) {
+			return false
+		}
+		name, port = nil, host[end+1:]
+	} else if colon := bytes.IndexByte(host, ':'); colon >= 0 {
+		name, port = host[:colon], host[colon:]
+	}
+	return allOf(name, nameBytes) && (len(port) == 0 || port[0] == ':' && allOf(port[1:], digitBytes))
+}
+
+func allOf(b []byte, set *[256]bool) bool {
+	for _, c := range b {
+		if !set[c] {
 			return false
 		}
 	}
 	return true
 }
 
-func finishRequest(x *exchange.Exchange, f *Framing) error {
-	r := &x.Request
-	if r.Authority == nil && x.Protocol == exchange.HTTP11 {
-		return malformed("request has no Host")
+const (
+	digits  = "0123456789"
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// plainBytes are what most targets consist of.
+var plainBytes = setOf(digits + letters + "/.-_~&=+")
+
+// What may stand in a port, between brackets (RFC 3986, section 3.2.2), and in
+// a registered name: unreserved and sub-delims, but for the comma, which joins
+// the values of fields.
+var (
+	digitBytes   = setOf(digits)
+	addressBytes = setOf(digits + "abcdefABCDEF:.")
+	nameBytes    = setOf(digits + letters + ".-_~!$&'()*+;=")
+)
+
+func setOf(chars string) *[256]bool {
+	var set [256]bool
+	for _, c := range []byte(chars) {
+		set[c] = true
 	}
-	if f.Chunked && x.Protocol == exchange.HTTP10 {
-		return malformed("an HTTP/1.0 request cannot be chunked")
-	}
-	f.settle(x.Protocol)
-	if f.connection {
-		dropNominated(&r.Fields, &r.Fields)
-	}
-	return nil
+	return &set
 }
 
-func (f *Framing) settle(p exchange.Protocol) {
+func finishRequest(x *exchange.Exchange, f *Framing) error {
+	r := &x.Request
+	if !f.host && x.Protocol == exchange.HTTP11 {
+		return malformed("request has no Host")
+	}
+	f.Head = string(r.Method) == "HEAD"
+	if x.Protocol == exchange.HTTP10 {
+		f.Continue = false // an HTTP/1.0 client knows no interim answers (RFC 9110, section 10.1.1)
+	}
+	return f.settle(x.Protocol, &r.Fields)
+}
+
+// settle draws the conclusions from all of a head.
+func (f *Framing) settle(p exchange.Protocol, fields *exchange.Fields) error {
+	if f.Chunked && p == exchange.HTTP10 {
+		return malformed("an HTTP/1.0 message cannot be chunked")
+	}
 	f.KeepAlive = !f.closing && (p == exchange.HTTP11 || f.keeping)
+	if f.connection {
+		return dropNominated(fields)
+	}
+	return nil
 }
 
 // ParseResponse reads a response's head from the front of b into x.Response. It
@@ -255,23 +323,40 @@ func ParseResponse(b []byte, r *exchange.Response, f *Framing) (int, error) {
 	default:
 		return 0, malformed("status line has an unknown version")
 	}
-	r.Status = 0
-	for _, d := range line[9:12] {
-		if d < '0' || d > '9' {
-			return 0, malformed("status is no number")
-		}
-		r.Status = r.Status*10 + int(d-'0')
-	}
-	if r.Status < 100 {
-		return 0, malformed("status is out of range")
+	if r.Status, err = parseStatus(line[9:]); err != nil {
+		return 0, err
 	}
 	n, err := parseFields(b, next, &r.Fields, f, nil)
 	if n == 0 || err != nil {
 		return 0, err
 	}
-	f.settle(protocol)
-	if f.connection {
-		dropNominated(&r.Fields, &r.Fields)
+	if err := f.settle(protocol, &r.Fields); err != nil {
+		return 0, err
+	}
+	if r.Status == 204 && (f.Chunked || f.Length > 0) {
+		f.KeepAlive = false // it has no body, but its sender may think so: read no further
 	}
 	return n, nil
 }
+
+// parseStatus reads the status and checks the reason, which is dropped.
+func parseStatus(b []byte) (status int, err error) {
+	for _, d := range b[:3] {
+		if d < '0' || d > '9' {
+			return 0, malformed("status is no number")
+		}
+		status = status*10 + int(d-'0')
+	}
+	if status < 100 {
+		return 0, malformed("status is out of range")
+	}
+	for _, c := range b[3:] {
+		if control(c) {
+			return 0, malformed("status line holds a control character")
+		}
+	}
+	return status, nil
+}
+
+// control reports a byte that may stand nowhere in a field or a reason.
+func control(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }

@@ -236,7 +236,7 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
-	d := http1.DeliveryOf(x)
+	d := http1.DeliveryOf(x, c.framing.Head)
 	// A request body that was not read to its end stands before the next
 	// request: what is small and here already is skipped, else the connection ends.
 	if x.Request.Shared || x.Request.Body != nil && !c.body.Done() && !c.skipRest() {

@@ -56,6 +56,7 @@ type Stream struct {
 
 	reused   bool
 	sent     bool       // the whole request is on its way
+	unasked  bool       // part of it is still to be flushed
 	answered bool       // the head of the final answer was read
 	bodied   bool       // it has a body
 	pump     chan error // receives once, from the goroutine that sends the body
@@ -67,7 +68,7 @@ type Stream struct {
 // error the stream is closed.
 func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts Options) error {
 	s.pool, s.opts, s.pump = p, opts, nil
-	s.sent, s.answered, s.bodied = false, false, false
+	s.sent, s.unasked, s.answered, s.bodied = false, false, false, false
 	p.inFlight.Add(1)
 	if err := s.connect(ctx); err != nil {
 		p.inFlight.Add(-1)
@@ -141,9 +142,7 @@ func (s *Stream) send(x *exchange.Exchange) error {
 	default:
 		return s.startPump(x)
 	}
-	if err := s.link.Flush(); err != nil {
-		return s.failed("send request to", err)
-	}
+	s.unasked = true // the last of it goes out with the wait for the answer
 	return nil
 }
 
@@ -214,7 +213,7 @@ func (s *Stream) copyBody(x *exchange.Exchange) error {
 	if chunked {
 		http1.EndChunks(s.link.Conn, &x.Request.Trailers)
 	}
-	return s.link.Flush()
+	return nil
 }
 
 // startPump sends the body from a goroutine of its own, which Close waits for.
@@ -229,6 +228,9 @@ func (s *Stream) startPump(x *exchange.Exchange) error {
 	l := s.link
 	go func() {
 		err := s.copyBody(x)
+		if err == nil {
+			err = l.Flush()
+		}
 		var client errClient
 		if errors.As(err, &client) {
 			l.Abort() // nothing more will come: do not wait for an answer
@@ -275,6 +277,14 @@ func (s *Stream) receive(x *exchange.Exchange) error {
 	return nil
 }
 
+func (s *Stream) fill() error {
+	if s.unasked {
+		s.unasked = false
+		return s.link.Ask(wire.SmallBuffer, http1.MaxHead)
+	}
+	return s.link.Fill(wire.SmallBuffer, http1.MaxHead)
+}
+
 // pumping: the body is still being sent, and there is time left for it.
 func (s *Stream) pumping() bool {
 	return s.pump != nil && len(s.pump) == 0 && (s.opts.Deadline.IsZero() || time.Now().Before(s.opts.Deadline))
@@ -306,7 +316,7 @@ func (s *Stream) readHead(x *exchange.Exchange) (int, error) {
 				continue
 			}
 		}
-		if err := s.link.Fill(wire.SmallBuffer, http1.MaxHead); err != nil {
+		if err := s.fill(); err != nil {
 			if timedOut(err) && s.pumping() {
 				s.limitReads(time.Now()) // the request is still on its way, with limits of its own
 				continue

@@ -20,7 +20,8 @@
 //
 // # Concurrency
 //
-// One goroutine may read while another writes. Close may be called by anyone.
+// One goroutine may read while another writes. Abort, AbortRead and Close may be
+// called by anyone.
 package wire
 
 import (
@@ -62,9 +63,16 @@ type Conn struct {
 	want  int                   // how large a buffer try should borrow
 	got   int
 	tryOK error
+	ask   bool // try writes what is pending before it waits
 
-	aborted atomic.Bool
-	closed  atomic.Bool
+	peek   func(fd uintptr) // looks for something to read; kept for the same reason
+	peeked bool
+
+	both [2][]byte // what writeBoth writes
+	vec  net.Buffers
+
+	readAborted, writeAborted atomic.Bool
+	closed                    atomic.Bool
 }
 
 type buffer struct{ b []byte }
@@ -99,7 +107,7 @@ func New(c net.Conn) *Conn {
 	if s, ok := c.(*net.TCPConn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
 			w.raw = raw
-			w.try = w.tryRead
+			w.try, w.peek = w.tryRead, w.tryPeek
 		}
 	}
 	return w
@@ -223,6 +231,10 @@ func (c *Conn) readOnce() (int, error) {
 // tryRead is called when the socket may be readable, so that a connection that
 // waits holds no buffer.
 func (c *Conn) tryRead(fd uintptr) bool {
+	if c.ask {
+		c.ask = false
+		return !c.writePending(int(fd))
+	}
 	borrowed := c.in == nil
 	if borrowed {
 		c.in = borrow(c.want)
@@ -242,6 +254,59 @@ func (c *Conn) tryRead(fd uintptr) bool {
 	return true
 }
 
+// Ask is Flush and then Fill, for a peer that says nothing unless asked: the
+// wait begins before the question is sent, so the answer cannot be missed and
+// the socket need not be looked at in between. Nothing may be buffered.
+func (c *Conn) Ask(hint, max int) error {
+	if c.raw == nil || c.Pending() == 0 || c.end != c.start {
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		return c.Fill(hint, max)
+	}
+	c.Release()
+	c.ask, c.want = true, hint
+	n, err := c.readOnce()
+	switch {
+	case n > 0:
+		c.end += n
+		return nil
+	case c.tryOK == errPartly:
+		if err := c.Flush(); err != nil {
+			return err
+		}
+	case err == nil:
+		c.eof = true
+		return io.EOF
+	case !errors.Is(err, os.ErrDeadlineExceeded) || !c.rearmRead():
+		return err
+	}
+	return c.Fill(hint, max)
+}
+
+// errPartly: not all that was pending could be written without waiting.
+var errPartly = errors.New("written in part")
+
+// writePending writes what is pending, without waiting, and reports whether it
+// is all gone.
+func (c *Conn) writePending(fd int) bool {
+	n, err := write(fd, c.out.b)
+	switch {
+	case err != nil && err != syscall.EAGAIN:
+		c.dropOut()
+		c.tryOK = os.NewSyscallError("write", err)
+	case err == nil && n == len(c.out.b):
+		c.dropOut()
+		return true
+	default:
+		if err == nil {
+			c.out.b = append(c.out.b[:0], c.out.b[n:]...)
+		}
+		c.tryOK = errPartly
+	}
+	return false
+}
+
 // ReadUntil bounds reads in time; the zero time lifts the bound.
 func (c *Conn) ReadUntil(t time.Time) {
 	c.readUntil = nanos(t)
@@ -253,11 +318,14 @@ func (c *Conn) ReadUntil(t time.Time) {
 func (c *Conn) armRead() {
 	c.readArmed = c.readUntil
 	_ = c.net.SetReadDeadline(at(c.readUntil)) // fails only on a closed connection, as the read then does
+	if c.readAborted.Load() {
+		_ = c.net.SetReadDeadline(past) // AbortRead came first: do not undo it
+	}
 }
 
 // rearmRead is asked when the armed deadline fired: is there a later one?
 func (c *Conn) rearmRead() bool {
-	if c.aborted.Load() || c.readUntil != 0 && time.Now().UnixNano() >= c.readUntil {
+	if c.readAborted.Load() || c.readUntil != 0 && time.Now().UnixNano() >= c.readUntil {
 		return false
 	}
 	c.armRead()
@@ -275,10 +343,13 @@ func (c *Conn) WriteUntil(t time.Time) {
 func (c *Conn) armWrite() {
 	c.writeArmed = c.writeUntil
 	_ = c.net.SetWriteDeadline(at(c.writeUntil))
+	if c.writeAborted.Load() {
+		_ = c.net.SetWriteDeadline(past)
+	}
 }
 
 func (c *Conn) rearmWrite() bool {
-	if c.aborted.Load() || c.writeUntil != 0 && time.Now().UnixNano() >= c.writeUntil {
+	if c.writeAborted.Load() || c.writeUntil != 0 && time.Now().UnixNano() >= c.writeUntil {
 		return false
 	}
 	c.armWrite()
@@ -341,12 +412,14 @@ func (c *Conn) Write(p []byte) error {
 
 // writeBoth writes what is pending and p in one call (writev).
 func (c *Conn) writeBoth(p []byte) error {
-	vec := net.Buffers{c.out.b, p}
+	c.both = [2][]byte{c.out.b, p}
+	c.vec = c.both[:]
 	for {
-		_, err := vec.WriteTo(c.net) // consumes what it has written
+		_, err := c.vec.WriteTo(c.net) // consumes what it has written
 		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.rearmWrite() {
 			continue
 		}
+		c.both, c.vec = [2][]byte{}, nil
 		c.dropOut()
 		return err
 	}
@@ -382,18 +455,28 @@ func (c *Conn) writeAll(p []byte) (int, error) {
 	}
 }
 
+var past = time.Unix(1, 0)
+
 // Abort makes reads and writes that wait fail at once, with
-// os.ErrDeadlineExceeded, as do those that follow and would wait. Anyone may
-// call it; the connection is good for nothing but Close from then on.
+// os.ErrDeadlineExceeded, as do those that follow. Anyone may call it; the
+// connection is good for nothing but Close from then on.
 func (c *Conn) Abort() {
-	c.aborted.Store(true)
-	_ = c.net.SetDeadline(time.Unix(1, 0))
+	c.AbortRead()
+	c.writeAborted.Store(true)
+	_ = c.net.SetWriteDeadline(past)
 }
 
 // AbortRead does that to reads alone.
 func (c *Conn) AbortRead() {
-	c.aborted.Store(true)
-	_ = c.net.SetReadDeadline(time.Unix(1, 0))
+	c.readAborted.Store(true)
+	_ = c.net.SetReadDeadline(past)
+}
+
+// ResumeRead allows reads again after AbortRead. The caller is the only one who
+// reads from now on.
+func (c *Conn) ResumeRead() {
+	// The deadline in the past is replaced like any other that fires too early.
+	c.readAborted.Store(false)
 }
 
 // Alive reports whether an idle connection can be used again: nothing was
@@ -402,7 +485,18 @@ func (c *Conn) Alive() bool {
 	if c.raw == nil || c.start != c.end {
 		return c.start == c.end
 	}
-	return !readable(c.raw)
+	return c.raw.Control(c.peek) == nil && !c.peeked
+}
+
+func (c *Conn) tryPeek(fd uintptr) { c.peeked = readable(int(fd)) }
+
+// CloseBroken closes the connection so that the peer sees it break, where a
+// clean end would say that all was sent.
+func (c *Conn) CloseBroken() {
+	if t, ok := c.net.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
 }
 
 // Close closes the connection. It may be called more than once.

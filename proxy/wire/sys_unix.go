@@ -4,6 +4,7 @@ package wire
 
 import (
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,13 +19,22 @@ func read(fd int, p []byte) (int, error) {
 	}
 }
 
-// readable reports whether a byte, the end of the stream or an error waits.
-func readable(raw syscall.RawConn) bool {
-	waits := true
-	err := raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		waits = err != unix.EAGAIN
-	})
-	return err != nil || waits
+// write is write(2) on a socket that never blocks.
+func write(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Write(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// readable reports whether a byte, the end of the stream or an error waits. It
+// is recv(2) that never blocks: made directly, because the address that
+// unix.Recvfrom returns is allocated.
+func readable(fd int) bool {
+	var b [1]byte
+	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return errno != unix.EAGAIN
 }
