@@ -23,7 +23,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -89,7 +88,7 @@ func New(config Config) (http.Handler, error) {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	s := &service{Config: config}
+	s := &service{Config: config, pushing: make(chan struct{}, 1)}
 	server := connect.NewServer(s.outcome)
 	weirv1connect.RegisterAdminServiceHandler(server, s)
 	registerHealth(server, config.Ready)
@@ -113,8 +112,8 @@ func New(config Config) (http.Handler, error) {
 // service is weir.v1.AdminService, one file for a few methods each.
 type service struct {
 	Config
-	// pushing lets one module at a time be sent through the log.
-	pushing sync.Mutex
+	// pushing holds the place of the one module that is sent through the log.
+	pushing chan struct{}
 }
 
 var _ weirv1connect.AdminServiceHandler = (*service)(nil)

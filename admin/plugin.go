@@ -52,8 +52,8 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 	if err != nil {
 		return nil, err
 	}
-	if stored := done.GetResults()[0].GetResource().GetPlugin(); stored != nil {
-		plugin = stored
+	for _, result := range done.GetResults() {
+		plugin = result.GetResource().GetPlugin()
 	}
 	return &weirv1.PushPluginResponse{Plugin: plugin, Revision: done.GetRevision()}, nil
 }
@@ -92,8 +92,12 @@ func pushField(field string) string {
 
 // storeBlob sends content through the log in parts, unless it is there.
 func (s *service) storeBlob(ctx context.Context, digest string, content []byte) error {
-	s.pushing.Lock()
-	defer s.pushing.Unlock()
+	select {
+	case s.pushing <- struct{}{}:
+		defer func() { <-s.pushing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if _, there := s.Store.View().BlobSize(digest); there {
 		return nil
 	}

@@ -57,7 +57,8 @@ func NowNanos() int64 {
 }
 
 // SetTick asks for OnTick once per period, rounded up to milliseconds; 0 ends
-// it. Call it when a handler is made. Every sandbox ticks for itself.
+// it. Call it when a handler is made. Which sandboxes tick is the host's affair:
+// in Weir one of each policy, that sees no exchanges.
 func SetTick(period time.Duration) {
 	abi.SetTickPeriod(uint32((period + time.Millisecond - 1) / time.Millisecond))
 }

@@ -68,8 +68,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	case err != nil:
 		return policyFailure(err)
 	case outcome == policy.Answered:
-		x.Details = "policy"
-		return s.finishResponse(x)
+		return s.policyAnswered(x)
 	}
 	if x.RouteChanged {
 		if hit, ok = s.generation.table.Match(s.port, x); !ok {
@@ -78,6 +77,15 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		s.enter(x, &hit) // the policies that have begun stay in charge
 	}
 	return s.act(x, &hit)
+}
+
+// policyAnswered: the answer is a policy's, which may have said why in a word of
+// its own.
+func (s *session) policyAnswered(x *exchange.Exchange) *Error {
+	if x.Details == "" {
+		x.Details = "policy"
+	}
+	return s.finishResponse(x)
 }
 
 // enter notes which rule serves the exchange.
@@ -100,8 +108,7 @@ func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
 	}
 	if err := s.forward(x, r); err != nil {
 		if errors.Is(err, policy.ErrAnswered) {
-			x.Details = "policy"
-			return s.finishResponse(x)
+			return s.policyAnswered(x)
 		}
 		return err
 	}

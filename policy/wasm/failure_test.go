@@ -277,17 +277,25 @@ func TestAnnouncedPhases(t *testing.T) {
 	}
 }
 
-// TestAVMIsFreeAfterTheRequestIfTheGuestAllowsIt: while the upstream thinks.
-func TestAVMIsFreeAfterTheRequestIfTheGuestAllowsIt(t *testing.T) {
+// TestAVMIsFreeEarlyIfTheGuestAllowsIt: while the upstream thinks, or a body is
+// relayed.
+func TestAVMIsFreeEarlyIfTheGuestAllowsIt(t *testing.T) {
 	f := newFixture(t, Config{})
-	for config, free := range map[string]bool{`"phases 17"`: true, `"phases 1"`: false, `"phases 21"`: false} {
+	for config, want := range map[string]string{`"phases 17"`: "true true", `"phases 1"`: "false false",
+		`"phases 21"`: "false true", `"phases 25"`: "false false", `"phases 19"`: "true true"} {
 		p := f.make(spec(config))
-		run := policy.NewChain([]policy.Policy{p}, policy.ChainConfig{}).Begin(newExchange())
+		x := newExchange()
+		x.Response.Status, x.Response.Body = 200, &pieces{[]string{"x"}}
+		run := policy.NewChain([]policy.Policy{p}, policy.ChainConfig{}).Begin(x)
 		if _, err := run.Request(); err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Status().Idle == 1; got != free {
-			t.Errorf("%s: free is %v", config, got)
+		got := fmt.Sprint(p.Status().Idle == 1)
+		if err := run.Response(); err != nil {
+			t.Fatal(err)
+		}
+		if got += fmt.Sprint(" ", p.Status().Idle == 1); got != want {
+			t.Errorf("%s: free after the request and after the response's head: %s", config, got)
 		}
 		run.Close()
 		if s := p.Status(); s.Idle != 1 || s.VMs != 1 {

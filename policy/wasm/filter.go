@@ -91,17 +91,16 @@ func (f *filter) leave(err error) error {
 
 // OnRequest implements policy.Filter.
 func (f *filter) OnRequest(x *exchange.Exchange, end bool) (policy.Verdict, error) {
-	fields := &x.Request.Fields
-	verdict, err := f.head(stageRequestHead, cbRequestHeaders, requestPseudo+fields.Len(), end)
-	if end || f.policy.phases&policy.RequestBody == 0 {
-		f.briefly(verdict, err)
-	}
+	verdict, err := f.head(stageRequestHead, cbRequestHeaders, requestPseudo+x.Request.Fields.Len(), end)
+	f.briefly(verdict, err, policy.ResponseHead|policy.ResponseBody, policy.RequestBody, end)
 	return verdict, err
 }
 
 // OnResponse implements policy.Filter.
 func (f *filter) OnResponse(x *exchange.Exchange, end bool) (policy.Verdict, error) {
-	return f.head(stageResponseHead, cbResponseHeaders, responsePseudo+x.Response.Fields.Len(), end)
+	verdict, err := f.head(stageResponseHead, cbResponseHeaders, responsePseudo+x.Response.Fields.Len(), end)
+	f.briefly(verdict, err, 0, policy.ResponseBody, end)
+	return verdict, err
 }
 
 func (f *filter) head(s stage, cb int, fields int, end bool) (policy.Verdict, error) {
@@ -121,15 +120,15 @@ func (f *filter) head(s stage, cb int, fields int, end bool) (policy.Verdict, er
 // OnRequestBody implements policy.Filter.
 func (f *filter) OnRequestBody(x *exchange.Exchange, chunk *[]byte, end bool) (policy.Verdict, error) {
 	verdict, err := f.chunk(stageRequestBody, cbRequestBody, cbRequestTrailers, x.Request.Trailers.Len(), chunk, end)
-	if end {
-		f.briefly(verdict, err)
-	}
+	f.briefly(verdict, err, policy.ResponseHead|policy.ResponseBody, policy.RequestBody, end)
 	return verdict, err
 }
 
 // OnResponseBody implements policy.Filter.
 func (f *filter) OnResponseBody(x *exchange.Exchange, chunk *[]byte, end bool) (policy.Verdict, error) {
-	return f.chunk(stageResponseBody, cbResponseBody, cbResponseTrailers, x.Response.Trailers.Len(), chunk, end)
+	verdict, err := f.chunk(stageResponseBody, cbResponseBody, cbResponseTrailers, x.Response.Trailers.Len(), chunk, end)
+	f.briefly(verdict, err, 0, policy.ResponseBody, end)
+	return verdict, err
 }
 
 // chunk shows the guest a chunk and, when it is the last and trailers follow that
@@ -203,10 +202,15 @@ func (f *filter) answer() {
 	x.Details = r.details
 }
 
-// briefly ends the context early if the guest allows it, so that the VM is free
-// while the upstream thinks.
-func (f *filter) briefly(verdict policy.Verdict, err error) {
-	if err == nil && verdict == policy.Continue && f.policy.brief {
+// briefly ends the context when nothing that the guest wants follows, if it has
+// allowed that: so its VM is free while the upstream thinks, or while a long
+// body is relayed. later are the phases that may follow for certain, body the one
+// that follows unless this was the end.
+func (f *filter) briefly(verdict policy.Verdict, err error, later, body policy.Phases, end bool) {
+	if !end {
+		later |= body
+	}
+	if f.policy.brief && err == nil && verdict != policy.Hold && f.policy.phases&later == 0 {
 		f.finish()
 	}
 }

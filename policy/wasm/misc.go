@@ -87,8 +87,7 @@ var foreignTable = []foreign{
 
 // setPhases takes one byte, a set of bits: 1 request head, 2 request body, 4
 // response head, 8 response body; the host does not make the other callbacks.
-// 16: the exchange may be forgotten when its request has passed; the host then
-// does so if no response callback is wanted, and the VM is free meanwhile.
+// 16: an exchange may be forgotten when the last of these phases is over.
 func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
 	if len(arguments) != 1 || v.stage != stageRoot {
 		return nil, abi.BadArgument

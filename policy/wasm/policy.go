@@ -21,7 +21,7 @@ type Policy struct {
 	spec   policy.Spec
 	fuel   int64
 	phases policy.Phases
-	// brief: the guest said that an exchange may be forgotten after its request.
+	// brief: the guest said that an exchange may be forgotten after its last phase.
 	brief bool
 	open  bool // failureMode OPEN: what a failed callback changed is undone
 
@@ -56,7 +56,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error)
 		return nil, fmt.Errorf("%w%s", err, lines)
 	}
 	p.phases = first.phases()
-	p.brief = first.brief && p.phases&(policy.ResponseHead|policy.ResponseBody) == 0
+	p.brief = first.brief
 	if first.tickPeriod > 0 {
 		p.ticker.start(p, first)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -175,7 +176,8 @@ func (v *vm) newInstance() (err error) {
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	v.mod, err = v.policy.module.runtime.InstantiateModule(ctx, v.policy.module.compiled, config)
 	if err != nil {
-		return newTrap("start", err, 1)
+		words, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Errorf("make instance: %s", words)
 	}
 	return nil
 }
@@ -203,9 +205,19 @@ func (v *vm) run(cb int, tanks int64) error {
 	left := int64(v.tank.Get())
 	v.burned += uint64(full - left)
 	if err != nil {
-		return newTrap(callbacks[cb].name, err, left)
+		return v.trapped(cb, err, left)
 	}
 	return nil
+}
+
+// trapped makes sense of the engine's error. That a function of ours panicked is
+// our fault, and its stack is worth more than the guest's.
+func (v *vm) trapped(cb int, err error, left int64) error {
+	var bug runtime.Error
+	if errors.As(err, &bug) {
+		v.policy.log.logger.Error("host function failed", "error", err)
+	}
+	return newTrap(callbacks[cb].name, err, left)
 }
 
 // draw takes fuel for work that the host does. An empty tank ends the callback.

@@ -332,6 +332,9 @@ func TestASwitchInALoopPaysForWhatItTakes(t *testing.T) {
 }
 
 func TestStockGo(t *testing.T) {
+	if raceDetector {
+		t.Skip("there is but one goroutine")
+	}
 	guest := buildGuest(t)
 	e := newEngine(t, wazero.NewRuntimeConfigCompiler())
 	metered := rewrite(t, guest)

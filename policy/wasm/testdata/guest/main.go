@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/hex"
-	"fmt"
-	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 )
@@ -161,14 +159,14 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		return ""
 	}
 	number := func(i int) uint32 { n, _ := strconv.ParseUint(arg(i), 0, 32); return uint32(n) }
-	show := func(what string, status uint32) { set(m, "x-"+args[0], fmt.Sprintf("%s %d", what, status)) }
+	show := func(what string, status uint32) { set(m, "x-"+args[0], what+" "+dec(status)) }
 	switch args[0] {
 	case "trap":
 		*(*byte)(unsafe.Pointer(uintptr(1 << 31))) = 1
 	case "panic":
 		panic(arg(1))
 	case "exit":
-		os.Exit(7)
+		syscall.Exit(7)
 	case "spin":
 		for {
 		}
@@ -224,19 +222,19 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		show("count", n)
 	case "pairs":
 		s := proxyGetPairs(m, unsafe.Pointer(&outP), unsafe.Pointer(&outN))
-		show(hex.EncodeToString([]byte(out())), s)
+		show(hex(out()), s)
 	case "set-pairs":
-		b, _ := hex.DecodeString(arg(1))
+		b := unhex(arg(1))
 		show("set", proxySetPairs(m, unsafe.Pointer(unsafe.SliceData(b)), uint32(len(b))))
 	case "property":
 		v, s := property(strings.ReplaceAll(arg(1), "/", "\x00"))
-		show(hex.EncodeToString([]byte(v)), s)
+		show(hex(v), s)
 	case "set-property":
 		path, value := arg(1), arg(2)
 		show("set", proxySetProperty(ptr(path), uint32(len(path)), ptr(value), uint32(len(value))))
 	case "show-body":
 		v, s := buffer(body, number(1), number(2))
-		log(2, fmt.Sprintf("%s %q %d", phase, v, s))
+		log(2, phase+" "+v+" "+dec(s))
 	case "upper":
 		v, _ := buffer(body, 0, n)
 		setBuffer(body, 0, n, strings.ToUpper(v))
@@ -246,7 +244,7 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		setBuffer(body, 0xffffffff, 0, arg(1)) // behind the end
 	case "grow-body":
 		s := setBuffer(body, 0, n, strings.Repeat("x", int(number(1))))
-		log(2, fmt.Sprintf("grown %d", s))
+		log(2, "grown "+dec(s))
 	case "shared":
 		shared(m, arg(1), arg(2), number(3))
 	case "metric":
@@ -257,7 +255,7 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		s := proxySetContext(number(1))
 		_, s2 := header(m, "x-do")
 		proxySetContext(id)
-		show(strconv.Itoa(int(s)), s2)
+		show(dec(s), s2)
 	case "call":
 		s := proxyHTTPCall(nil, 0, nil, 0, nil, 0, nil, 0, 100, unsafe.Pointer(&outN))
 		show("call", s)
@@ -268,11 +266,11 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 			log(number(1), arg(2))
 		}
 	case "level":
-		show(strconv.Itoa(int(n)), proxyGetLogLevel(unsafe.Pointer(&outN)))
+		show(dec(n), proxyGetLogLevel(unsafe.Pointer(&outN)))
 		show("level", outN)
 	case "print":
-		fmt.Print(arg(1), "\n", arg(1))
-		fmt.Fprintln(os.Stderr, arg(2))
+		syscall.Write(1, []byte(arg(1)+"\n"+arg(1)))
+		syscall.Write(2, []byte(arg(2)+"\n"))
 	case "eat":
 		var all [][]byte
 		for {
@@ -290,12 +288,12 @@ func shared(m uint32, key, value string, cas uint32) {
 	outP, outN = nil, 0
 	var got uint32
 	s := proxyGetShared(ptr(key), uint32(len(key)), unsafe.Pointer(&outP), unsafe.Pointer(&outN), unsafe.Pointer(&got))
-	was := fmt.Sprintf("%q v%d s%d", out(), got, s)
+	was := strconv.Quote(out()) + " v" + dec(got) + " s" + dec(s)
 	if cas == 7 { // the version just read
 		cas = got
 	}
 	if value != "" {
-		was += fmt.Sprintf(" set %d", proxySetShared(ptr(key), uint32(len(key)), ptr(value), uint32(len(value)), cas))
+		was += " set " + dec(proxySetShared(ptr(key), uint32(len(key)), ptr(value), uint32(len(value)), cas))
 	}
 	set(m, "x-shared", was)
 }
@@ -313,7 +311,7 @@ func metric(m uint32) {
 	proxyRecordMetric(h, 5)
 	var v uint64
 	s := proxyGetMetric(g, unsafe.Pointer(&v))
-	set(m, "x-metric", fmt.Sprintf("%d %d, wrong %d, down %d, none %d", v, s, wrong, down, proxyIncrementMetric(99, 1)))
+	set(m, "x-metric", dec(uint32(v))+" "+dec(s)+", wrong "+dec(wrong)+", down "+dec(down)+", none "+dec(proxyIncrementMetric(99, 1)))
 }
 
 // bad calls everything with the same two numbers as pointers and lengths.
@@ -333,9 +331,29 @@ func bad(m, p, n uint32) {
 	}
 	text := ""
 	for _, s := range statuses {
-		text += strconv.Itoa(int(s)) + " "
+		text += dec(s) + " "
 	}
 	set(m, "x-bad", strings.TrimSpace(text))
+}
+
+func dec(n uint32) string { return strconv.Itoa(int(n)) }
+
+const digits = "0123456789abcdef"
+
+func hex(s string) string {
+	var out strings.Builder
+	for i := range len(s) {
+		out.WriteByte(digits[s[i]>>4])
+		out.WriteByte(digits[s[i]&15])
+	}
+	return out.String()
+}
+
+func unhex(s string) (out []byte) {
+	for i := 0; i+1 < len(s); i += 2 {
+		out = append(out, byte(strings.IndexByte(digits, s[i])<<4|strings.IndexByte(digits, s[i+1])))
+	}
+	return out
 }
 
 func main() {}

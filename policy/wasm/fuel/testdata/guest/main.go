@@ -3,44 +3,68 @@
 package main
 
 import (
-	"encoding/json"
-	"hash/fnv"
-	"regexp"
+	"sort"
+	"strconv"
 	"strings"
 )
 
 //go:wasmexport hash
 func hash(n int32) int64 {
-	h := fnv.New64a()
+	h := uint64(14695981039346656037)
 	buf := make([]byte, 64)
 	for i := range n {
 		buf[i%64] = byte(i)
-		h.Write(buf)
+		for _, b := range buf {
+			h = (h ^ uint64(b)) * 1099511628211
+		}
 	}
-	return int64(h.Sum64())
+	return int64(h)
 }
 
 type item struct {
-	Name string   `json:"name"`
-	Tags []string `json:"tags"`
+	name  string
+	count int
 }
 
 //go:wasmexport text
 func text(n int32) int64 {
-	re := regexp.MustCompile(`(a+)(b|c)*d`)
-	seen := map[string]int{}
-	for i := range n {
-		in := item{Name: strings.Repeat("ab", int(i%7)) + "d", Tags: []string{"x", "y"}}
-		b, _ := json.Marshal(in)
-		var out item
-		_ = json.Unmarshal(b, &out)
-		seen[re.FindString(out.Name)] += len(b)
+	seen := map[string]*item{}
+	for i := range int(n) * 50 {
+		name := strings.Repeat("ab", i%7) + strconv.Itoa(i%100)
+		it := seen[name]
+		if it == nil {
+			it = &item{name: name}
+			seen[name] = it
+		}
+		it.count += kind(name)
 	}
-	sum := int64(0)
-	for k, v := range seen {
-		sum += int64(len(k) * v)
+	var all []*item
+	for _, it := range seen {
+		all = append(all, it)
 	}
-	return sum
+	sort.Slice(all, func(i, j int) bool { return all[i].name < all[j].name })
+	sum := 0
+	for i, it := range all {
+		sum += i * it.count
+	}
+	return int64(sum)
+}
+
+func kind(s string) int {
+	n := 0
+	for i, c := range s {
+		switch {
+		case c == 'a' && i%2 == 0:
+			n += 3
+		case c == 'b':
+			n++
+		case '0' <= c && c <= '9':
+			n += int(c - '0')
+		default:
+			n--
+		}
+	}
+	return n
 }
 
 //go:wasmexport forever
