@@ -6,6 +6,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // handshake connects the two sides and returns each one's error, and the
@@ -85,6 +87,25 @@ func requireError(t *testing.T, side string, err error, want string) {
 	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 		t.Fatalf("%s: got %v, want %q", side, err, want)
 	}
+}
+
+// A node that was off for longer than its certificate still gets as far as to
+// renew it; a foreign one does not.
+func TestHandshakeOfAnExpiredNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistrar(t)
+		edge, foreign := enrolled(t, r, RoleEdge, "e1"), enrolled(t, newRegistrar(t), RoleEdge, "e1")
+		time.Sleep(2 * LeafLifetime)
+		server := enrolled(t, r, RoleServer, "s1")
+		state, serverErr, clientErr := handshake(t, server.ServerTLS("h3"), edge.ClientTLS("h3"))
+		if serverErr != nil || clientErr != nil || len(state.PeerCertificates) == 0 {
+			t.Fatal(serverErr, clientErr)
+		}
+		config := foreign.ClientTLS("h3")
+		config.VerifyConnection = nil
+		_, serverErr, _ = handshake(t, server.ServerTLS("h3"), config)
+		requireError(t, "server", serverErr, "unknown authority")
+	})
 }
 
 // The certificate is reloaded: a configuration built before a renewal presents

@@ -151,12 +151,12 @@ func (p *process) startBoth(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	edge := *cfg.Edge
+	edge, dir := *cfg.Edge, filepath.Join(cfg.Data, "edge")
 	edge.Servers = []string{s.nodeAddress}
-	if edge.Token, err = s.localToken(p.ctx); err != nil {
+	if edge.Token, err = s.localToken(p.ctx, dir); err != nil {
 		return err
 	}
-	if _, err := p.startEdge(cfg, edge, filepath.Join(cfg.Data, "edge"), host); err != nil {
+	if _, err := p.startEdge(cfg, edge, dir, host); err != nil {
 		return err
 	}
 	if err := p.declareFirst(cfg, s); err != nil {

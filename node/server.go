@@ -175,8 +175,16 @@ func namesOf(addresses ...string) identity.Names {
 	return names
 }
 
-// localToken admits the edge of the same process.
-func (s *server) localToken(ctx context.Context) (string, error) {
+// localToken admits the edge of the same process, whose data is in dir. It is
+// empty when the edge belongs to this cluster already.
+func (s *server) localToken(ctx context.Context, dir string) (string, error) {
+	node, err := identity.Open(filepath.Join(dir, "identity"))
+	if err != nil {
+		return "", fmt.Errorf("start edge: %w", err)
+	}
+	if node.Knows(identity.Token{Fingerprint: s.registrar.Authority().Fingerprint()}) {
+		return "", nil
+	}
 	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.RoleEdge, 5*time.Minute)
 	return token, err
 }

@@ -43,7 +43,13 @@ type Client struct {
 	journal *journal
 	fetches singleflight.Group
 
+	// life ends with Run, and with it all fetches.
+	life     context.Context
+	end      context.CancelFunc
+	fetching sync.WaitGroup
+
 	mu    sync.Mutex
+	ended bool
 	first int   // the server that is asked first
 	live  *link // the one that streams; nil: none
 }
@@ -56,8 +62,11 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start node client: %w", err)
 	}
+	life, end := context.WithCancel(context.Background())
 	return &Client{
 		cfg:     cfg,
+		life:    life,
+		end:     end,
 		blobs:   blobs{dir: filepath.Join(cfg.Dir, "blobs")},
 		journal: newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
 		// Proxies started together spread over the servers.
@@ -73,6 +82,7 @@ type Apply func(ctx context.Context, u Update) error
 // It calls apply from one goroutine.
 func (c *Client) Run(ctx context.Context, apply Apply) error {
 	defer c.journal.close()
+	defer c.endFetches()
 	ctx, cancel := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() { c.cfg.Identity.Maintain(ctx, c.cfg.Logger, c.renew) })
@@ -81,12 +91,13 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 
 	f := &follower{client: c, apply: apply, held: c.boot(ctx, apply)}
 	for tries := (backoff{}); ; {
+		f.mend(ctx)
 		server := c.server(0)
-		fresh, err := f.session(ctx, server)
+		good, err := f.session(ctx, server)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if fresh {
+		if good {
 			tries.reset()
 		}
 		// A server that has just gone is likely to be gone for a while.
@@ -111,7 +122,9 @@ func (c *Client) boot(ctx context.Context, apply Apply) *held {
 	sortResources(all.Puts)
 	if err := apply(ctx, all); err != nil {
 		c.cfg.Logger.Error("last good configuration from disk refused", "revision", h.at.revision, "error", err)
-		return newHeld()
+		h.pendingAll, h.isAccepted = true, false
+		h.refuse(err.Error())
+		return h
 	}
 	c.cfg.Logger.Info("last good configuration in force", "revision", h.at.revision, "resources", len(h.resources))
 	return h
@@ -204,8 +217,12 @@ func (c *Client) Blob(ctx context.Context, digest string) ([]byte, error) {
 		return nil, fmt.Errorf("get blob: %w", err)
 	}
 	fetched := c.fetches.DoChan(digest, func() (any, error) {
+		if !c.beginFetch() {
+			return nil, errEnded
+		}
+		defer c.fetching.Done()
 		// Not the first caller's alone, so its end does not end it.
-		return c.fetch(context.WithoutCancel(ctx), digest)
+		return c.fetch(c.life, digest)
 	})
 	select {
 	case <-ctx.Done():
@@ -216,6 +233,25 @@ func (c *Client) Blob(ctx context.Context, digest string) ([]byte, error) {
 		}
 		return r.Val.([]byte), nil
 	}
+}
+
+var errEnded = errors.New("the client has ended")
+
+func (c *Client) beginFetch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.fetching.Add(1)
+	}
+	return !c.ended
+}
+
+func (c *Client) endFetches() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.end()
+	c.fetching.Wait()
 }
 
 func (c *Client) fetch(ctx context.Context, digest string) (data []byte, err error) {

@@ -31,8 +31,19 @@ type follower struct {
 	retry  time.Duration
 }
 
-// session follows one stream until it ends. fresh: something came by it.
-func (f *follower) session(run context.Context, address string) (fresh bool, err error) {
+// mend tries again what was refused while there was no stream to say it to.
+func (f *follower) mend(ctx context.Context) {
+	if f.held.reason == "" || !f.held.unsettled() {
+		return
+	}
+	if u := f.held.update(); f.apply(ctx, u) == nil {
+		f.store(u)
+		f.held.accept()
+	}
+}
+
+// session follows one stream until it ends. good: what came by it was of use.
+func (f *follower) session(run context.Context, address string) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
 	l := f.client.dial(address)
@@ -57,21 +68,22 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	for {
+	for live := false; ; {
 		var again <-chan time.Time
 		if f.held.reason != "" && f.held.unsettled() {
 			again = time.After(f.retry)
 		}
 		select {
 		case <-ctx.Done():
-			return fresh, context.Cause(ctx)
+			return good, context.Cause(ctx)
 		case c := <-changes:
-			if !fresh {
-				fresh = true
+			if !live {
+				live = true
 				f.client.setLive(l)
 				f.client.cfg.Logger.Info("configuration streams", "server", address)
 			}
 			err = f.takeIn(run, stream, c, changes)
+			good = good || err == nil
 		case <-again:
 			f.retry = min(2*f.retry, applyRetryMax)
 			err = f.settle(run, stream)
@@ -79,7 +91,7 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 			err = f.report(stream)
 		}
 		if err != nil {
-			return fresh, err
+			return good, err
 		}
 	}
 }

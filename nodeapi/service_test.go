@@ -262,6 +262,28 @@ func TestOldBlobsAreRemoved(t *testing.T) {
 	}
 }
 
+// A node whose certificate has run out may renew, and nothing else.
+func TestExpiredNode(t *testing.T) {
+	c := startCluster(t)
+	node := c.enrol(identity.RoleEdge, "e1")
+	csr, err := node.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.RequestKey(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := &caller{known: true, id: node.ID(), key: key, expires: time.Now().Add(-time.Hour)}
+	ctx := context.WithValue(t.Context(), callerKey{}, expired)
+	if _, err := c.server.Renew(ctx, &weirv1.RenewRequest{Csr: csr}); err != nil {
+		t.Errorf("Renew: %v", err)
+	}
+	if _, err := liveNode(ctx); connect.CodeOf(err) != connect.CodeUnauthenticated || !strings.Contains(err.Error(), "renew it first") {
+		t.Errorf("anything else: %v", err)
+	}
+}
+
 func TestNodeThatWasShutOut(t *testing.T) {
 	c := startCluster(t)
 	first := c.enrol(identity.RoleEdge, "e1")

@@ -211,6 +211,37 @@ func TestProxyBootsFromDiskWithNoServer(t *testing.T) {
 	}
 }
 
+// What is on disk may be refused for a passing reason, such as a port that the
+// process before it still holds. It is tried again, server or no server.
+func TestConfigurationFromDiskIsTriedAgain(t *testing.T) {
+	c := startCluster(t)
+	c.source.put(gateway("public", nil))
+	node, dir := c.enrol(identity.RoleEdge, "e1"), t.TempDir()
+	e := startEdge(t, node, dir, nil, c.address)
+	c.awaitAccepted("e1", 1)
+	e.stop()
+	c.stop()
+	client := e.client.cfg
+	client.Servers = []string{"127.0.0.1:0"} // fails at once
+	again, err := NewClient(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tries := 0
+	if err := again.Run(ctx, func(_ context.Context, u Update) error {
+		requireUpdate(t, u, true, 1, []string{"Gateway public"}, nil)
+		if tries++; tries < 3 {
+			return errors.New("address already in use")
+		}
+		cancel()
+		return nil
+	}); !errors.Is(err, context.Canceled) || tries != 3 {
+		t.Fatalf("%d tries, %v", tries, err)
+	}
+}
+
 // A proxy that reads nothing falls out of the history. It holds up nobody, and
 // when it reads again it gets a snapshot and is up to date.
 func TestSlowProxyFallsOut(t *testing.T) {

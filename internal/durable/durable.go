@@ -55,7 +55,10 @@ func (f *File) CommitOpen() error {
 	if err := os.Rename(f.Name(), f.path); err != nil {
 		return errors.Join(fmt.Errorf("name %s: %w", f.path, err), f.Discard())
 	}
-	return SyncDir(filepath.Dir(f.path))
+	if err := SyncDir(filepath.Dir(f.path)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return nil
 }
 
 // Discard closes and removes what was written so far.
