@@ -149,8 +149,8 @@ func (c *Client) setLive(l *link) {
 	c.live = l
 }
 
-func (c *Client) dial(address string) *link {
-	return newLink(address, c.cfg.Identity.ClientTLS(http3.NextProtoH3))
+func (c *Client) dial(ctx context.Context, address string) (*link, error) {
+	return dialLink(ctx, address, c.cfg.Identity.ClientTLS(http3.NextProtoH3))
 }
 
 // ask makes a call at the server that streams, and where there is none or it
@@ -172,15 +172,22 @@ func (c *Client) ask(ctx context.Context, call func(context.Context, weirv1conne
 		if live != nil && address == live.address && answered(errs[0]) {
 			continue
 		}
-		l := c.dial(address)
-		err := call(ctx, l.api)
-		l.close()
+		err := c.askAt(ctx, address, call)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", address, err))
 	}
 	return errors.Join(errs...)
+}
+
+func (c *Client) askAt(ctx context.Context, address string, call func(context.Context, weirv1connect.NodeServiceClient) error) error {
+	l, err := c.dial(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	return call(ctx, l.api)
 }
 
 // answered tells whether an error is what a server had to say.

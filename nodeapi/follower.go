@@ -46,7 +46,10 @@ func (f *follower) mend(ctx context.Context) {
 func (f *follower) session(run context.Context, address string) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
-	l := f.client.dial(address)
+	l, err := f.client.dial(ctx, address)
+	if err != nil {
+		return false, err
+	}
 	defer l.close()
 	stream, err := l.api.StreamConfig(ctx)
 	if err != nil {

@@ -56,10 +56,13 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 }
 
 func joinAt(ctx context.Context, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
-	l := newLink(address, identity.JoinTLS(token, http3.NextProtoH3))
-	defer l.close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	l, err := dialLink(ctx, address, identity.JoinTLS(token, http3.NextProtoH3))
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
 	answer, err := l.api.Join(ctx, m)
 	if err != nil {
 		return nil, err

@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -23,21 +27,67 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// link is a connection to one server, made at its first call.
+// link is a connection to one server, over a socket of its own. When it breaks
+// another one is made: nothing in it connects again by itself.
 type link struct {
 	address   string
-	transport *http3.Transport
+	transport *quic.Transport
+	conn      *quic.Conn
 	api       weirv1connect.NodeServiceClient
 }
 
-func newLink(address string, config *tls.Config) *link {
-	transport := &http3.Transport{TLSClientConfig: config, QUICConfig: quicConfig(), DisableCompression: true}
-	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+address,
-		connecthttp.WithCompressors(fastGzip())))
-	return &link{address: address, transport: transport, api: weirv1connect.NewNodeServiceClient(client)}
+func dialLink(ctx context.Context, address string, config *tls.Config) (*link, error) {
+	to, err := resolve(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	socket, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	l := &link{address: address, transport: &quic.Transport{Conn: socket}}
+	settings := quicConfig()
+	settings.MaxIncomingStreams = -1 // servers answer, and call nobody
+	if l.conn, err = l.transport.Dial(ctx, to, config, settings); err != nil {
+		l.close()
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	web := (&http3.Transport{DisableCompression: true}).NewClientConn(l.conn)
+	l.api = weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(doer{web}, "https://"+address,
+		connecthttp.WithCompressors(fastGzip()))))
+	return l, nil
 }
 
-func (l *link) close() { _ = l.transport.Close() }
+func resolve(ctx context.Context, address string) (*net.UDPAddr, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("port %q is not a number", port)
+	}
+	// A name of several addresses: any, so that proxies spread over them.
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	ip := ips[rand.N(len(ips))]
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip.Unmap(), uint16(number))), nil
+}
+
+// doer is a connection as an HTTP client.
+type doer struct{ conn *http3.ClientConn }
+
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d.conn.RoundTrip(r) }
+
+func (l *link) close() {
+	if l.conn != nil {
+		_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	}
+	_ = l.transport.Close()
+	_ = l.transport.Conn.Close()
+}
 
 // wrongPeer tells whether a call failed because the two sides do not believe
 // each other: trying again does not help.

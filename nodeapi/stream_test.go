@@ -311,7 +311,10 @@ func TestNewerStreamOfTheSameProxyWins(t *testing.T) {
 // subscribe opens a stream by hand; without sub, with another message.
 func subscribe(t *testing.T, c *cluster, node *identity.Identity, sub *weirv1.Subscribe) weirv1connect.NodeServiceStreamConfigClientStream {
 	t.Helper()
-	l := newLink(c.address, node.ClientTLS(http3.NextProtoH3))
+	l, err := dialLink(t.Context(), c.address, node.ClientTLS(http3.NextProtoH3))
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(l.close)
 	stream, err := l.api.StreamConfig(t.Context())
 	if err != nil {
