@@ -65,12 +65,13 @@ type Update struct {
 
 // Proxy serves requests. Make it with [New], feed it with [Proxy.Update].
 type Proxy struct {
-	cfg     Config
-	current atomic.Pointer[generation]
-	pools   *upstream.Registry
-	admin   *http.Server
-	adminOn net.Listener
-	done    sync.WaitGroup
+	cfg      Config
+	current  atomic.Pointer[generation]
+	pools    *upstream.Registry
+	backends backends
+	admin    *http.Server
+	adminOn  net.Listener
+	done     sync.WaitGroup
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
@@ -79,9 +80,6 @@ type Proxy struct {
 	stopped bool
 	failing map[bindKey]error // sockets that could not be opened
 	refused string            // why the newest update is not in force; "" when it is
-
-	meteringMu sync.Mutex
-	metering   map[string]int // rules by the route whose metrics they share
 }
 
 // New returns a proxy that serves nothing yet but its admin address.
@@ -89,7 +87,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}, metering: map[string]int{}}
+	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
 	p.current.Store(newGeneration(nil, 0))
 	if err := p.serveAdmin(); err != nil {
 		p.pools.Close()

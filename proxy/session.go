@@ -96,17 +96,19 @@ func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
 
 // act does what the rule says: redirect, or forward and relay.
 func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
-	r := s.rule
-	if r.filters.redirect != nil {
-		r.filters.redirect.answer(x, hit)
+	f := s.rule.filters
+	if f != nil && f.redirect != nil {
+		f.redirect.answer(x, hit)
 		return s.finishResponse(x)
 	}
 	s.addForwarded(x)
-	r.filters.request.apply(&x.Request.Fields)
-	if r.filters.rewrite != nil {
-		r.filters.rewrite.apply(x, hit)
+	if f != nil {
+		f.request.apply(&x.Request.Fields)
+		if f.rewrite != nil {
+			f.rewrite.apply(x, hit)
+		}
 	}
-	if err := s.forward(x, r); err != nil {
+	if err := s.forward(x, s.rule); err != nil {
 		if errors.Is(err, policy.ErrAnswered) {
 			return s.policyAnswered(x)
 		}
@@ -118,7 +120,9 @@ func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
 // finishResponse takes the answer, whoever made it, back through the filters
 // and the policies.
 func (s *session) finishResponse(x *exchange.Exchange) *Error {
-	s.rule.filters.response.apply(&x.Response.Fields)
+	if f := s.rule.filters; f != nil {
+		f.response.apply(&x.Response.Fields)
+	}
 	if err := s.run.Response(); err != nil {
 		return policyFailure(err)
 	}
