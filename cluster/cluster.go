@@ -135,6 +135,7 @@ func (c Config) raft(notify chan<- bool) *raft.Config {
 	conf.ElectionTimeout = c.Election + time.Millisecond
 	conf.LeaderLeaseTimeout = c.Election * 5 / 6
 	conf.CommitTimeout = min(conf.CommitTimeout, c.Election/4)
+	conf.SnapshotInterval = 30 * time.Second
 	conf.SnapshotThreshold = c.SnapshotEntries
 	conf.TrailingLogs = trailing
 	// A member that is removed stays a follower: its owner decides when it ends.

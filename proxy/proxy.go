@@ -148,11 +148,11 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		})
 	}
 	drains.Wait()
-	p.done.Wait() // listeners that were taken out of use before
-	p.retireAll()
-	p.pools.Close()
 	if p.admin != nil {
 		_ = p.admin.Close()
 	}
+	p.done.Wait() // the admin address, and listeners that were taken out of use before
+	p.retireAll()
+	p.pools.Close()
 	return first
 }

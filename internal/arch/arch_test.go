@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"resource/manifest": {"proto/weir/v1", "resource"},
 	"store":             {"proto/weir/v1", "resource"},
 	"cluster":           {"proto/weir/v1"},
-	"identity":          {"proto/weir/v1"},
+	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
 	"proxy/exchange": {},
@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"policy/wasm/fuel":  {},
 	"policy/wasm/abi":   {},
 
-	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
+	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "internal/durable"},
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "resource", "resource/manifest", "store", "cluster", "identity", "telemetry", "nodeapi", "admin",
@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 
 	"internal/arch":        {},
+	"internal/durable":     {},
 	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
