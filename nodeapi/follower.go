@@ -16,6 +16,10 @@ const (
 	// A refused revision is tried again by the proxy itself after a while.
 	applyRetryMin = time.Second
 	applyRetryMax = 30 * time.Second
+	// heartbeat is how often a proxy repeats what it serves. It is what makes a
+	// server that was killed and is back answer with a stateless reset: QUIC's
+	// own keep-alives are too small for one.
+	heartbeat = 2 * time.Second
 )
 
 // follower takes in what the servers send, across the streams it comes by. One
@@ -51,6 +55,8 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 		receiving.Wait()
 	}()
 
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
 	for {
 		var again <-chan time.Time
 		if f.held.reason != "" && f.held.unsettled() {
@@ -69,6 +75,8 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 		case <-again:
 			f.retry = min(2*f.retry, applyRetryMax)
 			err = f.settle(run, stream)
+		case <-beat.C:
+			err = f.report(stream)
 		}
 		if err != nil {
 			return fresh, err
@@ -91,6 +99,12 @@ func (f *follower) subscribe(stream clientStream) error {
 	if err := stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Subscribe{Subscribe: subscribe}}); err != nil {
 		return err
 	}
+	return f.report(stream)
+}
+
+// report says what became of what is held.
+func (f *follower) report(stream clientStream) error {
+	h := f.held
 	if h.isAccepted {
 		if err := sendAck(stream, h.accepted); err != nil {
 			return err

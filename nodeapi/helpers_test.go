@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,7 +185,28 @@ type cluster struct {
 
 	server  *Server
 	address string
+	socket  *mortal
 	stop    func()
+}
+
+// mortal is a socket that can fall silent, as a process that is killed does.
+type mortal struct {
+	*net.UDPConn
+	dead atomic.Bool
+}
+
+func (m *mortal) WriteTo(p []byte, to net.Addr) (int, error) {
+	if m.dead.Load() {
+		return len(p), nil
+	}
+	return m.UDPConn.WriteTo(p, to)
+}
+
+func (m *mortal) WriteMsgUDP(p, oob []byte, to *net.UDPAddr) (int, int, error) {
+	if m.dead.Load() {
+		return len(p), len(oob), nil
+	}
+	return m.UDPConn.WriteMsgUDP(p, oob, to)
 }
 
 func startCluster(t *testing.T) *cluster {
@@ -242,13 +264,14 @@ func (c *cluster) start() {
 		c.t.Fatal(err)
 	}
 	c.address = socket.LocalAddr().String()
+	c.socket = &mortal{UDPConn: socket.(*net.UDPConn)}
 	c.server = NewServer(ServerConfig{
 		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
 		ResetKey: c.keyring.Derive("quic reset"), Protocols: c.protocols,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- c.server.Serve(ctx, socket) }()
+	go func() { done <- c.server.Serve(ctx, c.socket) }()
 	c.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

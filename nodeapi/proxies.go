@@ -110,7 +110,8 @@ func (p *Proxies) notify() {
 }
 
 // update changes the proxy's state, unless a newer session has taken over.
-func (s *session) update(change func(*proxyState)) {
+// Proxies repeat themselves: only what is news wakes anyone.
+func (s *session) update(change func(*proxyState) (news bool)) {
 	s.proxies.mu.Lock()
 	defer s.proxies.mu.Unlock()
 	state := s.proxies.byID[s.id]
@@ -118,25 +119,33 @@ func (s *session) update(change func(*proxyState)) {
 		return
 	}
 	state.lastSeen = time.Now()
-	change(state)
-	s.proxies.notify()
+	if change(state) {
+		s.proxies.notify()
+	}
 }
 
 func (s *session) ack(revision uint64) {
-	s.update(func(p *proxyState) {
+	s.update(func(p *proxyState) bool {
+		mended := p.reason != "" && p.refused <= revision
+		news := mended || p.accepted != revision
 		p.accepted = revision
-		if p.refused <= revision {
+		if mended {
 			p.refused, p.reason = 0, ""
 		}
+		return news
 	})
 }
 
 func (s *session) nack(revision uint64, reason string) {
-	s.update(func(p *proxyState) { p.refused, p.reason = revision, reason })
+	s.update(func(p *proxyState) bool {
+		news := p.refused != revision || p.reason != reason
+		p.refused, p.reason = revision, reason
+		return news
+	})
 }
 
 func (s *session) close() {
-	s.update(func(p *proxyState) { p.session = nil })
+	s.update(func(p *proxyState) bool { p.session = nil; return true })
 }
 
 // Connected tells whether a node has a stream open right now.

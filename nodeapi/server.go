@@ -27,9 +27,9 @@ const (
 	// maxRequest is far more than any message of a node needs.
 	maxRequest = 256 << 10
 	// Both sides notice within idleTimeout that the other is gone; a restarted
-	// server is noticed at the next keep-alive, by its stateless reset.
-	keepAlive        = 5 * time.Second
-	idleTimeout      = 20 * time.Second
+	// server is noticed at the next heartbeat, by its stateless reset.
+	keepAlive        = 4 * time.Second
+	idleTimeout      = 12 * time.Second
 	handshakeTimeout = 5 * time.Second
 	// stopTimeout is how long calls in flight may take to end at a stop.
 	stopTimeout = 2 * time.Second
@@ -98,7 +98,8 @@ func (s *Server) Serve(ctx context.Context, socket net.PacketConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	resetKey := quic.StatelessResetKey(s.cfg.ResetKey)
-	transport := &quic.Transport{Conn: socket, StatelessResetKey: &resetKey}
+	// Packets must be longer than a stateless reset to get one for an answer.
+	transport := &quic.Transport{Conn: socket, StatelessResetKey: &resetKey, ConnectionIDLength: 16}
 	listener, err := transport.Listen(s.tls(), quicConfig())
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve node API: %w", err), socket.Close())

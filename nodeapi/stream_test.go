@@ -157,6 +157,20 @@ func TestProxyResumesAfterARestartOfTheServer(t *testing.T) {
 	c.awaitAccepted("e1", 3)
 }
 
+// A server that is killed says no good-bye. When it is back, the proxy's next
+// heartbeat tells it so.
+func TestProxyNoticesThatItsServerWasKilled(t *testing.T) {
+	c := startCluster(t)
+	c.source.put(gateway("public", nil))
+	e := c.startEdge("e1", nil)
+	e.next()
+	c.awaitAccepted("e1", 1)
+	c.socket.dead.Store(true)
+	c.stop()
+	c.start()
+	c.awaitAccepted("e1", 1)
+}
+
 // A proxy that reconnects to a server that has been there all the time is sent
 // what it missed, and no more.
 func TestProxyResumesByDeltas(t *testing.T) {
