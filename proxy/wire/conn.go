@@ -38,6 +38,13 @@ import (
 // ErrTooLong says that what is awaited does not fit the read buffer's limit.
 var ErrTooLong = errors.New("message head is too long")
 
+// ErrStale says that a connection was not idle when it was asked something: its
+// peer had closed it, or sent what nobody had asked for. Nothing was sent on it.
+var ErrStale = errors.New("connection is stale")
+
+// errShort says that Ask could send only part of what was pending.
+var errShort = errors.New("short write")
+
 // Sizes of the pooled buffers: a small one holds a head and a small body, a
 // large one carries bodies.
 const (
@@ -63,6 +70,8 @@ type Conn struct {
 	want  int                   // how large a buffer try should borrow
 	got   int
 	tryOK error
+	ask   bool // try sends what is pending first
+	wrote int  // how much of it
 
 	peek   func(fd uintptr) // looks for something to read; kept for the same reason
 	peeked bool
@@ -196,6 +205,59 @@ func (c *Conn) Fill(hint, max int) error {
 	}
 }
 
+// Ask sends what is pending and waits for an answer, as Flush and Fill do. But
+// when something can be read before anything was sent, which then is no answer to
+// it, Ask sends nothing and fails with ErrStale.
+//
+// To look costs nothing: one reads in vain before one waits, and Ask does that
+// before it writes instead of after.
+func (c *Conn) Ask(hint, max int) error {
+	switch {
+	case c.start != c.end || c.eof:
+		return ErrStale
+	case c.raw == nil:
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		return c.Fill(hint, max)
+	}
+	c.ask = true
+	err := c.Fill(hint, max)
+	c.ask = false
+	if err != errShort {
+		return err
+	}
+	_, err = c.writeAll(c.out.b[c.wrote:])
+	c.dropOut()
+	if err != nil {
+		return err
+	}
+	return c.Fill(hint, max)
+}
+
+// tryAsk is tryRead's first call on behalf of Ask.
+func (c *Conn) tryAsk(fd uintptr) (done bool) {
+	c.ask = false
+	if readable(int(fd)) {
+		c.tryOK = ErrStale
+		return true
+	}
+	n, err := write(int(fd), c.out.b)
+	switch {
+	case err == syscall.EAGAIN || err == nil && n < len(c.out.b):
+		c.wrote, c.tryOK = max(0, n), errShort
+		return true
+	case err != nil:
+		c.tryOK = os.NewSyscallError("write", err)
+		return true
+	}
+	c.dropOut()
+	return false
+}
+
+// Adopt takes over what is pending on another connection.
+func (c *Conn) Adopt(from *Conn) { c.out, from.out = from.out, nil }
+
 // makeRoom lets a partly filled buffer take more: by moving what it holds to
 // the front, or into a larger one.
 func (c *Conn) makeRoom(buffered, max int) {
@@ -230,6 +292,9 @@ func (c *Conn) readOnce() (int, error) {
 // tryRead is called when the socket may be readable, so that a connection that
 // waits holds no buffer.
 func (c *Conn) tryRead(fd uintptr) bool {
+	if c.ask {
+		return c.tryAsk(fd)
+	}
 	borrowed := c.in == nil
 	if borrowed {
 		c.in = borrow(c.want)

@@ -19,6 +19,16 @@ func read(fd int, p []byte) (int, error) {
 	}
 }
 
+// write is write(2) on such a socket.
+func write(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Write(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
 // readable reports whether a byte, the end of the stream or an error waits. It
 // is recv(2) that never blocks: made directly, because the address that
 // unix.Recvfrom returns is allocated.
