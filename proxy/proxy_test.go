@@ -165,8 +165,12 @@ func TestOwnAnswersAreProblems(t *testing.T) {
 			case <-r.Context().Done():
 			case <-time.After(5 * time.Second):
 			}
-		})), route("slow", "/slow", "slow", func(r *weirv1.RouteRule) { r.Timeouts = &weirv1.RouteTimeouts{Request: duration(50 * time.Millisecond)} }),
-		service("broken", rawServer(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab") })),
+		})), route("slow", "/slow", "slow", func(r *weirv1.RouteRule) {
+			r.Timeouts = &weirv1.RouteTimeouts{Request: duration(50 * time.Millisecond)}
+		}),
+		service("broken", rawServer(t, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
+		})),
 		route("broken", "/broken", "broken"),
 	)
 	for _, c := range []struct {
