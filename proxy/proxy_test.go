@@ -32,8 +32,18 @@ type edge struct {
 // whatever port it declares.
 func startEdge(t testing.TB, resources ...resource.Message) *edge {
 	t.Helper()
+	return startEdgeWith(t, func(*proxy.Config) {}, resources...)
+}
+
+// impatient makes a proxy whose clients have no time.
+func impatient(c *proxy.Config) {
+	c.ClientIdle, c.ClientHead, c.ClientStall = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+}
+
+func startEdgeWith(t testing.TB, change func(*proxy.Config), resources ...resource.Message) *edge {
+	t.Helper()
 	e := &edge{t: t}
-	p, err := proxy.New(proxy.Config{
+	cfg := proxy.Config{
 		Metrics: telemetry.NewMetrics("test"),
 		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Listen: func(network, _ string) (net.Listener, error) {
@@ -43,7 +53,9 @@ func startEdge(t testing.TB, resources ...resource.Message) *edge {
 			}
 			return l, err
 		},
-	})
+	}
+	change(&cfg)
+	p, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
