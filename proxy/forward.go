@@ -45,7 +45,7 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	}
 	x.Service = b.service
 	replay := s.bufferBody(x)
-	opts := upstream.Options{Stall: stall, Inline: s.run != nil, Sure: !idempotent(x.Request.Method)}
+	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil}
 	var overall time.Time
 	if r.timeout > 0 {
 		overall = x.Start.Add(r.timeout)
@@ -71,7 +71,7 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		if replay && x.Request.Body != nil {
 			s.chunk.Set(s.whole)
 		}
-		opts.Sure = true // do not trust a second kept connection
+		opts.Now = time.Now()
 	}
 }
 
@@ -79,9 +79,11 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstream.Pool, opts upstream.Options, overall time.Time) *Error {
 	x.Endpoint = pool.Address()
 	opts.Deadline = overall
-	began := x.Start
+	if s.run != nil || r.attemptTimeout > 0 {
+		opts.Now = time.Now() // policies may have taken their time
+	}
+	began := opts.Now
 	if r.attemptTimeout > 0 {
-		began = time.Now()
 		if d := began.Add(r.attemptTimeout); overall.IsZero() || d.Before(overall) {
 			opts.Deadline = d
 		}

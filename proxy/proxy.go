@@ -50,6 +50,9 @@ type Config struct {
 	// AdminAddress is where /metrics, /healthz, /readyz and the debug pages are
 	// served; empty: nowhere.
 	AdminAddress string
+	// ClientIdle, ClientHead and ClientStall bound what clients may take their
+	// time for: Idle, Head and Stall of listener.Config, whose defaults hold.
+	ClientIdle, ClientHead, ClientStall time.Duration
 	// Listen opens the socket of a listener; nil: net.Listen.
 	Listen func(network, address string) (net.Listener, error)
 }
@@ -140,7 +143,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	var errs sync.Mutex
 	for _, b := range bound {
 		drains.Go(func() {
-			if err := b.listener.Close(ctx); err != nil {
+			if err := b.close(ctx); err != nil {
 				errs.Lock()
 				first = err
 				errs.Unlock()

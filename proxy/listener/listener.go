@@ -40,6 +40,9 @@ type Session interface {
 	// Reject is told of a message that was no request, and returns the body to
 	// answer it with.
 	Reject(x *exchange.Exchange, status int, reason string)
+	// Cut ends what Serve or a body waits for, so that they return soon. It is
+	// called by another goroutine, when the listener has no more time.
+	Cut()
 }
 
 // Config is what a Listener needs.
@@ -70,6 +73,7 @@ type Listener struct {
 	cfg      Config
 	socket   net.Listener
 	draining atomic.Bool
+	cutting  atomic.Bool
 	accepted atomic.Uint64
 	sessions sync.Pool
 
@@ -162,6 +166,7 @@ func (l *Listener) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	l.cutting.Store(true)
 	l.mu.Lock()
 	for c := range l.conns {
 		c.cut()
