@@ -153,11 +153,11 @@ func (l *Listener) forget(c *conn) {
 func (l *Listener) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.draining.Store(true)
+	_ = l.socket.Close() // first: who is turned away here must find no one at the door
 	for c := range l.conns {
 		c.closeIfIdle()
 	}
 	l.mu.Unlock()
-	_ = l.socket.Close()
 
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest
