@@ -24,7 +24,9 @@
 // machine's own namespace. Namespaces have no names: descriptors and threads of
 // the test process keep them alive, and processes inside are killed by the
 // kernel when the thread that started them is gone. So a test that panics or is
-// killed leaves nothing, and there is nothing to sweep.
+// killed leaves nothing, and there is nothing to sweep. The one exception is
+// what such a process has started itself: Kill9 and the end of the test reach
+// it, but the kernel does not when the test is killed.
 //
 // # Faults
 //
