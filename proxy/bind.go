@@ -23,7 +23,13 @@ func (k bindKey) String() string { return net.JoinHostPort(k.address, strconv.It
 // binding is a socket in use.
 type binding struct {
 	listener *listener.Listener
-	stop     context.CancelFunc // cuts what its exchanges wait for
+	stop     context.CancelFunc // ends what its exchanges wait for
+}
+
+// close drains the listener; what is left when ctx ends is cut.
+func (b *binding) close(ctx context.Context) error {
+	defer b.stop()
+	return b.listener.Close(ctx)
 }
 
 // drainTime is how long exchanges of a listener that was taken out of the
@@ -69,8 +75,10 @@ func (p *Proxy) bind() error {
 			continue
 		}
 		ctx, stop := context.WithCancel(context.Background())
-		h := &handler{proxy: p, port: k.port, ctx: ctx}
-		p.bound[k] = &binding{listener.Serve(socket, listener.Config{Handler: h, Logger: p.cfg.Logger}), stop}
+		h := &handler{proxy: p, port: k.port, ctx: ctx, stop: stop}
+		p.bound[k] = &binding{listener.Serve(socket, listener.Config{
+			Handler: h, Logger: p.cfg.Logger, Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+		}), stop}
 		p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
 	}
 	if p.failing = failing; len(failing) > 0 {
@@ -99,9 +107,8 @@ func (p *Proxy) drain(b *binding) {
 	p.done.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		if err := b.listener.Close(ctx); err != nil {
+		if err := b.close(ctx); err != nil {
 			p.cfg.Logger.Warn("exchanges cut", "listener", b.listener.Addr().String(), "after", drainTime)
 		}
-		b.stop()
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/resource"
 )
@@ -100,6 +101,11 @@ func plugins(names ...string) (all []resource.Message) {
 	return all
 }
 
+// with makes a proxy with policies.
+func with(m policy.Maker) func(*proxy.Config) {
+	return func(c *proxy.Config) { c.Policies = m }
+}
+
 func seen(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Seen")) }
 
 func TestPoliciesRunInOrder(t *testing.T) {
@@ -131,7 +137,7 @@ func TestPoliciesRunInOrder(t *testing.T) {
 			200, "first last", "last first"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := startEdgeWith(t, new(markers), append(base, c.policies...)...)
+			e := startEdgeWith(t, with(new(markers)), append(base, c.policies...)...)
 			resp, body := get(t, e.url("/"))
 			if resp.StatusCode != c.status || c.status != 500 && body != c.body || resp.Header.Get("X-Back") != c.back {
 				t.Errorf("got %d %q, back %q", resp.StatusCode, body, resp.Header.Get("X-Back"))
@@ -142,7 +148,7 @@ func TestPoliciesRunInOrder(t *testing.T) {
 
 func TestPolicyThatDoesNotStartRefusesTheUpdate(t *testing.T) {
 	maker := new(markers)
-	e := startEdgeWith(t, maker, append(plugins("mark", "broken"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
+	e := startEdgeWith(t, with(maker), append(plugins("mark", "broken"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
 		attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN))...)
 	if err := e.try(attach("b", "broken", "Route", "r", weirv1.PolicySpec_LIMIT)); err == nil {
 		t.Fatal("it was accepted")
@@ -158,7 +164,7 @@ func TestPolicyThatDoesNotStartRefusesTheUpdate(t *testing.T) {
 // A policy lives exactly as long as a request can still reach it.
 func TestPoliciesAreReleased(t *testing.T) {
 	maker := new(markers)
-	e := startEdgeWith(t, maker, append(plugins("mark"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
+	e := startEdgeWith(t, with(maker), append(plugins("mark"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
 		attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN))...)
 	ctx, stop := context.WithCancel(t.Context())
 	var load sync.WaitGroup

@@ -50,6 +50,9 @@ type Config struct {
 	// AdminAddress is where /metrics, /healthz, /readyz and the debug pages are
 	// served; empty: nowhere.
 	AdminAddress string
+	// ClientIdle, ClientHead and ClientStall bound what clients may take their
+	// time for: Idle, Head and Stall of listener.Config, whose defaults hold.
+	ClientIdle, ClientHead, ClientStall time.Duration
 	// Listen opens the socket of a listener; nil: net.Listen.
 	Listen func(network, address string) (net.Listener, error)
 }
@@ -65,12 +68,13 @@ type Update struct {
 
 // Proxy serves requests. Make it with [New], feed it with [Proxy.Update].
 type Proxy struct {
-	cfg     Config
-	current atomic.Pointer[generation]
-	pools   *upstream.Registry
-	admin   *http.Server
-	adminOn net.Listener
-	done    sync.WaitGroup
+	cfg      Config
+	current  atomic.Pointer[generation]
+	pools    *upstream.Registry
+	backends backends
+	admin    *http.Server
+	adminOn  net.Listener
+	done     sync.WaitGroup
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
@@ -79,9 +83,6 @@ type Proxy struct {
 	stopped bool
 	failing map[bindKey]error // sockets that could not be opened
 	refused string            // why the newest update is not in force; "" when it is
-
-	meteringMu sync.Mutex
-	metering   map[string]int // rules by the route whose metrics they share
 }
 
 // New returns a proxy that serves nothing yet but its admin address.
@@ -89,7 +90,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}, metering: map[string]int{}}
+	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
 	p.current.Store(newGeneration(nil, 0))
 	if err := p.serveAdmin(); err != nil {
 		p.pools.Close()
@@ -142,7 +143,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	var errs sync.Mutex
 	for _, b := range bound {
 		drains.Go(func() {
-			if err := b.listener.Close(ctx); err != nil {
+			if err := b.close(ctx); err != nil {
 				errs.Lock()
 				first = err
 				errs.Unlock()

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/resource"
@@ -33,17 +32,20 @@ type edge struct {
 // whatever port it declares.
 func startEdge(t testing.TB, resources ...resource.Message) *edge {
 	t.Helper()
-	return startEdgeWith(t, nil, resources...)
+	return startEdgeWith(t, func(*proxy.Config) {}, resources...)
 }
 
-// startEdgeWith is startEdge with policies.
-func startEdgeWith(t testing.TB, maker policy.Maker, resources ...resource.Message) *edge {
+// impatient makes a proxy whose clients have no time.
+func impatient(c *proxy.Config) {
+	c.ClientIdle, c.ClientHead, c.ClientStall = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+}
+
+func startEdgeWith(t testing.TB, change func(*proxy.Config), resources ...resource.Message) *edge {
 	t.Helper()
 	e := &edge{t: t}
-	p, err := proxy.New(proxy.Config{
-		Policies: maker,
-		Metrics:  telemetry.NewMetrics("test"),
-		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
+	cfg := proxy.Config{
+		Metrics: telemetry.NewMetrics("test"),
+		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Listen: func(network, _ string) (net.Listener, error) {
 			l, err := net.Listen(network, "127.0.0.1:0")
 			if err == nil {
@@ -51,7 +53,9 @@ func startEdgeWith(t testing.TB, maker policy.Maker, resources ...resource.Messa
 			}
 			return l, err
 		},
-	})
+	}
+	change(&cfg)
+	p, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

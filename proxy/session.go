@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/router"
 	"github.com/weirmesh/weir/proxy/upstream"
@@ -19,6 +19,7 @@ type handler struct {
 	proxy *Proxy
 	port  uint16
 	ctx   context.Context // ends when exchanges are cut
+	stop  context.CancelFunc
 }
 
 // NewSession implements listener.Handler.
@@ -96,17 +97,24 @@ func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
 
 // act does what the rule says: redirect, or forward and relay.
 func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
-	r := s.rule
-	if r.filters.redirect != nil {
-		r.filters.redirect.answer(x, hit)
+	f := s.rule.filters
+	if f != nil && f.redirect != nil {
+		f.redirect.answer(x, hit)
 		return s.finishResponse(x)
 	}
 	s.addForwarded(x)
-	r.filters.request.apply(&x.Request.Fields)
-	if r.filters.rewrite != nil {
-		r.filters.rewrite.apply(x, hit)
+	if f != nil {
+		f.request.apply(&x.Request.Fields)
+		if f.rewrite != nil {
+			f.rewrite.apply(x, hit)
+		}
 	}
-	if err := s.forward(x, r); err != nil {
+	if s.run != nil || f != nil && f.rewrite != nil {
+		if err := http1.CheckRequest(&x.Request); err != nil {
+			return s.notSendable(err)
+		}
+	}
+	if err := s.forward(x, s.rule); err != nil {
 		if errors.Is(err, policy.ErrAnswered) {
 			return s.policyAnswered(x)
 		}
@@ -115,10 +123,22 @@ func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
 	return s.finishResponse(x)
 }
 
+// notSendable: a policy or a filter left a request line that would break out of
+// its place.
+func (s *session) notSendable(err error) *Error {
+	e := &Error{Status: 500, Blame: Weir, Code: "bad_rewrite", Detail: "The request cannot be sent as it was changed.", Err: err}
+	if s.run != nil {
+		e.Blame = Policy
+	}
+	return e
+}
+
 // finishResponse takes the answer, whoever made it, back through the filters
 // and the policies.
 func (s *session) finishResponse(x *exchange.Exchange) *Error {
-	s.rule.filters.response.apply(&x.Response.Fields)
+	if f := s.rule.filters; f != nil {
+		f.response.apply(&x.Response.Fields)
+	}
 	if err := s.run.Response(); err != nil {
 		return policyFailure(err)
 	}
@@ -169,6 +189,12 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.generation, s.rule, s.run, s.whole = nil, nil, nil, nil
 }
 
+// Cut implements listener.Session.
+func (s *session) Cut() {
+	s.stop() // before Abort: a stream that is opened after it sees that
+	s.stream.Abort()
+}
+
 var (
 	headerRequestID = []byte("X-Request-Id")
 	headerFor       = []byte("X-Forwarded-For")
@@ -199,76 +225,4 @@ func (s *session) addForwarded(x *exchange.Exchange) {
 	f.Set(headerProto, x.Request.Scheme)
 	f.Set(headerHost, x.Request.Authority)
 	f.Set(headerRequestID, x.ID)
-}
-
-// normalisePath removes dot segments (RFC 3986, section 5.2.4), so that what a
-// route or policy compares is what the service sees. A path that climbs above
-// its root is refused; percent-encoded dots count as dots.
-func normalisePath(x *exchange.Exchange) *Error {
-	path := x.Request.Path
-	if bytes.IndexByte(path, '%') < 0 && !bytes.Contains(path, dotSegment) {
-		return nil
-	}
-	query := []byte(nil)
-	if i := bytes.IndexByte(path, '?'); i >= 0 {
-		path, query = path[:i], path[i:]
-	}
-	if !hasDots(path) {
-		return nil
-	}
-	clean := x.Copy(string(path))[:0]
-	trailing := false
-	for segment := range bytes.SplitSeq(path[min(1, len(path)):], slash) {
-		trailing = false
-		switch dots(segment) {
-		case 1:
-			trailing = true
-		case 2:
-			i := bytes.LastIndexByte(clean, '/')
-			if i < 0 {
-				return errBadPath
-			}
-			clean, trailing = clean[:i], true
-		default:
-			clean = append(append(clean, '/'), segment...)
-		}
-	}
-	if trailing || len(clean) == 0 {
-		clean = append(clean, '/')
-	}
-	x.Request.Path = x.Copy(string(clean), string(query))
-	return nil
-}
-
-var (
-	slash      = []byte("/")
-	dotSegment = []byte("/.")
-)
-
-func hasDots(path []byte) bool {
-	for segment := range bytes.SplitSeq(path, slash) {
-		if dots(segment) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// dots is 1 for ".", 2 for "..", in whatever encoding, else 0.
-func dots(segment []byte) int {
-	n := 0
-	for len(segment) > 0 {
-		switch {
-		case segment[0] == '.':
-			segment = segment[1:]
-		case len(segment) >= 3 && segment[0] == '%' && segment[1] == '2' && segment[2]|0x20 == 'e':
-			segment = segment[3:]
-		default:
-			return 0
-		}
-		if n++; n > 2 {
-			return 0
-		}
-	}
-	return n
 }

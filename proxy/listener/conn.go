@@ -30,9 +30,12 @@ type conn struct {
 	client   netip.AddrPort
 	local    netip.AddrPort
 
+	place   atomic.Pointer[place] // where the exchange under way is served
 	framing http1.Framing
 	body    http1.Body
+	bodied  bool          // the request came with a body, whatever became of x.Request.Body
 	head    wire.Detached // the request's head, where its body had to be read over it
+	renew   func()        // the body's hook, made once
 }
 
 func newConn(l *Listener, nc net.Conn) *conn {
@@ -55,7 +58,15 @@ func (c *conn) closeIfIdle() {
 	}
 }
 
-func (c *conn) cut() { _ = c.wire.Close() }
+// cut ends an exchange. The listener says that it is cutting before it asks for
+// the place, the exchange takes its place before it looks whether it is: one of
+// the two sees the other.
+func (c *conn) cut() {
+	_ = c.wire.Close()
+	if p := c.place.Load(); p != nil {
+		p.session.Cut()
+	}
+}
 
 // serve runs the connection to its end.
 func (c *conn) serve() {
@@ -66,7 +77,9 @@ func (c *conn) serve() {
 	}()
 	for c.waitForRequest() {
 		p := c.listener.sessions.Get().(*place)
-		again := c.exchange(p)
+		c.place.Store(p)
+		again := !c.listener.cutting.Load() && c.exchange(p)
+		c.place.Store(nil)
 		p.x.Reset()
 		c.head.Free()
 		c.listener.sessions.Put(p)
@@ -74,17 +87,18 @@ func (c *conn) serve() {
 			return
 		}
 		c.state.Store(idle)
-		if c.listener.draining.Load() && len(c.wire.Buffered()) == 0 {
+		if c.listener.draining.Load() && c.skipEmptyLines() {
 			return
 		}
 	}
 }
 
 // waitForRequest returns once a byte of a request is here. While it waits the
-// connection holds nothing but itself.
+// connection holds nothing but itself. Empty lines are no part of a request
+// (RFC 9112, section 2.2): old clients send one behind a body.
 func (c *conn) waitForRequest() bool {
-	if len(c.wire.Buffered()) == 0 {
-		c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Idle))
+	c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Idle))
+	for c.skipEmptyLines() {
 		if c.wire.Fill(wire.SmallBuffer, http1.MaxHead) != nil {
 			return false
 		}
@@ -92,11 +106,22 @@ func (c *conn) waitForRequest() bool {
 	return c.state.CompareAndSwap(idle, busy)
 }
 
+// skipEmptyLines reports whether nothing is left behind them.
+func (c *conn) skipEmptyLines() bool {
+	b := c.wire.Buffered()
+	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
+		c.wire.Discard(2)
+		b = b[2:]
+	}
+	return len(b) == 0 || len(b) == 1 && b[0] == '\r'
+}
+
 // exchange serves one request and reports whether another may follow.
 func (c *conn) exchange(p *place) (again bool) {
 	x := &p.x
 	x.Start = time.Now()
 	x.Client, x.Local = c.client, c.local
+	c.framing, c.bodied = http1.Framing{}, false
 	n, err := c.readHead(x)
 	if err != nil {
 		c.refuse(p, err)
@@ -162,32 +187,37 @@ func headError(err error, buffered int) error {
 // beginBody prepares x.Request.Body as the framing says.
 func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 	f := &c.framing
+	here := false
 	switch {
 	case f.Chunked:
+		var err error
 		c.body.BeginChunked(c.wire, &x.Request.Trailers)
-		if _, err := c.body.Check(); err != nil {
+		if here, err = c.body.Check(); err != nil {
 			return err
 		}
 	case f.Length > 0:
 		c.body.BeginSized(c.wire, f.Length)
+		here = c.body.Complete()
 	default:
 		x.Request.Body = nil
 		return nil
 	}
+	c.bodied = true
 	x.Request.Body = &c.body
-	if !c.body.Complete() {
+	if !here {
 		// Reading on would overwrite the head.
 		c.wire.Discard(-head)
 		c.head = c.wire.Detach(head)
-		c.body.Idle = c.renewRead
+		if c.renew == nil {
+			c.renew = func() { c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Stall)) }
+		}
+		c.body.Idle = c.renew
 		if f.Continue {
 			c.body.Before = c.sendContinue
 		}
 	}
 	return nil
 }
-
-func (c *conn) renewRead() { c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Stall)) }
 
 // sendContinue tells a client that waits for it to send the body (RFC 9110,
 // section 10.1.1). It runs when the body is first asked for.
@@ -218,6 +248,7 @@ func (c *conn) lingerBriefly() {
 	if t, ok := c.wire.Net().(*net.TCPConn); ok {
 		_ = t.CloseWrite()
 	}
+	c.wire.ResumeRead() // a pump that was stopped has aborted it
 	c.wire.ReadUntil(time.Now().Add(lingerTime))
 	for left := lingerBytes; left > 0; {
 		c.wire.Discard(len(c.wire.Buffered()))
@@ -236,42 +267,47 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
+	if s := x.Response.Status; s < 200 || s > 999 {
+		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
+	}
 	d := http1.DeliveryOf(x, c.framing.Head)
-	// A request body that was not read to its end stands before the next
-	// request: what is small and here already is skipped, else the connection ends.
-	if x.Request.Shared || x.Request.Body != nil && !c.body.Done() && !c.skipRest() {
-		keep = false
-	}
-	if d == http1.UntilClose {
-		keep = false
-	}
-	c.wire.WriteUntil(x.Start.Add(c.listener.cfg.Stall))
+	keep = keep && d != http1.UntilClose && c.atNextRequest(x)
+	c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
 	c.wire.SetOut(http1.AppendResponse(c.wire.Out(), x, d, keep))
 	if d != http1.NoBody && x.Response.Body != nil {
-		sent, err = c.relay(x, d)
-		if err != nil {
+		if sent, err = c.relay(x, d); err != nil {
+			c.breakOff(d)
 			return sent, false, err
 		}
-	} else if d == http1.Chunked {
-		http1.EndChunks(c.wire, &x.Response.Trailers)
 	}
 	return sent, keep, c.wire.Flush()
 }
 
+// atNextRequest reports whether the connection stands at the start of the next
+// request. A body that was not read to its end stands before it: what is small
+// and here already is skipped, else the connection has to end.
+func (c *conn) atNextRequest(x *exchange.Exchange) bool {
+	return !c.bodied || !x.Request.Shared && (c.body.Done() || c.skipRest())
+}
+
 // skipRest drops the rest of a request's body where that costs nothing.
 func (c *conn) skipRest() bool {
-	if c.body.Failed() != nil {
+	if c.body.Failed() != nil || !c.body.Complete() {
 		return false
 	}
-	for c.body.Complete() {
+	for {
 		if _, err := c.body.Next(); err != nil {
 			return err == io.EOF
 		}
-		if c.body.Done() {
-			return true
-		}
 	}
-	return false
+}
+
+// breakOff ends a connection in the middle of an answer. Where the end of the
+// answer is the end of the connection, a clean one would be a lie.
+func (c *conn) breakOff(d http1.Delivery) {
+	if d == http1.UntilClose {
+		c.wire.CloseBroken()
+	}
 }
 
 // waiter is a Body that knows whether Next would have to wait.

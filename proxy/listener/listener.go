@@ -40,6 +40,9 @@ type Session interface {
 	// Reject is told of a message that was no request, and returns the body to
 	// answer it with.
 	Reject(x *exchange.Exchange, status int, reason string)
+	// Cut ends what Serve or a body waits for, so that they return soon. It is
+	// called by another goroutine, when the listener has no more time.
+	Cut()
 }
 
 // Config is what a Listener needs.
@@ -70,6 +73,7 @@ type Listener struct {
 	cfg      Config
 	socket   net.Listener
 	draining atomic.Bool
+	cutting  atomic.Bool
 	accepted atomic.Uint64
 	sessions sync.Pool
 
@@ -149,11 +153,11 @@ func (l *Listener) forget(c *conn) {
 func (l *Listener) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.draining.Store(true)
+	_ = l.socket.Close() // first: who is turned away here must find no one at the door
 	for c := range l.conns {
 		c.closeIfIdle()
 	}
 	l.mu.Unlock()
-	_ = l.socket.Close()
 
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest
@@ -162,6 +166,7 @@ func (l *Listener) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	l.cutting.Store(true)
 	l.mu.Lock()
 	for c := range l.conns {
 		c.cut()

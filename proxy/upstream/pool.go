@@ -77,9 +77,9 @@ func (p *Pool) Stats() Stats {
 	return Stats{p.key.Address, idle, p.inFlight.Load(), p.dials.Load(), p.reuses.Load(), p.failures.Load()}
 }
 
-// take returns a warm connection, nil when there is none. sure: the caller
-// cannot send twice, so look whether the peer has closed it.
-func (p *Pool) take(sure bool) *link {
+// take returns a warm connection, nil when there is none. look: make sure that
+// the peer has not closed it; otherwise [wire.Conn.Ask] finds out.
+func (p *Pool) take(look bool) *link {
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -91,7 +91,7 @@ func (p *Pool) take(sure bool) *link {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if sure && !l.Alive() {
+		if look && !l.Alive() {
 			discard(l)
 			continue
 		}

@@ -38,6 +38,13 @@ import (
 // ErrTooLong says that what is awaited does not fit the read buffer's limit.
 var ErrTooLong = errors.New("message head is too long")
 
+// ErrStale says that a connection was not idle when it was asked something: its
+// peer had closed it, or sent what nobody had asked for. Nothing was sent on it.
+var ErrStale = errors.New("connection is stale")
+
+// errShort says that Ask could send only part of what was pending.
+var errShort = errors.New("short write")
+
 // Sizes of the pooled buffers: a small one holds a head and a small body, a
 // large one carries bodies.
 const (
@@ -63,7 +70,8 @@ type Conn struct {
 	want  int                   // how large a buffer try should borrow
 	got   int
 	tryOK error
-	ask   bool // try writes what is pending before it waits
+	ask   bool // try sends what is pending first
+	wrote int  // how much of it
 
 	peek   func(fd uintptr) // looks for something to read; kept for the same reason
 	peeked bool
@@ -197,6 +205,59 @@ func (c *Conn) Fill(hint, max int) error {
 	}
 }
 
+// Ask sends what is pending and waits for an answer, as Flush and Fill do. But
+// when something can be read before anything was sent, which then is no answer to
+// it, Ask sends nothing and fails with ErrStale.
+//
+// To look costs nothing: one reads in vain before one waits, and Ask does that
+// before it writes instead of after.
+func (c *Conn) Ask(hint, max int) error {
+	switch {
+	case c.start != c.end || c.eof:
+		return ErrStale
+	case c.raw == nil:
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		return c.Fill(hint, max)
+	}
+	c.ask = true
+	err := c.Fill(hint, max)
+	c.ask = false
+	if err != errShort {
+		return err
+	}
+	_, err = c.writeAll(c.out.b[c.wrote:])
+	c.dropOut()
+	if err != nil {
+		return err
+	}
+	return c.Fill(hint, max)
+}
+
+// tryAsk is tryRead's first call on behalf of Ask.
+func (c *Conn) tryAsk(fd uintptr) (done bool) {
+	c.ask = false
+	if readable(int(fd)) {
+		c.tryOK = ErrStale
+		return true
+	}
+	n, err := write(int(fd), c.out.b)
+	switch {
+	case err == syscall.EAGAIN || err == nil && n < len(c.out.b):
+		c.wrote, c.tryOK = max(0, n), errShort
+		return true
+	case err != nil:
+		c.tryOK = os.NewSyscallError("write", err)
+		return true
+	}
+	c.dropOut()
+	return false
+}
+
+// Adopt takes over what is pending on another connection.
+func (c *Conn) Adopt(from *Conn) { c.out, from.out = from.out, nil }
+
 // makeRoom lets a partly filled buffer take more: by moving what it holds to
 // the front, or into a larger one.
 func (c *Conn) makeRoom(buffered, max int) {
@@ -232,8 +293,7 @@ func (c *Conn) readOnce() (int, error) {
 // waits holds no buffer.
 func (c *Conn) tryRead(fd uintptr) bool {
 	if c.ask {
-		c.ask = false
-		return !c.writePending(int(fd))
+		return c.tryAsk(fd)
 	}
 	borrowed := c.in == nil
 	if borrowed {
@@ -252,59 +312,6 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		c.got, c.tryOK = 0, os.NewSyscallError("read", err)
 	}
 	return true
-}
-
-// Ask is Flush and then Fill, for a peer that says nothing unless asked: the
-// wait begins before the question is sent, so the answer cannot be missed and
-// the socket need not be looked at in between. Nothing may be buffered.
-func (c *Conn) Ask(hint, max int) error {
-	if c.raw == nil || c.Pending() == 0 || c.end != c.start {
-		if err := c.Flush(); err != nil {
-			return err
-		}
-		return c.Fill(hint, max)
-	}
-	c.Release()
-	c.ask, c.want = true, hint
-	n, err := c.readOnce()
-	switch {
-	case n > 0:
-		c.end += n
-		return nil
-	case c.tryOK == errPartly:
-		if err := c.Flush(); err != nil {
-			return err
-		}
-	case err == nil:
-		c.eof = true
-		return io.EOF
-	case !errors.Is(err, os.ErrDeadlineExceeded) || !c.rearmRead():
-		return err
-	}
-	return c.Fill(hint, max)
-}
-
-// errPartly: not all that was pending could be written without waiting.
-var errPartly = errors.New("written in part")
-
-// writePending writes what is pending, without waiting, and reports whether it
-// is all gone.
-func (c *Conn) writePending(fd int) bool {
-	n, err := write(fd, c.out.b)
-	switch {
-	case err != nil && err != syscall.EAGAIN:
-		c.dropOut()
-		c.tryOK = os.NewSyscallError("write", err)
-	case err == nil && n == len(c.out.b):
-		c.dropOut()
-		return true
-	default:
-		if err == nil {
-			c.out.b = append(c.out.b[:0], c.out.b[n:]...)
-		}
-		c.tryOK = errPartly
-	}
-	return false
 }
 
 // ReadUntil bounds reads in time; the zero time lifts the bound.

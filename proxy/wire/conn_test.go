@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -311,6 +312,70 @@ func eventuallyDead(t *testing.T, c *wire.Conn) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Error("it is still said to be alive")
+}
+
+func TestAsk(t *testing.T) {
+	echo := func(peer *net.TCPConn) *sync.WaitGroup {
+		var g sync.WaitGroup
+		g.Go(func() { io.Copy(peer, peer) })
+		return &g
+	}
+	t.Run("it sends and waits", func(t *testing.T) {
+		for _, size := range []int{1, 500, 5000, 16 << 20} { // the last fits into no socket
+			c, peer := pair(t)
+			var reader sync.WaitGroup
+			reader.Go(func() {
+				n, _ := io.CopyN(io.Discard, peer, int64(size))
+				fmt.Fprint(peer, n)
+			})
+			c.ReadUntil(time.Now().Add(time.Millisecond)) // fires, and is not the one that counts
+			c.ReadUntil(time.Now().Add(time.Minute))
+			time.Sleep(3 * time.Millisecond)
+			c.SetOut(append(c.Out(), strings.Repeat("x", size)...))
+			if err := c.Ask(wire.SmallBuffer, wire.LargeBuffer); err != nil {
+				t.Fatal(err)
+			}
+			if got := string(c.Buffered()); got != fmt.Sprint(size) || c.Pending() != 0 {
+				t.Errorf("the peer got %s of %d bytes, %d are pending", got, size, c.Pending())
+			}
+			reader.Wait()
+		}
+	})
+	t.Run("it does not send to one that has closed or spoken", func(t *testing.T) {
+		for _, close := range []bool{true, false} {
+			c, peer := pair(t)
+			if close {
+				peer.CloseWrite()
+			} else {
+				send(t, peer, "HTTP/1.1 200 OK")
+			}
+			eventuallyDead(t, c)
+			c.SetOut(append(c.Out(), "hello"...))
+			if err := c.Ask(1, 100); err != wire.ErrStale {
+				t.Fatalf("got %v", err)
+			}
+			other, otherPeer := pair(t)
+			other.Adopt(c)
+			c.Close()
+			if got, err := io.ReadAll(peer); len(got) > 0 || err != nil && close {
+				t.Errorf("the peer was sent %q, %v", got, err)
+			}
+			g := echo(otherPeer)
+			if err := other.Ask(1, 100); err != nil || string(other.Buffered()) != "hello" {
+				t.Errorf("the other got %q, %v", other.Buffered(), err)
+			}
+			other.Close()
+			g.Wait()
+		}
+	})
+	t.Run("it times out", func(t *testing.T) {
+		c, _ := pair(t)
+		c.ReadUntil(time.Now().Add(time.Millisecond))
+		c.SetOut(append(c.Out(), "hello"...))
+		if err := c.Ask(1, 100); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestCloseBroken(t *testing.T) {

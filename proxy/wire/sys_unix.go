@@ -19,7 +19,7 @@ func read(fd int, p []byte) (int, error) {
 	}
 }
 
-// write is write(2) on a socket that never blocks.
+// write is write(2) on such a socket.
 func write(fd int, p []byte) (int, error) {
 	for {
 		n, err := unix.Write(fd, p)
