@@ -234,6 +234,48 @@ func TestCallsUnderWayEndBeforeTheNode(t *testing.T) {
 	}
 }
 
+func TestCloseWaitsForCallersThatHaveNotEvenEntered(t *testing.T) {
+	sm := new(ledger)
+	n := start(t, config(t), sm)
+	sm.mu.Lock()
+	sm.hold = make(chan struct{})
+	sm.mu.Unlock()
+	// Large ones, so that the queue fills up behind the few entries under way.
+	large := key(strings.Repeat("x", maxEntry))
+	const callers = maxWaiting + 200
+	var running sync.WaitGroup
+	for i := range callers {
+		running.Go(func() {
+			c := large
+			if i >= 20 {
+				c = key(fmt.Sprint(i))
+			}
+			if _, err := n.Propose(t.Context(), c); err != nil {
+				requireError(t, err, ErrClosed, ErrUnknown)
+			}
+		})
+		if i == 20 {
+			for len(n.proposals) < 10 {
+				waitABit(t)
+			}
+		}
+	}
+	for len(n.proposals) < maxWaiting {
+		waitABit(t)
+	}
+	closed := make(chan error)
+	go func() { closed <- n.Close() }()
+	for n.begin() {
+		n.calls.Done()
+		waitABit(t)
+	}
+	close(sm.hold)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	running.Wait()
+}
+
 func TestReadBarrierSeesWhatWasAcknowledged(t *testing.T) {
 	sm := new(ledger)
 	n := start(t, config(t), sm)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // logStore keeps Raft's log, its term and its vote in one bbolt file. It is
@@ -40,7 +41,7 @@ func openLog(path string) (*logStore, error) {
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: mappedLog,
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		err = errors.New("another process uses it")
 	}
 	if err != nil {

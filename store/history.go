@@ -41,7 +41,8 @@ type history struct {
 	mu sync.Mutex
 	// oldest is only a place to stand: its own event is no longer offered.
 	oldest, newest *link
-	weight         int // of all events after oldest
+	// weight is that of all events after oldest, bound the most it may be.
+	weight, bound int
 }
 
 type link struct {
@@ -55,7 +56,7 @@ type link struct {
 
 func newHistory(revision uint64) *history {
 	first := &link{revision: revision, ready: make(chan struct{})}
-	return &history{oldest: first, newest: first}
+	return &history{oldest: first, newest: first, bound: maxHistory}
 }
 
 func (l *link) weight() int {
@@ -74,7 +75,7 @@ func (h *history) add(events []*Event, show func()) {
 		close(h.newest.ready)
 		h.newest = l
 	}
-	for h.weight > maxHistory {
+	for h.weight > h.bound {
 		h.oldest = h.oldest.next.Swap(nil)
 		h.weight -= h.oldest.weight()
 	}

@@ -2,8 +2,10 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -50,7 +52,11 @@ func requireTwins(t failer, a, b *Store) {
 		t.Fatalf("applied %d and %d, revision %d and %d", a.Applied(), b.Applied(), a.View().Revision(), b.View().Revision())
 	}
 	requireSame(t, slices.Collect(a.View().All()), slices.Collect(b.View().All()))
-	requireSame(t, fmt.Sprint(a.memory), fmt.Sprint(b.memory))
+	requireSame(t, a.memory.next, b.memory.next)
+	requireSame(t, a.memory.byID, b.memory.byID)
+	for id := range a.memory.byID {
+		requireSame(t, fmt.Sprint(a.memory.recall(id)), fmt.Sprint(b.memory.recall(id)))
+	}
 	for r := range a.View().All() {
 		ref := resource.Of(r)
 		requireSame(t, slices.Collect(a.View().Referrers(ref)), slices.Collect(b.View().Referrers(ref)))
@@ -141,6 +147,12 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		"without its first record": {change(func(b []byte) []byte {
 			first := len(magic) + recordHead + int(b[len(magic)+3])
 			return append(b[:len(magic)], b[first:]...)
+		}), "missing or were changed"},
+		"with a record of another": {change(func(b []byte) []byte {
+			body := b[len(magic)+recordHead:][:b[len(magic)+3]]
+			body[len(body)-1]++
+			binary.BigEndian.PutUint32(b[len(magic)+4:], crc32.Checksum(body, castagnoli))
+			return b
 		}), "missing or were changed"},
 		"with its first record twice": {change(func(b []byte) []byte {
 			first := len(magic) + recordHead + int(b[len(magic)+3])

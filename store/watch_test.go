@@ -101,28 +101,30 @@ func TestWatchFromARevisionThatIsNotKnown(t *testing.T) {
 
 func TestSlowWatcherStartsAfresh(t *testing.T) {
 	b := open(t)
+	b.history.bound = 64
 	b.put(service("a"))
 	slow, quick := watch(t, b, 0), watch(t, b, 0)
 	slow.require("=1 +a")
 	quick.require("=1 +a")
-	for i := 0; i <= maxHistory; i += 2 {
+	for i := 0; i <= b.history.bound; i += 2 {
 		b.put(label(service("a"), "i", fmt.Sprint(i)))
 		quick.require(fmt.Sprintf("%d→%d +a", b.index-1, b.index))
 	}
 	slow.require(fmt.Sprintf("=%d +a", b.index))
 	b.put(service("b"))
 	slow.require(fmt.Sprintf("%d→%d +b", b.index-1, b.index))
-	if b.history.weight > maxHistory {
+	if b.history.weight > b.history.bound {
 		t.Errorf("the history weighs %d", b.history.weight)
 	}
 }
 
 func TestChangeThatOutweighsTheHistory(t *testing.T) {
 	b := open(t)
+	b.history.bound = 64
 	w := watch(t, b, 0)
 	w.require("=0")
 	var all []*weirv1.Resource
-	for i := range maxHistory + 1 {
+	for i := range b.history.bound + 1 {
 		all = append(all, service(fmt.Sprintf("s%d", i)))
 	}
 	b.put(all...)
