@@ -406,6 +406,7 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	cfg := config(t)
+	cfg.Dir = filepath.Join(cfg.Dir, "made", "on", "the", "way")
 	cfg.Address = "10.0.0.1:7400"
 	sm := new(ledger)
 	n := start(t, cfg, sm)
