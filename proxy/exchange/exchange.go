@@ -43,6 +43,9 @@ type Request struct {
 	Body Body
 	// Trailers are filled once Body has returned io.EOF.
 	Trailers Fields
+	// Shared: another goroutine reads Body, so the codec leaves it alone until
+	// the exchange is finished.
+	Shared bool
 }
 
 // Response is what it is answered.
@@ -95,6 +98,7 @@ type Exchange struct {
 	// "policy_failed"); empty when the upstream did.
 	Details string
 
+	notes []note // see Note
 	arena []byte
 }
 
@@ -143,7 +147,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 // Reset prepares the exchange for its next use and keeps its memory.
 func (x *Exchange) Reset() {
 	request, response, trailers := x.Request.Fields, x.Response.Fields, x.Request.Trailers
-	responseTrailers, arena := x.Response.Trailers, x.arena
+	responseTrailers, arena, notes := x.Response.Trailers, x.arena, x.notes
 	request.Reset()
 	response.Reset()
 	trailers.Reset()
@@ -152,15 +156,21 @@ func (x *Exchange) Reset() {
 		Request:  Request{Fields: request, Trailers: trailers},
 		Response: Response{Fields: response, Trailers: responseTrailers},
 		arena:    arena[:0],
+		notes:    notes[:0],
 	}
 }
 
 // Bytes is a Body of one chunk that is already here.
-func Bytes(b []byte) Body { return &chunk{b} }
+func Bytes(b []byte) Body { return &Chunk{rest: b} }
 
-type chunk struct{ rest []byte }
+// Chunk is a Body of one chunk that is already here. It can be set anew.
+type Chunk struct{ rest []byte }
 
-func (c *chunk) Next() ([]byte, error) {
+// Set makes b what the body holds.
+func (c *Chunk) Set(b []byte) { c.rest = b }
+
+// Next implements Body.
+func (c *Chunk) Next() ([]byte, error) {
 	if len(c.rest) == 0 {
 		return nil, io.EOF
 	}
@@ -169,4 +179,8 @@ func (c *chunk) Next() ([]byte, error) {
 	return b, nil
 }
 
-func (c *chunk) Length() int64 { return int64(len(c.rest)) }
+// Length implements Body.
+func (c *Chunk) Length() int64 { return int64(len(c.rest)) }
+
+// Ready reports that Next never waits.
+func (c *Chunk) Ready() bool { return true }

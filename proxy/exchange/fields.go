@@ -1,6 +1,9 @@
 package exchange
 
-import "iter"
+import (
+	"bytes"
+	"iter"
+)
 
 // Field is one line of a header section. Names keep the case they came in and
 // compare without regard to it (RFC 9110, section 5.1).
@@ -45,21 +48,33 @@ func (f *Fields) Values(name string) iter.Seq[[]byte] {
 	}
 }
 
-// Add appends a field. The slices are kept, not copied.
-func (f *Fields) Add(name, value []byte) {
+// Add appends a field. The slices are kept, not copied. A name that is no token
+// adds nothing and gives false; what a value must not hold (CR, LF, NUL) becomes
+// a space (RFC 9110, section 5.5), so that no one can break out of a field.
+func (f *Fields) Add(name, value []byte) bool {
+	if !ValidName(name) {
+		return false
+	}
+	f.list = append(f.list, Field{Name: name, Value: clean(value)})
+	return true
+}
+
+// AddParsed appends a field that a codec has already checked.
+func (f *Fields) AddParsed(name, value []byte) {
 	f.list = append(f.list, Field{Name: name, Value: value})
 }
 
 // Set replaces the first field of that name and removes the others, or adds
-// one. The slices are kept, not copied.
-func (f *Fields) Set(name, value []byte) {
-	i := f.index(string(name))
-	if i < 0 {
-		f.Add(name, value)
-		return
+// one, as [Fields.Add] does.
+func (f *Fields) Set(name, value []byte) bool {
+	for i := range f.list {
+		if equalFold(f.list[i].Name, name) {
+			f.list[i].Value = clean(value)
+			f.delAfter(i+1, string(name))
+			return true
+		}
 	}
-	f.list[i].Value = value
-	f.delAfter(i+1, string(name))
+	return f.Add(name, value)
 }
 
 // Del removes every field of that name and reports whether there was one.
@@ -95,8 +110,46 @@ func (f *Fields) delAfter(from int, name string) bool {
 	return found
 }
 
+// ValidName reports whether a name is a token (RFC 9110, section 5.6.2).
+func ValidName(name []byte) bool {
+	for _, b := range name {
+		if !tokenByte[b] {
+			return false
+		}
+	}
+	return len(name) > 0
+}
+
+// TokenByte reports whether a byte may stand in a token.
+func TokenByte(b byte) bool { return tokenByte[b] }
+
+var tokenByte = func() (t [256]bool) {
+	for b := byte('!'); b < 0x7f; b++ {
+		t[b] = true
+	}
+	for _, b := range []byte("\"(),/:;<=>?@[\\]{}") {
+		t[b] = false
+	}
+	return t
+}()
+
+func clean(value []byte) []byte {
+	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 && bytes.IndexByte(value, 0) < 0 {
+		return value
+	}
+	cleaned := bytes.Clone(value)
+	for i, b := range cleaned {
+		if b == '\n' || b == '\r' || b == 0 {
+			cleaned[i] = ' '
+		}
+	}
+	return cleaned
+}
+
 // EqualFold compares field names: ASCII letters without regard to case.
-func EqualFold(b []byte, s string) bool {
+func EqualFold(b []byte, s string) bool { return equalFold(b, s) }
+
+func equalFold[S string | []byte](b []byte, s S) bool {
 	if len(b) != len(s) {
 		return false
 	}

@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirmesh/weir/proxy/upstream"
+)
+
+var (
+	descIdle     = prometheus.NewDesc("weir_upstream_connections_idle", "Connections kept for the next request.", []string{"endpoint"}, nil)
+	descActive   = prometheus.NewDesc("weir_upstream_requests_in_flight", "Requests under way.", []string{"endpoint"}, nil)
+	descDials    = prometheus.NewDesc("weir_upstream_connections_total", "Connections opened.", []string{"endpoint"}, nil)
+	descFailures = prometheus.NewDesc("weir_upstream_failures_total", "Tries that brought no answer.", []string{"endpoint"}, nil)
+	descOpen     = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
+	descAccepted = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
+)
+
+// poolCollector reads what pools and listeners count when it is asked, so that
+// counting costs the request path nothing more.
+type poolCollector struct {
+	pools *upstream.Registry
+	proxy *Proxy
+}
+
+// Describe implements prometheus.Collector.
+func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
+	byAddress := map[string]upstream.Stats{}
+	for _, s := range c.pools.Stats() {
+		sum := byAddress[s.Address]
+		sum.Idle += s.Idle
+		sum.InFlight += s.InFlight
+		sum.Dials += s.Dials
+		sum.Failures += s.Failures
+		byAddress[s.Address] = sum
+	}
+	for address, s := range byAddress {
+		ch <- prometheus.MustNewConstMetric(descIdle, prometheus.GaugeValue, float64(s.Idle), address)
+		ch <- prometheus.MustNewConstMetric(descActive, prometheus.GaugeValue, float64(s.InFlight), address)
+		ch <- prometheus.MustNewConstMetric(descDials, prometheus.CounterValue, float64(s.Dials), address)
+		ch <- prometheus.MustNewConstMetric(descFailures, prometheus.CounterValue, float64(s.Failures), address)
+	}
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
+	for k, b := range c.proxy.bound {
+		open, accepted := b.listener.Connections()
+		ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
+		ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
+	}
+}

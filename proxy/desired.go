@@ -1,0 +1,205 @@
+package proxy
+
+import (
+	"slices"
+	"strings"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// desired is what the proxy was told, whether it is in force or not.
+type desired struct {
+	resources map[resource.Ref]*weirv1.Resource
+	// users says who depends on a resource: routes on services and gateways,
+	// policies on plugins, and what a policy is attached to on the policy.
+	users map[resource.Ref]map[resource.Ref]struct{}
+	// changed is what is not yet in force.
+	changed map[resource.Ref]struct{}
+}
+
+func newDesired() *desired {
+	return &desired{
+		resources: map[resource.Ref]*weirv1.Resource{},
+		users:     map[resource.Ref]map[resource.Ref]struct{}{},
+		changed:   map[resource.Ref]struct{}{},
+	}
+}
+
+func (d *desired) merge(u Update) {
+	if u.Snapshot {
+		kept := map[resource.Ref]bool{}
+		for _, r := range u.Puts {
+			kept[resource.Of(r)] = true
+		}
+		for ref := range d.resources {
+			if !kept[ref] {
+				d.remove(ref)
+			}
+		}
+	}
+	for _, ref := range u.Deletes {
+		d.remove(ref)
+	}
+	for _, r := range u.Puts {
+		d.put(r)
+	}
+}
+
+func (d *desired) put(r *weirv1.Resource) {
+	ref := resource.Of(r)
+	if old := d.resources[ref]; old != nil {
+		if u, v := resource.Meta(old).GetRevision(), resource.Meta(r).GetRevision(); u == v && u != 0 {
+			return // a snapshot repeats what is known
+		}
+		d.unlink(ref, old)
+	}
+	d.resources[ref] = r
+	for to := range uses(r) {
+		if d.users[to] == nil {
+			d.users[to] = map[resource.Ref]struct{}{}
+		}
+		d.users[to][ref] = struct{}{}
+	}
+	d.touch(ref, r)
+}
+
+func (d *desired) remove(ref resource.Ref) {
+	old := d.resources[ref]
+	if old == nil {
+		return
+	}
+	d.unlink(ref, old)
+	delete(d.resources, ref)
+	d.touch(ref, old)
+}
+
+func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
+	for to := range uses(old) {
+		delete(d.users[to], ref)
+		if len(d.users[to]) == 0 {
+			delete(d.users, to)
+		}
+	}
+	d.touch(ref, old)
+}
+
+// touch notes a change, and that what a policy is attached to changes with it.
+func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
+	d.changed[ref] = struct{}{}
+	for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
+		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
+	}
+}
+
+// settled: all that was changed is in force.
+func (d *desired) settled() { clear(d.changed) }
+
+// uses yields what a resource depends on.
+func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
+	tenant := resource.Of(r).Tenant
+	to := map[resource.Ref]struct{}{}
+	add := func(kind, def, name string) {
+		if kind == "" {
+			kind = def
+		}
+		to[resource.Ref{Kind: kind, Tenant: tenant, Name: name}] = struct{}{}
+	}
+	switch {
+	case r.GetRoute() != nil:
+		for _, p := range r.GetRoute().GetSpec().GetParentRefs() {
+			add(p.GetKind(), resource.KindGateway, p.GetName())
+		}
+		for _, rule := range r.GetRoute().GetSpec().GetRules() {
+			for _, b := range rule.GetBackendRefs() {
+				add(b.GetKind(), resource.KindService, b.GetName())
+			}
+		}
+	case r.GetPolicy() != nil:
+		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
+		for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
+			add(t.GetKind(), resource.KindRoute, t.GetName())
+		}
+	}
+	return to
+}
+
+// dirty is what must be compiled anew: every changed gateway, and every route
+// that changed or uses something that did.
+func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
+	seen := map[resource.Ref]struct{}{}
+	var visit func(ref resource.Ref)
+	visit = func(ref resource.Ref) {
+		if _, ok := seen[ref]; ok {
+			return
+		}
+		seen[ref] = struct{}{}
+		_, there := d.resources[ref]
+		switch {
+		case ref.Kind == resource.KindRoute || ref.Kind == resource.KindGateway:
+			switch {
+			case !there:
+				gone = append(gone, ref)
+			case ref.Kind == resource.KindRoute:
+				routes = append(routes, ref)
+			default:
+				gateways = append(gateways, ref)
+			}
+		}
+		for user := range d.users[ref] {
+			switch {
+			case ref.Kind == resource.KindRoute:
+				continue // a policy that is attached to it; the policy did not change
+			case ref.Kind == resource.KindGateway && user.Kind == resource.KindPolicy:
+				continue
+			case ref.Kind == resource.KindPlugin:
+				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
+					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
+				}
+			default:
+				visit(user)
+			}
+		}
+	}
+	for ref := range d.changed {
+		visit(ref)
+	}
+	for _, list := range [][]resource.Ref{gateways, routes, gone} {
+		slices.SortFunc(list, resource.Ref.Compare)
+	}
+	return gateways, routes, gone
+}
+
+// policiesOn returns the policies attached to a resource, section and all: in
+// the order in which they run.
+func (d *desired) policiesOn(target resource.Ref, section string) []*weirv1.Policy {
+	var on []*weirv1.Policy
+	for user := range d.users[target] {
+		p := d.resources[user].GetPolicy()
+		if p != nil && slices.ContainsFunc(p.GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
+			return t.GetKind() == target.Kind && t.GetName() == target.Name &&
+				(t.GetSectionName() == "" || t.GetSectionName() == section)
+		}) {
+			on = append(on, p)
+		}
+	}
+	return on
+}
+
+// order sorts policies: by stage, a gateway's before a route's, then by name.
+func order(gateway, route []*weirv1.Policy) []*weirv1.Policy {
+	byName := func(a, b *weirv1.Policy) int {
+		return strings.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
+	}
+	slices.SortFunc(gateway, byName)
+	slices.SortFunc(route, byName)
+	all := append(slices.Clone(gateway), route...)
+	stage := func(p *weirv1.Policy) int {
+		if s := p.GetSpec().GetStage(); s != weirv1.PolicySpec_STAGE_UNSPECIFIED {
+			return int(s)
+		}
+		return int(weirv1.PolicySpec_TRANSFORM)
+	}
+	slices.SortStableFunc(all, func(a, b *weirv1.Policy) int { return stage(a) - stage(b) })
+	return all
+}

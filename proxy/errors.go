@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/upstream"
+)
+
+// Blame says on whose side an error lies.
+type Blame uint8
+
+// The sides.
+const (
+	Client   Blame = iota // the request
+	Upstream              // the service
+	Policy                // a plugin
+	Weir                  // the configuration, or ourselves
+)
+
+func (b Blame) String() string { return [...]string{"client", "upstream", "policy", "weir"}[b] }
+
+// Error is why a request was not answered by its service.
+type Error struct {
+	Status int
+	Blame  Blame
+	// Retry: it is safe to try an idempotent request again, and any request
+	// when it was not Sent.
+	Retry bool
+	// Sent: part of the request may have reached the service.
+	Sent bool
+	// Code is one stable word for programs, and the end of the problem's type.
+	Code string
+	// Detail is for people; it names nothing that a client must not know.
+	Detail string
+	Err    error
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Code
+	}
+	return e.Code + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+var (
+	errNoRoute    = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
+	errNoBackend  = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
+	errNoEndpoint = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
+	errBadPath    = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
+)
+
+// upstreamError translates an error of the upstream side.
+func upstreamError(err error) *Error {
+	var u *upstream.Error
+	if !errors.As(err, &u) {
+		return &Error{Status: 500, Blame: Weir, Code: "internal", Detail: "The request could not be served.", Err: err}
+	}
+	var bad *http1.Error
+	var failed *policy.Error
+	switch {
+	case errors.As(err, &failed):
+		return policyError(failed)
+	case u.Client && errors.As(err, &bad):
+		return &Error{Status: bad.Status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + bad.Reason + ".", Err: err}
+	case u.Client:
+		return &Error{Status: 400, Blame: Client, Code: "body_incomplete", Detail: "The request's body did not arrive whole.", Err: err}
+	case u.Timeout && !u.Sent:
+		return &Error{Status: 504, Blame: Upstream, Retry: true, Code: "connect_timeout", Detail: "The service could not be reached in time.", Err: err}
+	case u.Timeout:
+		return &Error{Status: 504, Blame: Upstream, Sent: true, Code: "upstream_timeout", Detail: "The service did not answer in time.", Err: err}
+	case !u.Sent:
+		return &Error{Status: 503, Blame: Upstream, Retry: true, Code: "connect_failed", Detail: "The service could not be reached.", Err: err}
+	}
+	return &Error{Status: 502, Blame: Upstream, Sent: true, Retry: u.Stale, Code: "upstream_failed", Detail: "The service gave no valid answer.", Err: err}
+}
+
+func policyError(err *policy.Error) *Error {
+	e := &Error{Status: err.Status, Blame: Policy, Code: "policy_failed", Detail: "A policy of this route failed.", Err: err}
+	if err.Status == 413 {
+		e.Blame, e.Code, e.Detail = Client, "body_too_large", "The request's body is larger than a policy of this route may hold."
+	}
+	return e
+}
+
+// answer makes the response an RFC 9457 problem.
+func (e *Error) answer(x *exchange.Exchange) {
+	x.Answer(e.Status, problem(x, e.Status, e.Code, e.Detail))
+	x.Details = e.Code
+	x.Response.Fields.Add([]byte("Content-Type"), []byte("application/problem+json"))
+	if e.Status == 503 && e.Retry {
+		x.Response.Fields.Add([]byte("Retry-After"), []byte("1"))
+	}
+}
+
+func problem(x *exchange.Exchange, status int, code, detail string) []byte {
+	return x.Copy(`{"type":"urn:weir:problem:`, code, `","title":"`, http1.Reason(status), `","status":`, strconv.Itoa(status),
+		`,"detail":"`, detail, `","requestId":"`, string(x.ID), "\"}\n")
+}
+
+// addDate: an answer of our own has a date, as any origin's (RFC 9110, section
+// 6.6.1).
+func addDate(x *exchange.Exchange) {
+	if !x.Response.Fields.Has("date") {
+		date := x.Start.UTC().AppendFormat(make([]byte, 0, 32), "Mon, 02 Jan 2006 15:04:05 GMT")
+		x.Response.Fields.AddParsed([]byte("Date"), date)
+	}
+}
+
+// retryRule is when a request is tried again.
+type retryRule struct {
+	attempts int // further tries
+	codes    []int
+	backoff  time.Duration
+}
+
+func (r *retryRule) onStatus(status int) bool {
+	for _, c := range r.codes {
+		if c == status {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,358 @@
+package listener
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/wire"
+)
+
+// The states of a connection, as seen by Close.
+const (
+	idle int32 = iota
+	busy
+	gone
+)
+
+// conn is one client's connection. One goroutine serves it.
+type conn struct {
+	listener *Listener
+	wire     *wire.Conn
+	state    atomic.Int32
+	client   netip.AddrPort
+	local    netip.AddrPort
+
+	place   atomic.Pointer[place] // where the exchange under way is served
+	framing http1.Framing
+	body    http1.Body
+	bodied  bool          // the request came with a body, whatever became of x.Request.Body
+	head    wire.Detached // the request's head, where its body had to be read over it
+	renew   func()        // the body's hook, made once
+}
+
+func newConn(l *Listener, nc net.Conn) *conn {
+	return &conn{listener: l, wire: wire.New(nc), client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// closeIfIdle closes a connection that waits for a request; a busy one sees
+// that the listener is draining when its exchange ends.
+func (c *conn) closeIfIdle() {
+	if c.state.CompareAndSwap(idle, gone) {
+		_ = c.wire.Close()
+	}
+}
+
+// cut ends an exchange. The listener says that it is cutting before it asks for
+// the place, the exchange takes its place before it looks whether it is: one of
+// the two sees the other.
+func (c *conn) cut() {
+	_ = c.wire.Close()
+	if p := c.place.Load(); p != nil {
+		p.session.Cut()
+	}
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve() {
+	defer c.listener.forget(c)
+	defer func() {
+		_ = c.wire.Close()
+		c.wire.Free()
+	}()
+	for c.waitForRequest() {
+		p := c.listener.sessions.Get().(*place)
+		c.place.Store(p)
+		again := !c.listener.cutting.Load() && c.exchange(p)
+		c.place.Store(nil)
+		p.x.Reset()
+		c.head.Free()
+		c.listener.sessions.Put(p)
+		if !again {
+			return
+		}
+		c.state.Store(idle)
+		if c.listener.draining.Load() && c.skipEmptyLines() {
+			return
+		}
+	}
+}
+
+// waitForRequest returns once a byte of a request is here. While it waits the
+// connection holds nothing but itself. Empty lines are no part of a request
+// (RFC 9112, section 2.2): old clients send one behind a body.
+func (c *conn) waitForRequest() bool {
+	c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Idle))
+	for c.skipEmptyLines() {
+		if c.wire.Fill(wire.SmallBuffer, http1.MaxHead) != nil {
+			return false
+		}
+	}
+	return c.state.CompareAndSwap(idle, busy)
+}
+
+// skipEmptyLines reports whether nothing is left behind them.
+func (c *conn) skipEmptyLines() bool {
+	b := c.wire.Buffered()
+	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
+		c.wire.Discard(2)
+		b = b[2:]
+	}
+	return len(b) == 0 || len(b) == 1 && b[0] == '\r'
+}
+
+// exchange serves one request and reports whether another may follow.
+func (c *conn) exchange(p *place) (again bool) {
+	x := &p.x
+	x.Start = time.Now()
+	x.Client, x.Local = c.client, c.local
+	c.framing, c.bodied = http1.Framing{}, false
+	n, err := c.readHead(x)
+	if err != nil {
+		c.refuse(p, err)
+		return false
+	}
+	x.Request.Scheme = schemeHTTP
+	c.wire.Discard(n)
+	if err := c.beginBody(x, n); err != nil {
+		c.refuse(p, err)
+		return false
+	}
+	p.session.Serve(x)
+	keep := c.framing.KeepAlive && !c.listener.draining.Load()
+	sent, keep, err := c.respond(x, keep)
+	p.session.Finish(x, sent, err)
+	if err == nil && !keep {
+		c.lingerBriefly()
+	}
+	return err == nil && keep
+}
+
+var schemeHTTP = []byte("http")
+
+// readHead reads until a whole head is here and parses it.
+func (c *conn) readHead(x *exchange.Exchange) (int, error) {
+	n, err := http1.ParseRequest(c.wire.Buffered(), x, &c.framing)
+	if n > 0 || err != nil {
+		return n, err
+	}
+	// The rest comes later. It is looked at again only once the head's end is
+	// here, so that a client that sends byte by byte costs no more than others.
+	c.wire.ReadUntil(x.Start.Add(c.listener.cfg.Head))
+	for {
+		seen := max(0, len(c.wire.Buffered())-3)
+		if err := c.wire.Fill(wire.SmallBuffer, http1.MaxHead); err != nil {
+			return 0, headError(err, len(c.wire.Buffered()))
+		}
+		b := c.wire.Buffered()
+		whole := bytes.Contains(b[seen:], []byte("\r\n\r\n"))
+		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
+		if !whole && !suspect {
+			continue
+		}
+		if n, err := http1.ParseRequest(b, x, &c.framing); n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// errClientLeft ends a connection without a word: there is no one to hear it.
+var errClientLeft = errors.New("client left")
+
+func headError(err error, buffered int) error {
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return &http1.Error{Status: 431, Reason: "head is too large"}
+	case errors.Is(err, os.ErrDeadlineExceeded) && buffered > 0:
+		return &http1.Error{Status: 408, Reason: "the head did not arrive in time"}
+	}
+	return errClientLeft
+}
+
+// beginBody prepares x.Request.Body as the framing says.
+func (c *conn) beginBody(x *exchange.Exchange, head int) error {
+	f := &c.framing
+	here := false
+	switch {
+	case f.Chunked:
+		var err error
+		c.body.BeginChunked(c.wire, &x.Request.Trailers)
+		if here, err = c.body.Check(); err != nil {
+			return err
+		}
+	case f.Length > 0:
+		c.body.BeginSized(c.wire, f.Length)
+		here = c.body.Complete()
+	default:
+		x.Request.Body = nil
+		return nil
+	}
+	c.bodied = true
+	x.Request.Body = &c.body
+	if !here {
+		// Reading on would overwrite the head.
+		c.wire.Discard(-head)
+		c.head = c.wire.Detach(head)
+		if c.renew == nil {
+			c.renew = func() { c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Stall)) }
+		}
+		c.body.Idle = c.renew
+		if f.Continue {
+			c.body.Before = c.sendContinue
+		}
+	}
+	return nil
+}
+
+// sendContinue tells a client that waits for it to send the body (RFC 9110,
+// section 10.1.1). It runs when the body is first asked for.
+func (c *conn) sendContinue() error {
+	c.wire.SetOut(append(c.wire.Out(), "HTTP/1.1 100 Continue\r\n\r\n"...))
+	return c.wire.Flush()
+}
+
+// refuse answers what was no request, and gives the connection up: where the
+// next message begins is not known.
+func (c *conn) refuse(p *place, err error) {
+	var bad *http1.Error
+	if !errors.As(err, &bad) {
+		return
+	}
+	x := &p.x
+	x.Protocol = exchange.HTTP11
+	x.Request.Method = nil
+	p.session.Reject(x, bad.Status, bad.Reason)
+	sent, _, err := c.respond(x, false)
+	p.session.Finish(x, sent, err)
+	c.lingerBriefly()
+}
+
+// lingerBriefly lets the client read the answer before the connection is
+// reset by what it still sends (RFC 9112, section 9.6).
+func (c *conn) lingerBriefly() {
+	if t, ok := c.wire.Net().(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+	}
+	c.wire.ResumeRead() // a pump that was stopped has aborted it
+	c.wire.ReadUntil(time.Now().Add(lingerTime))
+	for left := lingerBytes; left > 0; {
+		c.wire.Discard(len(c.wire.Buffered()))
+		if c.wire.Fill(wire.SmallBuffer, wire.SmallBuffer) != nil {
+			return
+		}
+		left -= len(c.wire.Buffered())
+	}
+}
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// respond sends x.Response. It reports how many bytes of the body went out and
+// whether the connection can carry another exchange.
+func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
+	if s := x.Response.Status; s < 200 || s > 999 {
+		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
+	}
+	d := http1.DeliveryOf(x, c.framing.Head)
+	keep = keep && d != http1.UntilClose && c.atNextRequest(x)
+	c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+	c.wire.SetOut(http1.AppendResponse(c.wire.Out(), x, d, keep))
+	if d != http1.NoBody && x.Response.Body != nil {
+		if sent, err = c.relay(x, d); err != nil {
+			c.breakOff(d)
+			return sent, false, err
+		}
+	}
+	return sent, keep, c.wire.Flush()
+}
+
+// atNextRequest reports whether the connection stands at the start of the next
+// request. A body that was not read to its end stands before it: what is small
+// and here already is skipped, else the connection has to end.
+func (c *conn) atNextRequest(x *exchange.Exchange) bool {
+	return !c.bodied || !x.Request.Shared && (c.body.Done() || c.skipRest())
+}
+
+// skipRest drops the rest of a request's body where that costs nothing.
+func (c *conn) skipRest() bool {
+	if c.body.Failed() != nil || !c.body.Complete() {
+		return false
+	}
+	for {
+		if _, err := c.body.Next(); err != nil {
+			return err == io.EOF
+		}
+	}
+}
+
+// breakOff ends a connection in the middle of an answer. Where the end of the
+// answer is the end of the connection, a clean one would be a lie.
+func (c *conn) breakOff(d http1.Delivery) {
+	if d == http1.UntilClose {
+		c.wire.CloseBroken()
+	}
+}
+
+// waiter is a Body that knows whether Next would have to wait.
+type waiter interface{ Ready() bool }
+
+// relay sends the body as it comes. What has been gathered goes out before
+// each wait.
+func (c *conn) relay(x *exchange.Exchange, d http1.Delivery) (sent int64, err error) {
+	body := x.Response.Body
+	hurry, _ := body.(waiter)
+	left := body.Length()
+	for {
+		if hurry == nil || !hurry.Ready() {
+			if err := c.wire.Flush(); err != nil {
+				return sent, err
+			}
+		}
+		chunk, err := body.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			_ = c.wire.Flush()
+			return sent, err
+		}
+		if sent += int64(len(chunk)); d == http1.Sized && sent > left {
+			return sent, errTooMuch
+		}
+		c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+		if d == http1.Chunked {
+			err = http1.WriteChunk(c.wire, chunk)
+		} else {
+			err = c.wire.Write(chunk)
+		}
+		if err != nil {
+			return sent, err
+		}
+	}
+	if d == http1.Sized && sent < left {
+		return sent, io.ErrUnexpectedEOF
+	}
+	if d == http1.Chunked {
+		http1.EndChunks(c.wire, &x.Response.Trailers)
+	}
+	return sent, nil
+}
+
+var errTooMuch = errors.New("the body is longer than its Content-Length")

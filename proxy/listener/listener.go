@@ -1,0 +1,177 @@
+// Package listener owns the sockets that clients connect to: it accepts, reads
+// requests, hands each as an exchange to a Handler, and writes the answer.
+//
+//	accept ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//
+// # Promises
+//
+//   - One goroutine serves a connection, the exchange's upstream I/O included.
+//   - A connection that waits for a request holds no buffer and no exchange.
+//   - Finish follows Serve exactly once, whatever the client does.
+//   - Close stops accepting at once, lets exchanges in flight end, closes
+//     connections as they turn idle, and cuts what is left when its context ends.
+package listener
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+// Handler answers exchanges.
+type Handler interface {
+	// NewSession returns a place to serve one exchange at a time. The listener
+	// uses a session again for other exchanges, and gives it up with Close.
+	NewSession() Session
+}
+
+// Session serves one exchange at a time.
+type Session interface {
+	// Serve fills x.Response. What goes wrong becomes an answer.
+	Serve(x *exchange.Exchange)
+	// Finish is called once the answer was sent, or was given up with err.
+	Finish(x *exchange.Exchange, sent int64, err error)
+	// Reject is told of a message that was no request, and returns the body to
+	// answer it with.
+	Reject(x *exchange.Exchange, status int, reason string)
+	// Cut ends what Serve or a body waits for, so that they return soon. It is
+	// called by another goroutine, when the listener has no more time.
+	Cut()
+}
+
+// Config is what a Listener needs.
+type Config struct {
+	Handler Handler
+	Logger  *slog.Logger
+	// Port is the listener's as declared; it chooses the routes.
+	Port uint16
+	// Idle bounds the wait for the next request, Head the wait for the rest of
+	// a head, Stall the wait for the client to take or send part of a body.
+	// Zero: 75 s, 10 s, 60 s.
+	Idle, Head, Stall time.Duration
+}
+
+func (c *Config) setDefaults() {
+	for _, d := range []struct {
+		at  *time.Duration
+		def time.Duration
+	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}} {
+		if *d.at == 0 {
+			*d.at = d.def
+		}
+	}
+}
+
+// Listener serves one socket. Make it with [Serve].
+type Listener struct {
+	cfg      Config
+	socket   net.Listener
+	draining atomic.Bool
+	cutting  atomic.Bool
+	accepted atomic.Uint64
+	sessions sync.Pool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	done  sync.WaitGroup // the accept loop and every connection
+}
+
+// Serve starts to serve a socket, which the Listener owns from then on.
+func Serve(socket net.Listener, cfg Config) *Listener {
+	cfg.setDefaults()
+	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}}
+	l.sessions.New = func() any { return &place{session: cfg.Handler.NewSession()} }
+	l.done.Go(l.accept)
+	return l
+}
+
+// place is where one exchange is served; connections borrow them.
+type place struct {
+	x       exchange.Exchange
+	session Session
+}
+
+// Addr is the address that is listened on.
+func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
+
+// Connections counts those open now and those ever accepted.
+func (l *Listener) Connections() (open int, accepted uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns), l.accepted.Load()
+}
+
+func (l *Listener) accept() {
+	pause := time.Duration(0)
+	for {
+		nc, err := l.socket.Accept()
+		if err != nil {
+			if l.draining.Load() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of descriptors, most likely: wait, and let some be closed.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			l.cfg.Logger.Warn("accept connection", "listener", l.Addr().String(), "error", err, "pause", pause)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		l.accepted.Add(1)
+		c := newConn(l, nc)
+		if !l.track(c) {
+			nc.Close()
+			return
+		}
+		l.done.Go(c.serve)
+	}
+}
+
+func (l *Listener) track(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.draining.Load() {
+		return false
+	}
+	l.conns[c] = struct{}{}
+	return true
+}
+
+func (l *Listener) forget(c *conn) {
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
+}
+
+// Close drains the listener: see the package page. It returns ctx's error when
+// exchanges had to be cut.
+func (l *Listener) Close(ctx context.Context) error {
+	l.mu.Lock()
+	l.draining.Store(true)
+	_ = l.socket.Close() // first: who is turned away here must find no one at the door
+	for c := range l.conns {
+		c.closeIfIdle()
+	}
+	l.mu.Unlock()
+
+	drained := make(chan struct{})
+	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest
+	select {
+	case <-drained:
+		return nil
+	case <-ctx.Done():
+	}
+	l.cutting.Store(true)
+	l.mu.Lock()
+	for c := range l.conns {
+		c.cut()
+	}
+	l.mu.Unlock()
+	<-drained
+	return ctx.Err()
+}

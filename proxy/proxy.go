@@ -1,0 +1,161 @@
+// Package proxy is the request path, and the swap from one configuration to
+// the next.
+//
+//	Update ─▶ desired ─compile─▶ generation ─swap─▶ requests that begin from now on
+//	client ─▶ listener ─▶ router ─▶ policies ─▶ filters ─▶ balancer ─▶ upstream
+//
+// # Promises
+//
+//   - A request is served under one generation from its first byte to its last.
+//   - An update that does not compile changes nothing: it is returned as an
+//     error, the last good generation stays, and the next update is compiled
+//     with what was refused still in mind.
+//   - What one changed route costs depends on that route, not on how many there
+//     are: the table, the pools and the policies of all others are shared.
+//   - Whatever goes wrong is answered as RFC 9457 problem+json that says who is
+//     to blame, and only what is safe to try again is tried again.
+//
+// # What outlives a generation
+//
+// Sockets, connections to endpoints, compiled policies and metrics live in
+// registries keyed by what they are. A generation holds them while it, or one
+// before it, still serves a request.
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/telemetry"
+)
+
+// Config is what a Proxy needs. It is checked by New and never changed.
+type Config struct {
+	// Policies makes what Policy resources declare.
+	Policies policy.Maker
+	Metrics  *telemetry.Metrics
+	// Access is nil for no access log.
+	Access *telemetry.AccessLog
+	Logger *slog.Logger
+	// AdminAddress is where /metrics, /healthz, /readyz and the debug pages are
+	// served; empty: nowhere.
+	AdminAddress string
+	// ClientIdle, ClientHead and ClientStall bound what clients may take their
+	// time for: Idle, Head and Stall of listener.Config, whose defaults hold.
+	ClientIdle, ClientHead, ClientStall time.Duration
+	// Listen opens the socket of a listener; nil: net.Listen.
+	Listen func(network, address string) (net.Listener, error)
+}
+
+// Update is a change of what the proxy must know. A snapshot replaces all that
+// was known.
+type Update struct {
+	Snapshot bool
+	Revision uint64
+	Puts     []*weirv1.Resource
+	Deletes  []resource.Ref
+}
+
+// Proxy serves requests. Make it with [New], feed it with [Proxy.Update].
+type Proxy struct {
+	cfg      Config
+	current  atomic.Pointer[generation]
+	pools    *upstream.Registry
+	backends backends
+	admin    *http.Server
+	adminOn  net.Listener
+	done     sync.WaitGroup
+
+	mu      sync.Mutex // one update at a time
+	desired *desired
+	bound   map[bindKey]*binding
+	retry   *time.Timer
+	stopped bool
+	failing map[bindKey]error // sockets that could not be opened
+	refused string            // why the newest update is not in force; "" when it is
+}
+
+// New returns a proxy that serves nothing yet but its admin address.
+func New(cfg Config) (*Proxy, error) {
+	if cfg.Listen == nil {
+		cfg.Listen = net.Listen
+	}
+	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
+	p.current.Store(newGeneration(nil, 0))
+	if err := p.serveAdmin(); err != nil {
+		p.pools.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Update brings a change into force, or says why it is not. It returns once
+// every request that begins from then on is served under the new revision. A
+// listener whose socket cannot be opened is an error too, but one that does not
+// hold back the rest; it is tried again by itself.
+func (p *Proxy) Update(ctx context.Context, u Update) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return fmt.Errorf("update configuration: the proxy is shut down")
+	}
+	p.desired.merge(u)
+	next, err := p.compile(ctx, u.Revision)
+	if err != nil {
+		p.cfg.Metrics.Refused.Inc()
+		p.refused = err.Error()
+		return fmt.Errorf("compile revision %d: %w", u.Revision, err)
+	}
+	p.swap(next)
+	p.desired.settled()
+	p.cfg.Metrics.Revision.Set(float64(u.Revision))
+	p.refused = ""
+	return p.bind()
+}
+
+// Revision is the configuration in force; 0: none yet.
+func (p *Proxy) Revision() uint64 { return p.current.Load().revision }
+
+// Shutdown stops accepting, lets requests in flight end until ctx does, and
+// frees everything.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.mu.Lock()
+	p.stopped = true
+	if p.retry != nil {
+		p.retry.Stop()
+	}
+	bound := p.bound
+	p.bound = map[bindKey]*binding{}
+	p.mu.Unlock()
+
+	var first error
+	var drains sync.WaitGroup
+	var errs sync.Mutex
+	for _, b := range bound {
+		drains.Go(func() {
+			if err := b.close(ctx); err != nil {
+				errs.Lock()
+				first = err
+				errs.Unlock()
+			}
+		})
+	}
+	drains.Wait()
+	if p.admin != nil {
+		_ = p.admin.Close()
+	}
+	p.done.Wait() // the admin address, and listeners that were taken out of use before
+	p.retireAll()
+	p.pools.Close()
+	return first
+}

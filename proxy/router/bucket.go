@@ -1,0 +1,218 @@
+package router
+
+import (
+	"bytes"
+	"slices"
+)
+
+// bucket is all that is attached to one listener under one hostname.
+//
+// As long as there are few candidates they are one list, looked through from
+// the best on: most hosts have a rule or two, and a list is then faster than
+// anything and small. Beyond that the paths are indexed.
+type bucket[T any] struct {
+	hostname string
+	few      *list[T]
+	many     *paths[T] // nil as long as few serves
+	owner    *edit
+}
+
+// maxFew is how many candidates are looked through without an index.
+const maxFew = 8
+
+func (b *bucket[T]) match(r *request) *candidate[T] {
+	if b.many != nil {
+		return b.many.match(r)
+	}
+	for i := range b.few.items {
+		if c := &b.few.items[i]; c.fitsPath(r.path) && c.fits(r) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (b *bucket[T]) own(e *edit) *bucket[T] {
+	if b.owner == e {
+		return b
+	}
+	copied := *b
+	copied.owner = e
+	if b.many != nil {
+		many := *b.many
+		copied.many = &many
+	}
+	return &copied
+}
+
+// add and remove want a bucket that is owned by the edit.
+func (b *bucket[T]) add(e *edit, c candidate[T]) {
+	if b.many == nil && b.few != nil && len(b.few.items) == maxFew {
+		b.many = new(paths[T])
+		for _, moved := range b.few.items {
+			b.many.add(e, moved)
+		}
+		b.few = nil
+	}
+	if b.many != nil {
+		b.many.add(e, c)
+	} else {
+		b.few = b.few.with(e, c)
+	}
+}
+
+func (b *bucket[T]) remove(e *edit, m *match[T]) {
+	if b.many != nil {
+		b.many.remove(e, m)
+	} else {
+		b.few = b.few.without(e, m)
+	}
+}
+
+func (b *bucket[T]) empty() bool {
+	return b.few == nil && (b.many == nil || b.many.size == 0)
+}
+
+// paths finds candidates by the path, in the order of precedence of its kinds.
+type paths[T any] struct {
+	exact         index[*list[T]]
+	prefix        index[*list[T]] // all but "/"
+	prefixLengths lengths
+	regex, all    *list[T] // all: the prefix "/"
+	size          int
+}
+
+func (p *paths[T]) match(r *request) *candidate[T] {
+	if l, ok := p.exact.get(r.path); ok {
+		if c := l.first(r); c != nil {
+			return c
+		}
+	}
+	if p.regex != nil {
+		for i := range p.regex.items {
+			if c := &p.regex.items[i]; c.fits(r) && c.match.pattern.Match(r.path) {
+				return c
+			}
+		}
+	}
+	if p.prefix.n > 0 {
+		if c := p.matchPrefix(r); c != nil {
+			return c
+		}
+	}
+	if p.all != nil {
+		return p.all.first(r)
+	}
+	return nil
+}
+
+// matchPrefix tries each piece of the path that ends where a segment does,
+// from the longest on.
+func (p *paths[T]) matchPrefix(r *request) *candidate[T] {
+	path := r.path
+	for end := len(path); end > 0; {
+		if end > p.prefixLengths.long {
+			// No prefix is as long: go on with the last piece that may be one.
+			end = bytes.LastIndexByte(path[:p.prefixLengths.long+1], '/')
+			continue
+		}
+		if p.prefixLengths.has(end) {
+			if l, ok := p.prefix.get(path[:end]); ok {
+				if c := l.first(r); c != nil {
+					return c
+				}
+			}
+		}
+		end = bytes.LastIndexByte(path[:end], '/')
+	}
+	return nil
+}
+
+func (p *paths[T]) add(e *edit, c candidate[T]) {
+	p.size++
+	p.change(e, c.match, func(l *list[T]) *list[T] { return l.with(e, c) })
+}
+
+func (p *paths[T]) remove(e *edit, m *match[T]) {
+	p.size--
+	p.change(e, m, func(l *list[T]) *list[T] { return l.without(e, m) })
+}
+
+// change replaces the list that a match belongs in.
+func (p *paths[T]) change(e *edit, m *match[T], f func(*list[T]) *list[T]) {
+	switch {
+	case m.kind == Regex:
+		p.regex = f(p.regex)
+	case m.kind == Exact:
+		changeAt(e, &p.exact, m.path, f)
+	case m.path == "":
+		p.all = f(p.all)
+	default:
+		changeAt(e, &p.prefix, m.path, f)
+		p.prefixLengths.add(len(m.path))
+	}
+}
+
+func changeAt[T any](e *edit, ix *index[*list[T]], k string, f func(*list[T]) *list[T]) {
+	old, _ := ix.getString(k)
+	if l := f(old); l != nil {
+		ix.set(e, k, l)
+	} else {
+		ix.delete(e, k)
+	}
+}
+
+// list is candidates in order of precedence, at least one.
+type list[T any] struct {
+	items []candidate[T]
+	owner *edit
+}
+
+// first returns the first that fits all but the path.
+func (l *list[T]) first(r *request) *candidate[T] {
+	for i := range l.items {
+		if c := &l.items[i]; c.fits(r) {
+			return c
+		}
+	}
+	return nil
+}
+
+// with returns the list with c added; l may be nil.
+func (l *list[T]) with(e *edit, c candidate[T]) *list[T] {
+	if l == nil {
+		return &list[T]{items: []candidate[T]{c}, owner: e}
+	}
+	l = l.own(e, 1)
+	at, _ := l.search(c.match)
+	l.items = slices.Insert(l.items, at, c)
+	return l
+}
+
+// without returns the list without a match, nil when nothing is left.
+func (l *list[T]) without(e *edit, m *match[T]) *list[T] {
+	at, found := l.search(m)
+	if !found {
+		return l
+	}
+	if len(l.items) == 1 {
+		return nil
+	}
+	l = l.own(e, 0)
+	l.items = slices.Delete(l.items, at, at+1)
+	return l
+}
+
+func (l *list[T]) own(e *edit, room int) *list[T] {
+	if l.owner == e {
+		return l
+	}
+	items := append(make([]candidate[T], 0, len(l.items)+room), l.items...)
+	return &list[T]{items: items, owner: e}
+}
+
+func (l *list[T]) search(m *match[T]) (int, bool) {
+	return slices.BinarySearchFunc(l.items, m, func(c candidate[T], m *match[T]) int {
+		return c.match.compare(m)
+	})
+}

@@ -1,0 +1,228 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/listener"
+	"github.com/weirmesh/weir/proxy/router"
+	"github.com/weirmesh/weir/proxy/upstream"
+)
+
+// handler serves the listeners of one port.
+type handler struct {
+	proxy *Proxy
+	port  uint16
+	ctx   context.Context // ends when exchanges are cut
+	stop  context.CancelFunc
+}
+
+// NewSession implements listener.Handler.
+func (h *handler) NewSession() listener.Session { return &session{handler: h, ctx: h.ctx} }
+
+// session is the state of one exchange beside the exchange itself. It is used
+// again for the next one.
+type session struct {
+	*handler
+	ctx        context.Context
+	generation *generation
+	rule       *rule
+	run        *policy.Run
+	stream     upstream.Stream
+	chunk      exchange.Chunk
+	whole      []byte    // the request's body, while it may have to be sent again
+	answered   time.Time // when the head of the service's answer was read
+}
+
+// Serve answers one exchange, from top to bottom.
+func (s *session) Serve(x *exchange.Exchange) {
+	s.generation = s.proxy.acquire()
+	x.Revision = s.generation.revision
+	identify(x)
+
+	if err := s.serve(x); err != nil {
+		s.fail(x, err)
+	}
+	if x.Details != "" {
+		addDate(x)
+	}
+	x.Response.Fields.Set(headerRequestID, x.ID)
+}
+
+func (s *session) serve(x *exchange.Exchange) *Error {
+	if err := normalisePath(x); err != nil {
+		return err
+	}
+	hit, ok := s.generation.table.Match(s.port, x)
+	if !ok {
+		return errNoRoute
+	}
+	s.enter(x, &hit)
+	s.run = s.rule.chainFor(hit.Listener).Begin(x)
+	outcome, err := s.run.Request()
+	switch {
+	case err != nil:
+		return policyFailure(err)
+	case outcome == policy.Answered:
+		return s.policyAnswered(x)
+	}
+	if x.RouteChanged {
+		if hit, ok = s.generation.table.Match(s.port, x); !ok {
+			return errNoRoute
+		}
+		s.enter(x, &hit) // the policies that have begun stay in charge
+	}
+	return s.act(x, &hit)
+}
+
+// policyAnswered: the answer is a policy's, which may have said why in a word of
+// its own.
+func (s *session) policyAnswered(x *exchange.Exchange) *Error {
+	if x.Details == "" {
+		x.Details = "policy"
+	}
+	return s.finishResponse(x)
+}
+
+// enter notes which rule serves the exchange.
+func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
+	s.rule = hit.Rule.Value
+	x.Route, x.Rule = s.rule.route, s.rule.name
+}
+
+// act does what the rule says: redirect, or forward and relay.
+func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
+	f := s.rule.filters
+	if f != nil && f.redirect != nil {
+		f.redirect.answer(x, hit)
+		return s.finishResponse(x)
+	}
+	s.addForwarded(x)
+	if f != nil {
+		f.request.apply(&x.Request.Fields)
+		if f.rewrite != nil {
+			f.rewrite.apply(x, hit)
+		}
+	}
+	if s.run != nil || f != nil && f.rewrite != nil {
+		if err := http1.CheckRequest(&x.Request); err != nil {
+			return s.notSendable(err)
+		}
+	}
+	if err := s.forward(x, s.rule); err != nil {
+		if errors.Is(err, policy.ErrAnswered) {
+			return s.policyAnswered(x)
+		}
+		return err
+	}
+	return s.finishResponse(x)
+}
+
+// notSendable: a policy or a filter left a request line that would break out of
+// its place.
+func (s *session) notSendable(err error) *Error {
+	e := &Error{Status: 500, Blame: Weir, Code: "bad_rewrite", Detail: "The request cannot be sent as it was changed.", Err: err}
+	if s.run != nil {
+		e.Blame = Policy
+	}
+	return e
+}
+
+// finishResponse takes the answer, whoever made it, back through the filters
+// and the policies.
+func (s *session) finishResponse(x *exchange.Exchange) *Error {
+	if f := s.rule.filters; f != nil {
+		f.response.apply(&x.Response.Fields)
+	}
+	if err := s.run.Response(); err != nil {
+		return policyFailure(err)
+	}
+	return nil
+}
+
+// fail answers with a problem; policies that have seen the request see it too.
+func (s *session) fail(x *exchange.Exchange, err *Error) {
+	err.answer(x)
+	if e := s.run.Response(); e != nil {
+		policyFailure(e).answer(x)
+	}
+	if err.Status >= 500 {
+		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
+			"endpoint", x.Endpoint, "blame", err.Blame.String(), "code", err.Code, "error", err.Err)
+	}
+}
+
+func policyFailure(err error) *Error {
+	var failed *policy.Error
+	if errors.As(err, &failed) {
+		return policyError(failed)
+	}
+	return &Error{Status: 500, Blame: Policy, Code: "policy_failed", Detail: "A policy of this route failed.", Err: err}
+}
+
+// Reject implements listener.Session.
+func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
+	s.generation = s.proxy.acquire()
+	x.Revision = s.generation.revision
+	identify(x)
+	(&Error{Status: status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + reason + "."}).answer(x)
+	addDate(x)
+	x.Response.Fields.Set(headerRequestID, x.ID)
+	s.proxy.cfg.Metrics.Rejected(status)
+}
+
+// Finish implements listener.Session.
+func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
+	now := time.Now()
+	if s.rule != nil {
+		s.rule.metrics.Answered(x.Response.Status, now.Sub(x.Start))
+	}
+	s.proxy.cfg.Access.Log(x, sent, now, err)
+	s.run.Close()
+	s.stream.Close(x)
+	s.generation.release()
+	s.generation, s.rule, s.run, s.whole = nil, nil, nil, nil
+}
+
+// Cut implements listener.Session.
+func (s *session) Cut() {
+	s.stop() // before Abort: a stream that is opened after it sees that
+	s.stream.Abort()
+}
+
+var (
+	headerRequestID = []byte("X-Request-Id")
+	headerFor       = []byte("X-Forwarded-For")
+	headerProto     = []byte("X-Forwarded-Proto")
+	headerHost      = []byte("X-Forwarded-Host")
+)
+
+// identify gives the exchange an id of 128 random bits. What a client sends as
+// one is not trusted.
+func identify(x *exchange.Exchange) {
+	const digits = "0123456789abcdef"
+	var id [32]byte
+	for half, bits := range [2]uint64{rand.Uint64(), rand.Uint64()} {
+		for i := range 16 {
+			id[half*16+i] = digits[bits&15]
+			bits >>= 4
+		}
+	}
+	x.ID = x.CopyBytes(id[:])
+}
+
+// addForwarded tells the service who asks. What the client sent in these fields
+// is not trusted, and replaced.
+func (s *session) addForwarded(x *exchange.Exchange) {
+	f := &x.Request.Fields
+	var ip [48]byte
+	f.Set(headerFor, x.CopyBytes(x.Client.Addr().AppendTo(ip[:0])))
+	f.Set(headerProto, x.Request.Scheme)
+	f.Set(headerHost, x.Request.Authority)
+	f.Set(headerRequestID, x.ID)
+}

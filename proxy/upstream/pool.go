@@ -1,0 +1,249 @@
+// Package upstream is the services at work: the connections to their endpoints
+// and the exchange of one request for one response over them. It outlives the
+// swap of a configuration: pools are kept by the endpoint they lead to.
+//
+//	Registry ─▶ Pool (one endpoint) ─▶ Stream (one request, one response)
+//
+// # Promises
+//
+//   - A connection is used again only after its last response was read to its
+//     end and nothing stood behind it.
+//   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
+//     what a decision to try again rests on.
+//   - A Stream that is opened is closed, and then holds nothing.
+package upstream
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/wire"
+)
+
+// Key names a pool: what must be equal for connections to be shared.
+type Key struct {
+	Address        string // host:port
+	ConnectTimeout time.Duration
+}
+
+// Defaults of a pool.
+const (
+	DefaultConnectTimeout = 5 * time.Second
+	maxIdle               = 1024             // connections kept per endpoint
+	idleTimeout           = 60 * time.Second // after which one is closed
+)
+
+// Pool holds the connections to one endpoint.
+type Pool struct {
+	key      Key
+	refs     int // under Registry.mu
+	inFlight atomic.Int64
+
+	mu     sync.Mutex
+	idle   []*link // the last is the warmest
+	closed bool
+
+	dials, reuses, failures atomic.Uint64
+}
+
+// link is one connection to the endpoint.
+type link struct {
+	*wire.Conn
+	idleSince time.Time
+}
+
+// Address is the endpoint's, as declared.
+func (p *Pool) Address() string { return p.key.Address }
+
+// InFlight counts the exchanges under way; a balancer compares them.
+func (p *Pool) InFlight() int64 { return p.inFlight.Load() }
+
+// Stats counts what the pool has done.
+type Stats struct {
+	Address                 string
+	Idle                    int
+	InFlight                int64
+	Dials, Reuses, Failures uint64
+}
+
+// Stats returns the pool's counters.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	idle := len(p.idle)
+	p.mu.Unlock()
+	return Stats{p.key.Address, idle, p.inFlight.Load(), p.dials.Load(), p.reuses.Load(), p.failures.Load()}
+}
+
+// take returns a warm connection, nil when there is none. look: make sure that
+// the peer has not closed it; otherwise [wire.Conn.Ask] finds out.
+func (p *Pool) take(look bool) *link {
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		l := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		if look && !l.Alive() {
+			discard(l)
+			continue
+		}
+		p.reuses.Add(1)
+		return l
+	}
+}
+
+func (p *Pool) dial(ctx context.Context) (*link, error) {
+	p.dials.Add(1)
+	d := net.Dialer{Timeout: p.key.ConnectTimeout}
+	c, err := d.DialContext(ctx, "tcp", p.key.Address)
+	if err != nil {
+		p.failures.Add(1)
+		return nil, err
+	}
+	return &link{Conn: wire.New(c)}, nil
+}
+
+// put keeps a connection for the next exchange.
+func (p *Pool) put(l *link, now time.Time) {
+	l.Release()
+	l.idleSince = now
+	p.mu.Lock()
+	keep := !p.closed && len(p.idle) < maxIdle
+	if keep {
+		p.idle = append(p.idle, l)
+	}
+	p.mu.Unlock()
+	if !keep {
+		discard(l)
+	}
+}
+
+func discard(l *link) {
+	_ = l.Close()
+	l.Free()
+}
+
+// expire closes connections that have been idle since before the given time.
+// The coldest are at the front.
+func (p *Pool) expire(before time.Time) {
+	p.mu.Lock()
+	n := 0
+	for n < len(p.idle) && p.idle[n].idleSince.Before(before) {
+		n++
+	}
+	cold := append([]*link(nil), p.idle[:n]...)
+	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.mu.Unlock()
+	for _, l := range cold {
+		discard(l)
+	}
+}
+
+// shut closes what is idle; what is in use is closed when it comes back.
+func (p *Pool) shut() {
+	p.mu.Lock()
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, l := range idle {
+		discard(l)
+	}
+}
+
+// Registry keeps pools by their key, counted by those who use them.
+type Registry struct {
+	mu    sync.Mutex
+	pools map[Key]*Pool
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+}
+
+// NewRegistry returns a registry; Close ends it.
+func NewRegistry() *Registry {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &Registry{pools: map[Key]*Pool{}, stop: stop}
+	r.done.Go(func() { r.sweep(ctx) })
+	return r
+}
+
+// Acquire returns the pool for a key; each Acquire is undone by one Release.
+func (r *Registry) Acquire(k Key) *Pool {
+	if k.ConnectTimeout == 0 {
+		k.ConnectTimeout = DefaultConnectTimeout
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.pools[k]
+	if p == nil {
+		p = &Pool{key: k}
+		r.pools[k] = p
+	}
+	p.refs++
+	return p
+}
+
+// Release gives up a pool; the last one closes it.
+func (r *Registry) Release(p *Pool) {
+	r.mu.Lock()
+	p.refs--
+	last := p.refs == 0
+	if last {
+		delete(r.pools, p.key)
+	}
+	r.mu.Unlock()
+	if last {
+		p.shut()
+	}
+}
+
+// Stats returns the counters of every pool.
+func (r *Registry) Stats() []Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Stats, 0, len(r.pools))
+	for _, p := range r.pools {
+		all = append(all, p.Stats())
+	}
+	return all
+}
+
+func (r *Registry) sweep(ctx context.Context) {
+	tick := time.NewTicker(idleTimeout / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			r.mu.Lock()
+			pools := make([]*Pool, 0, len(r.pools))
+			for _, p := range r.pools {
+				pools = append(pools, p)
+			}
+			r.mu.Unlock()
+			for _, p := range pools {
+				p.expire(now.Add(-idleTimeout))
+			}
+		}
+	}
+}
+
+// Close closes every pool.
+func (r *Registry) Close() {
+	r.stop()
+	r.done.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pools {
+		p.shut()
+	}
+}
