@@ -51,6 +51,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/weirmesh/weir/internal/durable"
 )
 
 // What an error of Propose and ReadBarrier may be.
@@ -205,7 +207,7 @@ func (n *Node) start() error {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	// Raft syncs what is inside its directory, not the directory's own name.
-	if err := syncDir(n.cfg.Dir); err != nil {
+	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	if conf.NoSnapshotRestoreOnStart, err = n.reconcile(snapshots); err != nil {
