@@ -46,12 +46,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/weirmesh/weir/internal/durable"
 )
 
 // What an error of Propose and ReadBarrier may be.
@@ -186,7 +187,7 @@ func Start(cfg Config, sm StateMachine) (*Node, error) {
 		closing:   make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	if err := makeDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("start member %s: %w", cfg.Name, err)
 	}
 	var err error
@@ -203,6 +204,10 @@ func (n *Node) start() error {
 	conf := n.cfg.raft(n.leading)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, 2, conf.Logger)
 	if err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	// Raft syncs what is inside its directory, not the directory's own name.
+	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	if conf.NoSnapshotRestoreOnStart, err = n.reconcile(snapshots); err != nil {

@@ -13,6 +13,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"github.com/weirmesh/weir/internal/durable"
 )
 
 // The files of a store.
@@ -105,18 +107,7 @@ func noteClosed(dir string, applied uint64) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, closedName+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, closedName)); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return durable.WriteFile(filepath.Join(dir, closedName), data)
 }
 
 // errNothing: the directory is new.
@@ -135,7 +126,7 @@ func reopenState(dir string) (*bolt.DB, error) {
 		return nil, errors.New("it was not closed")
 	}
 	if err == nil {
-		err = errors.Join(os.Remove(path), syncDir(dir))
+		err = errors.Join(os.Remove(path), durable.SyncDir(dir))
 	}
 	if err != nil {
 		return nil, err
@@ -177,15 +168,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: another process uses it: %w", dir, err), f.Close())
 	}
 	return f, nil
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func putNumber(tx *bolt.Tx, key []byte, n uint64) error {

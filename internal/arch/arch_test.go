@@ -25,8 +25,8 @@ var allowed = map[string][]string{
 
 	"resource":          {"proto/weir/v1"},
 	"resource/manifest": {"proto/weir/v1", "resource"},
-	"store":             {"proto/weir/v1", "resource"},
-	"cluster":           {"proto/weir/v1"},
+	"store":             {"proto/weir/v1", "resource", "internal/durable"},
+	"cluster":           {"proto/weir/v1", "internal/durable"},
 	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
