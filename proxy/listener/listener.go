@@ -152,12 +152,14 @@ func (l *Listener) forget(c *conn) {
 // exchanges had to be cut.
 func (l *Listener) Close(ctx context.Context) error {
 	l.mu.Lock()
-	l.draining.Store(true)
+	l.draining.Store(true) // none is tracked from now on
+	l.mu.Unlock()
+	_ = l.socket.Close()
+	l.mu.Lock()
 	for c := range l.conns {
 		c.closeIfIdle()
 	}
 	l.mu.Unlock()
-	_ = l.socket.Close()
 
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // handler serves every session by one function, and counts.
 type handler struct {
 	serve                              func(x *exchange.Exchange)
+	finish                             func() // nil, or called by Finish
 	once                               sync.Once
 	cut                                chan struct{} // closed by the first Cut
 	served, finished, failed, rejected atomic.Int32
@@ -51,6 +52,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 }
 
 func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
+	if s.finish != nil {
+		s.finish()
+	}
 	s.open = false
 	if s.finished.Add(1); err != nil {
 		s.failed.Add(1)
@@ -276,6 +280,29 @@ func TestClose(t *testing.T) {
 		if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
 			t.Error("it accepts still")
 		}
+	})
+	t.Run("one that turns idle then is closed, too", func(t *testing.T) {
+		sent, finish := make(chan struct{}), make(chan struct{})
+		h := newHandler(hello)
+		h.finish = func() { sent <- struct{}{}; <-finish }
+		l := start(t, h)
+		c := dial(t, l)
+		c.send(get + "\r\n") // an empty line is no request
+		if _, _, last := c.answer(); last {
+			t.Error("it was not draining yet")
+		}
+		<-sent
+		done := make(chan error)
+		go func() { done <- l.Close(t.Context()) }()
+		for dialled, err := net.Dial("tcp", l.Addr().String()); err == nil; dialled, err = net.Dial("tcp", l.Addr().String()) {
+			dialled.Close() // until Close has begun
+		}
+		time.Sleep(10 * time.Millisecond) // it has looked for idle ones, and this one was not
+		close(finish)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		c.closed()
 	})
 	t.Run("what is left when the context ends is cut", func(t *testing.T) {
 		asked := make(chan struct{})

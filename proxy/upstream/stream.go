@@ -255,6 +255,9 @@ func (s *Stream) copyBody(x *exchange.Exchange, l *link) error {
 		if err != nil {
 			return errClient{err}
 		}
+		if body.Length() == 0 {
+			s.drained.Store(true) // before the endpoint has it all, and answers
+		}
 		l.WriteUntil(s.until(time.Now()))
 		if chunked {
 			err = http1.WriteChunk(l.Conn, chunk)

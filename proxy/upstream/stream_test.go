@@ -196,7 +196,12 @@ func TestFailures(t *testing.T) {
 	}
 	unfinished := func() exchange.Body {
 		c := newComing()
-		go func() { c.chunks <- "abc" }()
+		go func() {
+			select {
+			case c.chunks <- "abc":
+			case <-c.aborted:
+			}
+		}()
 		return c
 	}
 	for _, c := range []struct {
@@ -321,6 +326,83 @@ func TestCloseEndsThePump(t *testing.T) {
 		s.Close(x)
 		<-feeding
 	})
+}
+
+// A connection on which more of an answer may come is not kept, whoever stops
+// reading.
+func TestHalfReadAnswersAreNotKept(t *testing.T) {
+	for _, answer := range []string{
+		"Content-Length: 10\r\n\r\nabc",
+		"Content-Length: 10\r\n\r\n",
+		"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+		"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+		"\r\nabc",
+	} {
+		p := pool(t, endpoint(t, func(c net.Conn, in *bufio.Reader) {
+			http.ReadRequest(in)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+answer)
+			silent(c, in)
+		}))
+		x := request(nil)
+		var s upstream.Stream
+		if err := s.Open(t.Context(), p, x, options()); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(answer, "abc") {
+			if chunk, err := x.Response.Body.Next(); string(chunk) != "abc" || err != nil {
+				t.Errorf("got %q, %v", chunk, err)
+			}
+		}
+		s.Close(x)
+		if p.Stats().Idle != 0 {
+			t.Errorf("%q: the connection is kept", answer)
+		}
+	}
+}
+
+// Once the body was read to its end, the client's connection is left alone: it
+// may be at the next request, even though the endpoint has not read everything.
+func TestTheClientIsItsOwnAfterItsBody(t *testing.T) {
+	p := pool(t, endpoint(t, func(c net.Conn, in *bufio.Reader) {
+		http.ReadRequest(in)
+		in.ReadByte()
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		time.Sleep(50 * time.Millisecond) // and reads no further
+	}))
+	whole := &last{coming: newComing(), chunk: make([]byte, 64<<20)}
+	x := request(whole)
+	var s upstream.Stream
+	if err := s.Open(t.Context(), p, x, options()); err != nil {
+		t.Fatal(err)
+	}
+	if x.Request.Shared {
+		t.Error("the pump is said to need it still")
+	}
+	s.Close(x)
+	select {
+	case <-whole.aborted:
+		t.Error("it was aborted")
+	default:
+	}
+	if p.Stats().Idle != 0 {
+		t.Error("a connection with half a request on it is kept")
+	}
+}
+
+// last is a body of one chunk, which knows when it was taken.
+type last struct {
+	*coming
+	chunk []byte
+}
+
+func (l *last) Length() int64 { return int64(len(l.chunk)) }
+func (l *last) Next() ([]byte, error) {
+	if len(l.chunk) == 0 {
+		return nil, io.EOF
+	}
+	chunk := l.chunk
+	l.chunk = nil
+	return chunk, nil
 }
 
 // Abort ends a stream from outside, whatever it waits for; a context ends what
