@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/weirmesh/weir/policy"
@@ -66,8 +67,8 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	s.run = s.rule.chainFor(hit.Listener).Begin(x)
 	outcome, err := s.run.Request()
 	switch {
-	case err != nil:
-		return policyFailure(err)
+	case err != nil: // of a policy, or of the body that it held
+		return upstreamError(&upstream.Error{Client: true, Err: err})
 	case outcome == policy.Answered:
 		return s.policyAnswered(x)
 	}
@@ -140,29 +141,27 @@ func (s *session) finishResponse(x *exchange.Exchange) *Error {
 		f.response.apply(&x.Response.Fields)
 	}
 	if err := s.run.Response(); err != nil {
-		return policyFailure(err)
+		return answerFailed(err)
 	}
 	return nil
+}
+
+// answerFailed: a policy failed on the answer, or its body did while a policy
+// held it.
+func answerFailed(err error) *Error {
+	return upstreamError(&upstream.Error{Sent: true, Timeout: errors.Is(err, os.ErrDeadlineExceeded), Err: err})
 }
 
 // fail answers with a problem; policies that have seen the request see it too.
 func (s *session) fail(x *exchange.Exchange, err *Error) {
 	err.answer(x)
 	if e := s.run.Response(); e != nil {
-		policyFailure(e).answer(x)
+		answerFailed(e).answer(x)
 	}
 	if err.Status >= 500 {
 		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
 			"endpoint", x.Endpoint, "blame", err.Blame.String(), "code", err.Code, "error", err.Err)
 	}
-}
-
-func policyFailure(err error) *Error {
-	var failed *policy.Error
-	if errors.As(err, &failed) {
-		return policyError(failed)
-	}
-	return &Error{Status: 500, Blame: Policy, Code: "policy_failed", Detail: "A policy of this route failed.", Err: err}
 }
 
 // Reject implements listener.Session.

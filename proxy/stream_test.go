@@ -431,6 +431,10 @@ func TestSlowServiceIsNotASlowClient(t *testing.T) {
 	addr := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		time.Sleep(150 * time.Millisecond) // longer than the client may stall
+		if r.Method == "DELETE" {
+			w.WriteHeader(204)
+			return
+		}
 		io.WriteString(w, strings.Repeat("x", 10000))
 	})
 	e := startEdgeWith(t, impatient, service("s", addr), route("r", "/", "s"))
@@ -438,6 +442,9 @@ func TestSlowServiceIsNotASlowClient(t *testing.T) {
 		if resp, body := dial(t, e.addr).exchange(request); resp.StatusCode != 200 || len(body) != 10000 {
 			t.Errorf("got %d, %d bytes", resp.StatusCode, len(body))
 		}
+	}
+	if resp, _ := dial(t, e.addr).exchange("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 204 {
+		t.Errorf("got %d", resp.StatusCode)
 	}
 }
 

@@ -205,9 +205,6 @@ func (b *Body) nextChunked() ([]byte, error) {
 // the body ends within. So a broken first chunk is known before anything is
 // passed on.
 func (b *Body) Check() (done bool, err error) {
-	if b.err != nil {
-		return b.err == io.EOF, b.Failed()
-	}
 	at, buf, err := b.ahead(b.conn.Buffered())
 	for err == nil && at.state == chunkData && int64(len(buf)) >= at.left {
 		buf = buf[at.left:]

@@ -152,8 +152,10 @@ func (l *Listener) forget(c *conn) {
 // exchanges had to be cut.
 func (l *Listener) Close(ctx context.Context) error {
 	l.mu.Lock()
-	l.draining.Store(true)
-	_ = l.socket.Close() // first: who is turned away here must find no one at the door
+	l.draining.Store(true) // none is tracked from now on
+	l.mu.Unlock()
+	_ = l.socket.Close()
+	l.mu.Lock()
 	for c := range l.conns {
 		c.closeIfIdle()
 	}

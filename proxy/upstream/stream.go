@@ -74,8 +74,6 @@ type Stream struct {
 	// The pump says that it has read the body to its end, so that the client's
 	// connection is not its any more; or that this failed.
 	drained, clientFailed atomic.Bool
-	// ending: all of it was read, and the last of it is being written.
-	ending atomic.Bool
 }
 
 // Open sends x's request to the pool's endpoint and reads the head of its
@@ -257,7 +255,9 @@ func (s *Stream) copyBody(x *exchange.Exchange, l *link) error {
 		if err != nil {
 			return errClient{err}
 		}
-		s.ending.Store(body.Length() == 0)
+		if body.Length() == 0 {
+			s.drained.Store(true) // before the endpoint has it all, and answers
+		}
 		l.WriteUntil(s.until(time.Now()))
 		if chunked {
 			err = http1.WriteChunk(l.Conn, chunk)
@@ -290,7 +290,6 @@ func (s *Stream) startPump(x *exchange.Exchange) error {
 	}
 	x.Request.Shared = true
 	s.drained.Store(false)
-	s.ending.Store(false)
 	s.clientFailed.Store(false)
 	pump, l := make(chan error, 1), s.link
 	s.pump = pump
@@ -312,30 +311,20 @@ func (s *Stream) pumping() bool {
 	return s.pump != nil && len(s.pump) == 0 && !s.clientFailed.Load() && (d == 0 || time.Now().UnixNano() < d)
 }
 
-// tryJoin takes the pump's result if there is one yet. An answer to a request
-// that was read whole may overtake the end of the write that sent it; then the
-// result is a moment away, and the client's connection worth the wait.
+// tryJoin takes the pump's result if there is one yet.
 func (s *Stream) tryJoin(x *exchange.Exchange) {
 	if s.pump == nil {
 		return
 	}
-	wait := time.Duration(0)
-	if s.ending.Load() {
-		wait = overtaken
-	}
-	moment := time.NewTimer(wait)
-	defer moment.Stop()
 	select {
 	case err := <-s.pump:
 		s.joined(x, err)
-	case <-moment.C:
+	default:
 		if s.drained.Load() {
 			x.Request.Shared = false
 		}
 	}
 }
-
-const overtaken = 20 * time.Millisecond
 
 // stopPump ends a pump that has no one to send to any more. It leaves the
 // client's connection alone where that may be at the next request already.

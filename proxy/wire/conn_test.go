@@ -274,6 +274,34 @@ func TestAbortAgainstRenewal(t *testing.T) {
 	}
 }
 
+// interrupted is a connection that is aborted just before a deadline is armed.
+type interrupted struct {
+	net.Conn
+	abort func()
+}
+
+func (i *interrupted) SetReadDeadline(t time.Time) error {
+	if abort := i.abort; abort != nil {
+		i.abort = nil
+		abort()
+	}
+	return i.Conn.SetReadDeadline(t)
+}
+
+func TestAbortIsNotUndone(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	i := &interrupted{Conn: near}
+	c := wire.New(i)
+	defer c.Close()
+	i.abort = c.AbortRead
+	c.ReadUntil(time.Now().Add(time.Minute))
+	if err := c.Fill(1, 100); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	c.Free()
+}
+
 func TestAlive(t *testing.T) {
 	c, peer := pair(t)
 	if !c.Alive() {
