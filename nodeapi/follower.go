@@ -29,6 +29,9 @@ type follower struct {
 	apply  Apply
 	held   *held
 	retry  time.Duration
+	// again is when what was refused is tried again; nil: never. It outlives the
+	// stream, and the heartbeats in between.
+	again <-chan time.Time
 }
 
 // session follows one stream until it ends. fresh: something came by it.
@@ -55,13 +58,9 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 		receiving.Wait()
 	}()
 
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(f.client.heartbeat)
 	defer beat.Stop()
 	for {
-		var again <-chan time.Time
-		if f.held.reason != "" && f.held.unsettled() {
-			again = time.After(f.retry)
-		}
 		select {
 		case <-ctx.Done():
 			return fresh, context.Cause(ctx)
@@ -72,7 +71,7 @@ func (f *follower) session(run context.Context, address string) (fresh bool, err
 				f.client.cfg.Logger.Info("configuration streams", "server", address)
 			}
 			err = f.takeIn(run, stream, c, changes)
-		case <-again:
+		case <-f.again:
 			f.retry = min(2*f.retry, applyRetryMax)
 			err = f.settle(run, stream)
 		case <-beat.C:
@@ -143,12 +142,13 @@ func receive(ctx context.Context, stream clientStream, changes chan<- *received)
 func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received, more <-chan *received) error {
 	for {
 		if err := f.held.receive(c); err != nil {
+			f.again = nil // what is held is no revision any more
 			return err
 		}
 		select {
 		case c = <-more:
 		default:
-			f.retry = applyRetryMin
+			f.retry = f.client.retryMin
 			return f.settle(ctx, stream)
 		}
 	}
@@ -158,6 +158,7 @@ func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received,
 // not the stream's: what is being applied outlives the stream that brought it.
 func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	h := f.held
+	f.again = nil
 	if h.settled() {
 		return sendAck(stream, h.accepted)
 	}
@@ -169,6 +170,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 				return context.Cause(ctx)
 			}
 			h.refuse(err.Error())
+			f.again = time.After(f.retry)
 			f.client.cfg.Logger.Warn("configuration refused; the last good one stays", "revision", u.Revision, "error", err)
 			return sendNack(stream, h.refused, h.reason)
 		}
