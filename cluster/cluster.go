@@ -235,9 +235,6 @@ func (n *Node) start() error {
 // reconcile compares what the state machine holds with the log and the
 // snapshots: whether it can do without the newest snapshot.
 func (n *Node) reconcile(snapshots raft.SnapshotStore) (ahead bool, err error) {
-	if err := n.log.check(); err != nil {
-		return false, err
-	}
 	last, err := n.log.LastIndex()
 	if err != nil {
 		return false, err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -37,18 +38,21 @@ var (
 // mappedLog is address space: a file within it grows without being mapped anew.
 const mappedLog = 1 << 30
 
+// lockWait is for another process that is about to let go of the file.
+const lockWait = time.Second
+
 func openLog(path string) (*logStore, error) {
+	if err := verifyLog(path); err != nil {
+		return nil, err
+	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         time.Second, // another process that holds the lock
+		Timeout:         lockWait,
 		NoFreelistSync:  true,
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: mappedLog,
 	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = errors.New("another process uses it")
-	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, openError(path, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketLog, bucketStable} {
@@ -84,27 +88,61 @@ func makeDir(dir string) error {
 	return durable.SyncDir(parent)
 }
 
-func (s *logStore) Close() error { return s.db.Close() }
+func openError(path string, err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errors.New("another process uses it")
+	}
+	return fmt.Errorf("open %s: %w", path, err)
+}
 
-// check reads the whole log.
+// verifyLog reads the whole of a log that is there. bbolt trusts its pages: on
+// one that was damaged it panics, and on one beyond the end of a file that was
+// cut short the access itself fails. Opened for reading it does all that in the
+// goroutine of who asks, who can turn it into an error; opened for writing, not.
+func verifyLog(path string) (err error) {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil // it is yet to be made
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("read %s: the file is damaged: %v", path, p)
+		}
+	}()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, ReadOnly: true})
+	if err != nil {
+		return openError(path, err)
+	}
+	defer db.Close()
+	return (&logStore{db: db, path: path}).check()
+}
+
+// check reads every record, and that there are no others.
 func (s *logStore) check() error {
 	return s.db.View(func(tx *bolt.Tx) error {
-		var l raft.Log
-		for _, bucket := range [][]byte{bucketLog, bucketStable} {
-			err := tx.Bucket(bucket).ForEach(func(key, value []byte) error {
+		return tx.ForEach(func(name []byte, bucket *bolt.Bucket) error {
+			isLog := bytes.Equal(name, bucketLog)
+			if !isLog && !bytes.Equal(name, bucketStable) {
+				return fmt.Errorf("read %s: the file is no log of this version, or damaged: it holds %q", s.path, name)
+			}
+			var last []byte
+			return bucket.ForEach(func(key, value []byte) error {
+				// Looking it up reads the pages above it too.
+				if last != nil && bytes.Compare(key, last) <= 0 || bucket.Get(key) == nil {
+					return fmt.Errorf("read record %x from %s: it is out of order, the file is damaged", key, s.path)
+				}
+				last = key
 				content, err := s.open(key, value)
-				if err == nil && bytes.Equal(bucket, bucketLog) {
-					err = decodeLog(key, content, &l)
+				if err == nil && isLog {
+					err = decodeLog(key, content, new(raft.Log))
 				}
 				return err
 			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		})
 	})
 }
+
+func (s *logStore) Close() error { return s.db.Close() }
 
 // clear forgets everything.
 func (s *logStore) clear() error {

@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +133,62 @@ func TestLogKeepsTermAndVote(t *testing.T) {
 	}
 	if _, err := l.GetUint64([]byte("vote")); err == nil {
 		t.Error("a vote was read as a number")
+	}
+}
+
+// Wherever a log is damaged or cut short, it is refused or still whole, never a
+// panic.
+func TestLogThatIsDamagedAnywhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	l, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(1); i <= 300; i++ {
+		err = errors.Join(err, l.StoreLog(entry(i)))
+	}
+	if err := errors.Join(err, l.SetUint64([]byte("CurrentTerm"), 3), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	open := func(how string, data []byte) {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := openLog(path)
+		if err != nil {
+			refused++
+			if !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: the error does not name the file: %v", how, err)
+			}
+			return
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+	const page, used = 4 << 10, 24
+	for _, size := range []int{1, 100, page, 2 * page, 3*page - 100, 4 * page} {
+		open(fmt.Sprint("cut to ", size), whole[:size])
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		data := bytes.Clone(whole[:used*page])
+		at := random.IntN(len(data))
+		data[at] ^= byte(1 + random.IntN(255))
+		open(fmt.Sprint("changed at ", at), data)
+	}
+	for i := range used {
+		data := bytes.Clone(whole[:used*page])
+		clear(data[i*page : (i+1)*page])
+		open(fmt.Sprint("page empty: ", i), data)
+	}
+	if refused < 15 {
+		t.Errorf("only %d damaged logs were refused", refused)
 	}
 }
 

@@ -42,6 +42,8 @@ type Client struct {
 	blobs   blobs
 	journal *journal
 	fetches singleflight.Group
+	// The constants of these names; tests are in more of a hurry.
+	heartbeat, retryMin time.Duration
 
 	// life ends with Run, and with it all fetches.
 	life     context.Context
@@ -70,7 +72,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		blobs:   blobs{dir: filepath.Join(cfg.Dir, "blobs")},
 		journal: newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
 		// Proxies started together spread over the servers.
-		first: rand.N(len(cfg.Servers)),
+		first:     rand.N(len(cfg.Servers)),
+		heartbeat: heartbeat,
+		retryMin:  applyRetryMin,
 	}, nil
 }
 

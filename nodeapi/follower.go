@@ -29,6 +29,9 @@ type follower struct {
 	apply  Apply
 	held   *held
 	retry  time.Duration
+	// again is when what was refused is tried again; nil: never. It outlives the
+	// stream, and the heartbeats in between.
+	again <-chan time.Time
 }
 
 // mend tries again what was refused while there was no stream to say it to.
@@ -37,6 +40,7 @@ func (f *follower) mend(ctx context.Context) {
 		return
 	}
 	if u := f.held.update(); f.apply(ctx, u) == nil {
+		f.again = nil
 		f.store(u)
 		f.held.accept()
 	}
@@ -69,13 +73,9 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 		receiving.Wait()
 	}()
 
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(f.client.heartbeat)
 	defer beat.Stop()
 	for live := false; ; {
-		var again <-chan time.Time
-		if f.held.reason != "" && f.held.unsettled() {
-			again = time.After(f.retry)
-		}
 		select {
 		case <-ctx.Done():
 			return good, context.Cause(ctx)
@@ -87,7 +87,7 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 			}
 			err = f.takeIn(run, stream, c, changes)
 			good = good || err == nil
-		case <-again:
+		case <-f.again:
 			f.retry = min(2*f.retry, applyRetryMax)
 			err = f.settle(run, stream)
 		case <-beat.C:
@@ -158,12 +158,13 @@ func receive(ctx context.Context, stream clientStream, changes chan<- *received)
 func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received, more <-chan *received) error {
 	for {
 		if err := f.held.receive(c); err != nil {
+			f.again = nil // what is held is no revision any more
 			return err
 		}
 		select {
 		case c = <-more:
 		default:
-			f.retry = applyRetryMin
+			f.retry = f.client.retryMin
 			return f.settle(ctx, stream)
 		}
 	}
@@ -173,6 +174,7 @@ func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received,
 // not the stream's: what is being applied outlives the stream that brought it.
 func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	h := f.held
+	f.again = nil
 	if h.settled() {
 		return sendAck(stream, h.accepted)
 	}
@@ -184,6 +186,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 				return context.Cause(ctx)
 			}
 			h.refuse(err.Error())
+			f.again = time.After(f.retry)
 			f.client.cfg.Logger.Warn("configuration refused; the last good one stays", "revision", u.Revision, "error", err)
 			return sendNack(stream, h.refused, h.reason)
 		}

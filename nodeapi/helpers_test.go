@@ -306,24 +306,33 @@ func (c *cluster) startEdge(name string, labels map[string]string) *edge {
 
 func startEdge(t *testing.T, node *identity.Identity, dir string, labels map[string]string, servers ...string) *edge {
 	t.Helper()
+	e := newEdge(t, node, dir, labels, servers...)
+	e.run()
+	return e
+}
+
+func newEdge(t *testing.T, node *identity.Identity, dir string, labels map[string]string, servers ...string) *edge {
+	t.Helper()
 	client, err := NewClient(ClientConfig{
 		Identity: node, Servers: servers, Dir: dir, Keyring: openKeyring(t, dir), Labels: labels, Version: "test", Logger: logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{t: t, client: client, dir: dir, updates: make(chan Update, 10_000), holds: map[resource.Ref]*weirv1.Resource{}}
+	return &edge{t: t, client: client, dir: dir, updates: make(chan Update, 10_000), holds: map[resource.Ref]*weirv1.Resource{}}
+}
+
+func (e *edge) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- client.Run(ctx, e.apply) }()
+	go func() { done <- e.client.Run(ctx, e.apply) }()
 	e.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("run: %v", err)
+			e.t.Errorf("run: %v", err)
 		}
 	})
-	t.Cleanup(e.stop)
-	return e
+	e.t.Cleanup(e.stop)
 }
 
 func (e *edge) apply(_ context.Context, u Update) error {

@@ -135,6 +135,34 @@ func TestRefusedRevisionIsTriedAgain(t *testing.T) {
 	c.awaitAccepted("e1", 1)
 }
 
+// However long the wait between two tries, it ends.
+func TestRefusedRevisionIsTriedAgainBetweenHeartbeats(t *testing.T) {
+	c := startCluster(t)
+	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
+	e.client.heartbeat, e.client.retryMin = 10*time.Millisecond, 40*time.Millisecond
+	e.setRefuse(errors.New("no module"))
+	c.source.put(gateway("public", nil))
+	e.run()
+	for range 3 {
+		requireUpdate(t, e.next(), true, 1, []string{"Gateway public"}, nil)
+	}
+	e.setRefuse(nil)
+	c.awaitAccepted("e1", 1)
+}
+
+// A proxy that has lost its place waits for the snapshot: it does not try again
+// what it refused before, mixed with what did not fit.
+func TestLostProxyTriesNothing(t *testing.T) {
+	tried := 0
+	f := &follower{client: &Client{cfg: ClientConfig{Logger: logger(t)}}, held: newHeld(), again: make(chan time.Time, 1),
+		apply: func(context.Context, Update) error { tried++; return nil }}
+	f.held.refuse("no module")
+	err := f.takeIn(t.Context(), clientStream{}, &received{from: 5, revision: 6}, nil)
+	if !errors.Is(err, errGap) || f.again != nil || tried != 0 {
+		t.Fatalf("got %v, tried %d times, will try again: %v", err, tried, f.again != nil)
+	}
+}
+
 func TestProxyResumesAfterARestartOfTheServer(t *testing.T) {
 	c := startCluster(t)
 	c.source.put(gateway("public", nil))

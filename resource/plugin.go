@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"google.golang.org/protobuf/types/known/structpb"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -41,4 +43,27 @@ func (c *check) policy(spec *weirv1.PolicySpec) {
 		c.unique(targets, at, t.GetKind()+" "+attachment(t.GetName(), t.GetSectionName(), 0), "the target")
 	}
 	c.syntax(at.Field("plugin"), checkLabel(spec.GetPlugin()))
+	if config := spec.GetConfig(); config != nil && !shallow(structpb.NewStructValue(config), MaxDepth) {
+		c.add(at.Field("config"), "is nested more than %d deep", MaxDepth)
+	}
+}
+
+// shallow tells whether a value nests no deeper than so many levels. It is the
+// one value whose depth its author chooses, and whoever decodes it inside
+// another message has fewer levels left than who decoded it before.
+func shallow(v *structpb.Value, levels int) bool {
+	if levels < 0 {
+		return false
+	}
+	for _, inner := range v.GetStructValue().GetFields() {
+		if !shallow(inner, levels-1) {
+			return false
+		}
+	}
+	for _, inner := range v.GetListValue().GetValues() {
+		if !shallow(inner, levels-1) {
+			return false
+		}
+	}
+	return true
 }

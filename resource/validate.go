@@ -16,6 +16,7 @@ import (
 // what would hurt a log entry or a proxy.
 const (
 	MaxBytes    = 256 << 10
+	MaxDepth    = 64 // of a policy's configuration
 	maxList     = 1024
 	maxEntries  = 64
 	maxWeight   = 1_000_000

@@ -2,6 +2,7 @@ package resource_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -317,4 +318,13 @@ func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
 			t.Errorf("%s is not refused", field)
 		}
 	}
+}
+
+// A configuration travels inside other messages, each of which leaves less of
+// the nesting that a decoder allows.
+func TestConfigurationIsNotTooDeep(t *testing.T) {
+	nested := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+	const policy = `{targetRefs: [{kind: Route, name: a}], plugin: p, config: {a: %s, b: {c: 1}}}`
+	expect(t, read(t, "Policy", fmt.Sprintf(policy, nested(resource.MaxDepth))))
+	expect(t, read(t, "Policy", fmt.Sprintf(policy, nested(resource.MaxDepth+1))), "spec.config: is nested more than 64 deep")
 }

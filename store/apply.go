@@ -5,6 +5,7 @@ import (
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	bolt "go.etcd.io/bbolt"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -56,11 +57,17 @@ func (s *Store) publish(d *draft, applied uint64) {
 	s.applied.Store(applied)
 }
 
+// reading is how entries and what is stored are decoded. Both hold messages
+// that callers sent inside other ones, so what was decoded as a request at the
+// usual limit of nesting must not be too deep here: every member would end on
+// it, at every start.
+var reading = proto.UnmarshalOptions{RecursionLimit: 2 * protowire.DefaultRecursionLimit}
+
 // decodeEntry reads one log entry. A command of no known kind is an error: it
 // was made by a later version, whose members would do something here.
 func decodeEntry(data []byte) (*weirv1.Entry, error) {
 	entry := new(weirv1.Entry)
-	if err := proto.Unmarshal(data, entry); err != nil {
+	if err := reading.Unmarshal(data, entry); err != nil {
 		return nil, fmt.Errorf("read commands: %w", err)
 	}
 	for i, command := range entry.GetCommands() {

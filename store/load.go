@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
-	"google.golang.org/protobuf/proto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -68,7 +67,7 @@ func loadBuckets(tx *bolt.Tx) (*loaded, error) {
 
 func (d *draft) loadResource(key, value []byte) error {
 	r := new(weirv1.Resource)
-	if err := proto.Unmarshal(value, r); err != nil {
+	if err := reading.Unmarshal(value, r); err != nil {
 		return fmt.Errorf("read resource %q: %w", key, err)
 	}
 	ref := resource.Of(r)

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -332,4 +335,32 @@ func TestEntryThatCannotBeReadEndsTheProcess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a server could decode as a request it must be able to decode as an
+// entry, in which it lies deeper: an entry that cannot be read ends every
+// member, at every start.
+func TestWhatCouldBeReceivedCanBeApplied(t *testing.T) {
+	b := open(t)
+	digest := b.push("module")
+	b.put(gateway("public", "http"), plugin("stamp", digest))
+	deep := policy("deep", "stamp", &weirv1.TargetRef{Kind: "Gateway", Name: "public"})
+	received := new(weirv1.ApplyRequest)
+	for levels := 5000; len(received.GetResources()) == 0; levels-- { // the deepest that is received
+		config := structpb.NewNullValue()
+		for range levels {
+			config = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{config}})
+		}
+		deep.GetPolicy().Spec.Config = &structpb.Struct{Fields: map[string]*structpb.Value{"a": config}}
+		data, err := proto.Marshal(&weirv1.ApplyRequest{Resources: []*weirv1.Resource{deep}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if proto.Unmarshal(data, received) != nil {
+			received.Reset()
+		}
+	}
+	b.put(received.GetResources()...)
+	b.reopen()
+	b.get(ref("Policy", "deep"))
 }
