@@ -2,6 +2,8 @@
 #
 #   make demo    build, and run the bookshop behind a Weir of one process
 #   make test    all tests (add SHORT=1 for the quick ones)
+#   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
+#                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
 
 GO      ?= go
 BIN     := $(CURDIR)/bin
@@ -9,8 +11,10 @@ TOOLS   := $(CURDIR)/.bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*/main.go))
+# Runs its argument in each of the Go modules beside the root's.
+each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race check vet bench generate generate-check tools clean
+.PHONY: demo build plugins test race check vet bench bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -27,13 +31,13 @@ plugins:
 
 test: plugins
 	$(GO) test -timeout 15m ./...
-	cd plugins-sdk && $(GO) test ./...
+	$(call each,$(GO) test ./...)
 
 race: plugins
 	$(GO) test -race -timeout 20m ./...
 
 check: tools generate-check vet race
-	cd plugins-sdk && $(GO) vet ./... && $(GO) test ./...
+	$(call each,$(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(GO) test -race ./...)
 
 vet:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -41,7 +45,10 @@ vet:
 	$(TOOLS)/staticcheck ./...
 
 bench: build
-	$(GO) run ./bench
+	$(GO) run ./bench $(ARGS)
+
+bench-peers:
+	TOOLS=$(TOOLS) GO=$(GO) bench/peers.sh
 
 tools:
 	@cd tools && GOBIN=$(TOOLS) $(GO) install tool

@@ -51,6 +51,10 @@ func (p *Proxy) AdminAddr() string {
 func (p *Proxy) readyz(w http.ResponseWriter, _ *http.Request) {
 	revision := p.Revision()
 	p.mu.Lock()
+	var failing []error
+	for _, err := range p.failing {
+		failing = append(failing, err)
+	}
 	refused := p.refused
 	p.mu.Unlock()
 	if revision == 0 {
@@ -59,7 +63,10 @@ func (p *Proxy) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 	fmt.Fprintf(w, "ok, revision %d\n", revision)
 	if refused != "" {
-		fmt.Fprintf(w, "the newest revision is not fully in force: %s\n", refused)
+		fmt.Fprintf(w, "the newest revision was refused: %s\n", refused)
+	}
+	for _, err := range failing {
+		fmt.Fprintln(w, err)
 	}
 }
 

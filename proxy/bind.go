@@ -40,8 +40,9 @@ const (
 )
 
 // bind opens the sockets that the generation declares and drains those that it
-// does not. Those that cannot be opened are returned as an error and tried
-// again. The caller holds p.mu.
+// does not. Those that cannot be opened are tried again by themselves; the
+// error names those that could not be opened for the first time. The caller
+// holds p.mu.
 func (p *Proxy) bind() error {
 	wanted := map[bindKey]string{}
 	for l := range p.current.Load().table.Listeners() {
@@ -59,14 +60,18 @@ func (p *Proxy) bind() error {
 			p.drain(b)
 		}
 	}
-	var failed []error
+	var fresh []error
+	failing := map[bindKey]error{}
 	for k, name := range wanted {
 		if p.bound[k] != nil {
 			continue
 		}
 		socket, err := p.cfg.Listen("tcp", k.String())
 		if err != nil {
-			failed = append(failed, fmt.Errorf("open listener %s: %w", name, err))
+			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
+			if p.failing[k] == nil {
+				fresh = append(fresh, failing[k])
+			}
 			continue
 		}
 		ctx, stop := context.WithCancel(context.Background())
@@ -76,10 +81,10 @@ func (p *Proxy) bind() error {
 		}), stop}
 		p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
 	}
-	if len(failed) > 0 {
+	if p.failing = failing; len(failing) > 0 {
 		p.retryBind()
 	}
-	return errors.Join(failed...)
+	return errors.Join(fresh...)
 }
 
 // retryBind tries again later, until all that is declared is open.
@@ -93,9 +98,7 @@ func (p *Proxy) retryBind() {
 		if p.stopped {
 			return
 		}
-		if p.bind() == nil {
-			p.refused = ""
-		}
+		_ = p.bind() // what still fails was reported when it first did, and is in p.failing
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/router"
 	"github.com/weirmesh/weir/resource"
@@ -15,22 +16,23 @@ import (
 )
 
 // rule is one rule of a route, compiled: all that serving a request needs,
-// found once.
+// found once. What every request reads comes first and lies together: with ten
+// thousand rules each cache line that a request touches is one that it misses.
 type rule struct {
+	metrics     *telemetry.Series
+	sole        *backend // where there is no choice; else split chooses of backends
 	route, name string
-	metrics     *telemetry.Route
-
 	// chain runs where the listener has no policies of its own, chains where
 	// it has.
 	chain  *policy.Chain
 	chains map[listenerID]*policy.Chain
 
-	filters  filters
-	backends backends
-
 	timeout        time.Duration // 0: none
 	attemptTimeout time.Duration
-	retry          retryRule
+	filters        *filters // nil: none
+	retry          *retryRule
+	split          *balancer.Split
+	backends       []*backend
 
 	held []func() // what release gives back
 }
@@ -113,7 +115,8 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 			err = fmt.Errorf("%s, rule %s: %w", ref, r.name, err)
 		}
 	}()
-	r.metrics = p.routeMetrics(r)
+	r.metrics = p.cfg.Metrics.Route(r.route)
+	r.held = append(r.held, func() { p.cfg.Metrics.ForgetRoute(r.route) })
 	if r.filters, err = compileFilters(spec.GetFilters()); err != nil {
 		return nil, err
 	}
@@ -124,22 +127,6 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 		return nil, err
 	}
 	return r, nil
-}
-
-// routeMetrics resolves the route's metrics, and forgets them with its last rule.
-func (p *Proxy) routeMetrics(r *rule) *telemetry.Route {
-	p.meteringMu.Lock()
-	p.metering[r.route]++
-	p.meteringMu.Unlock()
-	r.held = append(r.held, func() {
-		p.meteringMu.Lock()
-		defer p.meteringMu.Unlock()
-		if p.metering[r.route]--; p.metering[r.route] == 0 {
-			delete(p.metering, r.route)
-			p.cfg.Metrics.ForgetRoute(r.route)
-		}
-	})
-	return p.cfg.Metrics.Route(r.route)
 }
 
 // compileChains makes the chain of the rule's own policies, and one for each
@@ -182,7 +169,7 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy) 
 		}
 		m, err := p.cfg.Policies.Make(ctx, s)
 		if err != nil {
-			return nil, fmt.Errorf("Policy %s: %w", spec.GetMetadata().GetName(), err)
+			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
 		}
 		r.held = append(r.held, m.Release)
 		made = append(made, m)

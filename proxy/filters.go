@@ -66,7 +66,11 @@ type pathModifier struct {
 	value  string
 }
 
-func compileFilters(specs []*weirv1.RouteFilter) (f filters, err error) {
+func compileFilters(specs []*weirv1.RouteFilter) (f *filters, err error) {
+	if len(specs) == 0 {
+		return nil, nil
+	}
+	f = new(filters)
 	for _, spec := range specs {
 		f.request.merge(spec.GetRequestHeaderModifier())
 		f.response.merge(spec.GetResponseHeaderModifier())

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -10,8 +9,6 @@ import (
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/proxy/wire"
-	"github.com/weirmesh/weir/resource"
-	"github.com/weirmesh/weir/telemetry"
 )
 
 // stall bounds the wait for a service's next byte where a route sets no
@@ -22,104 +19,31 @@ const stall = 60 * time.Second
 // another connection or endpoint, whatever the route says of retries.
 const freshTries = 2
 
-// backends are what a rule's requests are shared among.
-type backends struct {
-	list  []backend
-	split *balancer.Split
-}
-
-// backend is a service, or a subset of one.
-type backend struct {
-	service string
-	metrics *telemetry.Service
-	pools   []*upstream.Pool
-	pick    balancer.Picker
-}
-
-func (p *Proxy) compileBackends(r *rule, tenant string, specs []*weirv1.BackendRef) error {
-	weights := make([]uint32, len(specs))
-	r.backends.list = make([]backend, len(specs))
-	for i, spec := range specs {
-		weights[i] = 1
-		if spec.Weight != nil {
-			weights[i] = spec.GetWeight()
-		}
-		b, err := p.compileBackend(r, tenant, spec)
-		if err != nil {
-			return fmt.Errorf("backend %s: %w", spec.GetName(), err)
-		}
-		r.backends.list[i] = b
+func compileRetry(spec *weirv1.RouteRetry) *retryRule {
+	if spec == nil {
+		return &noRetry
 	}
-	r.backends.split = balancer.NewSplit(weights)
-	return nil
-}
-
-func (p *Proxy) compileBackend(r *rule, tenant string, spec *weirv1.BackendRef) (backend, error) {
-	ref := resource.Ref{Kind: resource.KindService, Tenant: tenant, Name: spec.GetName()}
-	service := p.desired.resources[ref].GetService().GetSpec()
-	if p.desired.resources[ref] == nil {
-		return backend{}, fmt.Errorf("%s is not there", ref)
-	}
-	b := backend{service: ref.Tenant + "/" + ref.Name}
-	b.metrics = p.cfg.Metrics.Service(b.service, "h1")
-	var labels map[string]string
-	if spec.GetSubset() != "" {
-		found := false
-		for _, s := range service.GetSubsets() {
-			if s.GetName() == spec.GetSubset() {
-				labels, found = s.GetLabels(), true
-			}
-		}
-		if !found {
-			return backend{}, fmt.Errorf("%s has no subset %s", ref, spec.GetSubset())
-		}
-	}
-	var weights []uint32
-	for _, e := range service.GetEndpoints() {
-		if !bears(e.GetLabels(), labels) {
-			continue
-		}
-		weight := uint32(1)
-		if e.Weight != nil {
-			weight = e.GetWeight()
-		}
-		pool := p.pools.Acquire(upstream.Key{Address: e.GetAddress(), ConnectTimeout: service.GetConnectTimeout().AsDuration()})
-		r.held = append(r.held, func() { p.pools.Release(pool) })
-		b.pools, weights = append(b.pools, pool), append(weights, weight)
-	}
-	b.pick = balancer.NewRoundRobin(weights)
-	return b, nil
-}
-
-func bears(labels, wanted map[string]string) bool {
-	for k, v := range wanted {
-		if labels[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
-func compileRetry(spec *weirv1.RouteRetry) retryRule {
-	r := retryRule{attempts: int(spec.GetAttempts()), backoff: spec.GetBackoff().AsDuration()}
+	r := &retryRule{attempts: int(spec.GetAttempts()), backoff: spec.GetBackoff().AsDuration()}
 	for _, c := range spec.GetCodes() {
 		r.codes = append(r.codes, int(c))
 	}
 	return r
 }
 
+var noRetry retryRule
+
 // forward asks the rule's service, and again where that is safe and promises
 // something. On nil, x.Response is the service's answer.
 func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
-	which := r.backends.split.Next()
-	if which == balancer.None {
-		return errNoBackend
+	b := r.sole
+	if b == nil {
+		which := r.split.Next()
+		if which == balancer.None {
+			return errNoBackend
+		}
+		b = r.backends[which]
 	}
-	b := &r.backends.list[which]
 	x.Service = b.service
-	if len(b.pools) == 0 {
-		return errNoEndpoint
-	}
 	replay := s.bufferBody(x)
 	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil}
 	var overall time.Time
@@ -128,12 +52,12 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	}
 	var tried balancer.Tried
 	for try := 0; ; try++ {
-		endpoint := b.pick.Pick(tried)
-		if endpoint == balancer.None {
+		pool, which := b.endpoint(tried)
+		if pool == nil {
 			return errNoEndpoint
 		}
-		tried = tried.Add(endpoint)
-		err := s.attempt(x, r, b, b.pools[endpoint], opts, overall)
+		tried = tried.Add(which)
+		err := s.attempt(x, r, b, pool, opts, overall)
 		if err == nil && (try >= r.retry.attempts || !r.retry.onStatus(x.Response.Status) || !replay || !idempotent(x.Request.Method)) {
 			return nil
 		}
@@ -166,11 +90,11 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstr
 	}
 	err := s.stream.Open(s.ctx, pool, x, opts)
 	if err != nil {
-		b.metrics.Attempted(0, time.Since(began))
+		b.metrics.Answered(0, time.Since(began))
 		return upstreamError(err)
 	}
 	s.answered = time.Now()
-	b.metrics.Attempted(x.Response.Status, s.answered.Sub(began))
+	b.metrics.Answered(x.Response.Status, s.answered.Sub(began))
 	if r.attemptTimeout > 0 {
 		s.stream.ReadBy(overall) // the attempt is over with its head; the request is not
 	}

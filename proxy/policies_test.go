@@ -1,242 +1,208 @@
 package proxy_test
 
 import (
-	"bufio"
 	"context"
-	"fmt"
+	"errors"
 	"io"
-	"net"
 	"net/http"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/resource"
 )
 
-// native is a policy that consists of functions; it makes itself, and is its
-// own filter.
-type native struct {
-	spec     policy.Spec
-	request  func(x *exchange.Exchange) policy.Verdict
-	reqBody  func(chunk *[]byte, end bool) policy.Verdict
-	response func(x *exchange.Exchange) policy.Verdict
-	resBody  func(chunk *[]byte, end bool) policy.Verdict
+// marker is a native policy: it writes its name into the request and the
+// response, and does what its plugin is called: "deny" answers, "fail" fails.
+type marker struct {
+	maker *markers
+	spec  policy.Spec
+	open  atomic.Int64
 }
 
-func (n *native) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
-	n.spec = spec
-	return n, nil
+// markers makes them and counts what is alive.
+type markers struct {
+	mu       sync.Mutex
+	alive    int
+	made     int
+	released []*marker
 }
 
-func (n *native) Spec() policy.Spec                                   { return n.spec }
-func (n *native) Release()                                            {}
-func (n *native) Close(*exchange.Exchange)                            {}
-func (n *native) NewFilter(*exchange.Exchange) (policy.Filter, error) { return n, nil }
-func (n *native) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
-	return n.request(x), nil
-}
-func (n *native) OnRequestBody(_ *exchange.Exchange, chunk *[]byte, end bool) (policy.Verdict, error) {
-	return n.reqBody(chunk, end), nil
-}
-func (n *native) OnResponse(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
-	return n.response(x), nil
-}
-func (n *native) OnResponseBody(_ *exchange.Exchange, chunk *[]byte, end bool) (policy.Verdict, error) {
-	return n.resBody(chunk, end), nil
+func (m *markers) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+	if spec.Plugin == "broken" {
+		return nil, errors.New("it does not start")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive++
+	m.made++
+	return &marker{maker: m, spec: spec}, nil
 }
 
-func (n *native) Phases() (p policy.Phases) {
-	for phase, wanted := range map[policy.Phases]bool{policy.RequestHead: n.request != nil, policy.RequestBody: n.reqBody != nil,
-		policy.ResponseHead: n.response != nil, policy.ResponseBody: n.resBody != nil} {
-		if wanted {
-			p |= phase
-		}
+func (p *marker) Spec() policy.Spec     { return p.spec }
+func (p *marker) Phases() policy.Phases { return policy.RequestHead | policy.ResponseHead }
+func (p *marker) NewFilter(*exchange.Exchange) (policy.Filter, error) {
+	p.open.Add(1)
+	return p, nil
+}
+
+func (p *marker) Release() {
+	p.maker.mu.Lock()
+	defer p.maker.mu.Unlock()
+	p.maker.alive--
+	p.maker.released = append(p.maker.released, p)
+}
+
+func (p *marker) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
+	switch p.spec.Plugin {
+	case "deny":
+		x.Answer(403, []byte("no"))
+		return policy.Respond, nil
+	case "fail":
+		return policy.Continue, errors.New("broken on purpose")
+	}
+	seen := x.Request.Fields.Get("X-Seen")
+	x.Request.Fields.Set([]byte("X-Seen"), x.Copy(string(seen), p.spec.Name, " "))
+	return policy.Continue, nil
+}
+
+func (p *marker) OnResponse(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
+	seen := x.Response.Fields.Get("X-Back")
+	x.Response.Fields.Set([]byte("X-Back"), x.Copy(string(seen), p.spec.Name, " "))
+	return policy.Continue, nil
+}
+
+func (*marker) OnRequestBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func (*marker) OnResponseBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+func (p *marker) Close(*exchange.Exchange) { p.open.Add(-1) }
+
+func attach(name, plugin, kind, to string, stage weirv1.PolicySpec_Stage, mode ...weirv1.PolicySpec_FailureMode) *weirv1.Policy {
+	p := &weirv1.Policy{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.PolicySpec{
+		TargetRefs: []*weirv1.TargetRef{{Kind: kind, Name: to}}, Plugin: plugin, Stage: stage}}
+	if len(mode) > 0 {
+		p.Spec.FailureMode = mode[0]
 	}
 	return p
 }
 
-// startEdgeUnder starts a proxy whose one route runs a policy.
-func startEdgeUnder(t *testing.T, n *native, addr string) *edge {
-	t.Helper()
-	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = n },
-		service("s", addr), route("r", "/", "s"),
-		&weirv1.Plugin{Metadata: &weirv1.Metadata{Name: "native"}, Spec: &weirv1.PluginSpec{}},
-		&weirv1.Policy{Metadata: &weirv1.Metadata{Name: "p"}, Spec: &weirv1.PolicySpec{
-			Plugin: "native", TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "r"}}}})
-}
-
-// change is a policy that changes the request's head.
-func change(f func(x *exchange.Exchange)) *native {
-	return &native{request: func(x *exchange.Exchange) policy.Verdict { f(x); return policy.Continue }}
-}
-
-// Whatever a policy leaves of a request, one well-formed message is sent for
-// it, or none.
-func TestPoliciesCannotBreakFraming(t *testing.T) {
-	add := func(name, value string) *native {
-		return change(func(x *exchange.Exchange) { x.Request.Fields.Set([]byte(name), []byte(value)) })
+func plugins(names ...string) (all []resource.Message) {
+	for _, n := range names {
+		all = append(all, &weirv1.Plugin{Metadata: &weirv1.Metadata{Name: n}, Spec: &weirv1.PluginSpec{Digest: "sha256:" + n}})
 	}
+	return all
+}
+
+// with makes a proxy with policies.
+func with(m policy.Maker) func(*proxy.Config) {
+	return func(c *proxy.Config) { c.Policies = m }
+}
+
+func seen(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Seen")) }
+
+func TestPoliciesRunInOrder(t *testing.T) {
+	base := append(plugins("mark", "deny", "fail"), service("s", upstreamServer(t, seen)), route("r", "/", "s"))
+	const unset, authn, limit, transform = weirv1.PolicySpec_STAGE_UNSPECIFIED, weirv1.PolicySpec_AUTHN, weirv1.PolicySpec_LIMIT, weirv1.PolicySpec_TRANSFORM
 	for _, c := range []struct {
-		name   string
-		policy *native
-		want   string
-		seen   []string
+		name     string
+		policies []resource.Message
+		status   int
+		body     string
+		back     string
 	}{
-		{"a transfer coding", add("Transfer-Encoding", "chunked"), "200 200", []string{"POST /x abc", "GET /x"}},
-		{"a length", add("Content-Length", "0"), "200 200", []string{"POST /x abc", "GET /x"}},
-		{"a connection option", add("Connection", "close"), "200 200", []string{"POST /x abc", "GET /x"}},
-		{"a second host", add("Host", "b"), "200 200", []string{"POST /x abc", "GET /x"}},
-		{"a field that breaks out", add("X", "a\r\n\r\nGET /admin HTTP/1.1"), "200 200", []string{"POST /x abc", "GET /x"}},
-		{"a path that breaks out", change(func(x *exchange.Exchange) { x.Request.Path = []byte("/x HTTP/1.1\r\n\r\nGET /admin") }), "500 500", nil},
-		{"a path that is none", change(func(x *exchange.Exchange) { x.Request.Path = nil }), "500 500", nil},
-		{"a method that breaks out", change(func(x *exchange.Exchange) { x.Request.Method = []byte("GET /admin HTTP/1.1\r\n\r\nGET") }), "500 500", nil},
-		{"CONNECT", change(func(x *exchange.Exchange) { x.Request.Method = []byte("CONNECT") }), "500 500", nil},
-		{"an authority that breaks out", change(func(x *exchange.Exchange) { x.Request.Authority = []byte("a\r\nX: y") }), "500 500", nil},
-		{"another body", change(func(x *exchange.Exchange) { x.Request.Body = exchange.Bytes([]byte("other")) }), "200!", []string{"POST /x other"}},
-		{"no body", change(func(x *exchange.Exchange) { x.Request.Body = nil }), "200!", []string{"POST /x"}},
+		{"none", nil, 200, "", ""},
+		{"by stage, then name", []resource.Message{
+			attach("b", "mark", "Route", "r", transform), attach("a", "mark", "Route", "r", unset),
+			attach("z", "mark", "Route", "r", authn), attach("m", "mark", "Route", "r", limit)},
+			200, "z m a b", "b a m z"},
+		{"a gateway's before a route's", []resource.Message{
+			attach("a", "mark", "Route", "r", authn), attach("z", "mark", "Gateway", "public", authn), attach("b", "mark", "Gateway", "public", transform)},
+			200, "z a b", "b a z"},
+		{"one that answers ends it", []resource.Message{
+			attach("first", "mark", "Route", "r", authn), attach("no", "deny", "Route", "r", limit), attach("last", "mark", "Route", "r", transform)},
+			403, "no", "first"},
+		{"one that fails CLOSED", []resource.Message{
+			attach("first", "mark", "Route", "r", authn), attach("bad", "fail", "Route", "r", limit, weirv1.PolicySpec_CLOSED)},
+			500, "", "first"},
+		{"one that fails OPEN", []resource.Message{
+			attach("first", "mark", "Route", "r", authn), attach("bad", "fail", "Route", "r", limit, weirv1.PolicySpec_OPEN), attach("last", "mark", "Route", "r", transform)},
+			200, "first last", "last first"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := startOrigin(t, nil)
-			o.expect(t, c.seen...)
-			e := startEdgeUnder(t, c.policy, o.addr)
-			client := dial(t, e.addr)
-			if strings.HasSuffix(c.want, "!") { // the body comes too late to be skipped
-				client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n")
-				if got := client.verdictsAfter("GET /admin HTTP/1.1\r\nHost: a\r\n\r\n1234567890"); got != c.want {
-					t.Errorf("got %s, want %s", got, c.want)
-				}
-				return
-			}
-			client.send(postX + getX)
-			client.CloseWrite()
-			if got := client.verdicts(); got != c.want {
-				t.Errorf("got %s, want %s", got, c.want)
+			e := startEdgeWith(t, with(new(markers)), append(base, c.policies...)...)
+			resp, body := get(t, e.url("/"))
+			if resp.StatusCode != c.status || c.status != 500 && body != c.body || resp.Header.Get("X-Back") != c.back {
+				t.Errorf("got %d %q, back %q", resp.StatusCode, body, resp.Header.Get("X-Back"))
 			}
 		})
 	}
 }
 
-// verdictsAfter reads one answer, sends something more, and reads the rest.
-func (c *client) verdictsAfter(more string) string {
-	c.t.Helper()
-	resp, _ := c.answer("POST")
-	verdict := fmt.Sprint(resp.StatusCode)
-	if resp.Close {
-		verdict += "!"
+func TestPolicyThatDoesNotStartRefusesTheUpdate(t *testing.T) {
+	maker := new(markers)
+	e := startEdgeWith(t, with(maker), append(plugins("mark", "broken"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
+		attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN))...)
+	if err := e.try(attach("b", "broken", "Route", "r", weirv1.PolicySpec_LIMIT)); err == nil {
+		t.Fatal("it was accepted")
 	}
-	_, _ = io.WriteString(c, more) // may find the connection closed
-	return strings.TrimSpace(verdict + " " + c.verdicts())
-}
-
-// A body that is here and that a policy dropped is skipped.
-func TestDroppedBodyIsSkipped(t *testing.T) {
-	o := startOrigin(t, nil)
-	o.expect(t, "POST /x", "GET /x")
-	e := startEdgeUnder(t, change(func(x *exchange.Exchange) { x.Request.Body = nil }), o.addr)
-	client := dial(t, e.addr)
-	client.send(postX + getX)
-	client.CloseWrite()
-	if got := client.verdicts(); got != "200 200" {
-		t.Errorf("got %s", got)
+	if _, body := get(t, e.url("/")); body != "a" {
+		t.Errorf("the policies in force changed: %q", body)
+	}
+	if maker.alive != 1 {
+		t.Errorf("%d policies are alive: what a refused update made is released", maker.alive)
 	}
 }
 
-// A client that asked with HEAD gets no body, and one that asked with GET gets
-// what was announced, whatever the service was asked with.
-func TestPolicyChangesTheMethod(t *testing.T) {
-	for _, c := range []struct{ asked, sent, body string }{
-		{"HEAD", "GET", ""}, {"GET", "HEAD", ""}, {"GET", "POST", "POST /x"},
-	} {
-		o := startOrigin(t, nil)
-		e := startEdgeUnder(t, change(func(x *exchange.Exchange) { x.Request.Method = []byte(c.sent) }), o.addr)
-		client := dial(t, e.addr)
-		for range 3 { // on one connection
-			resp, body := client.exchange(c.asked + " /x HTTP/1.1\r\nHost: a\r\n\r\n")
-			if resp.StatusCode != 200 || strings.TrimSpace(body) != c.body {
-				t.Errorf("%s for %s: %d %q", c.sent, c.asked, resp.StatusCode, body)
-			}
-		}
-	}
-}
-
-// An interim status, or none at all, is no answer.
-func TestPolicyAnswersWithNonsense(t *testing.T) {
-	for _, status := range []int{0, 42, 100, 101, 1000} {
-		n := &native{request: func(x *exchange.Exchange) policy.Verdict {
-			x.Answer(status, []byte("GET /admin HTTP/1.1\r\n\r\n"))
-			return policy.Respond
-		}}
-		e := startEdgeUnder(t, n, startOrigin(t, nil).addr)
-		client := dial(t, e.addr)
-		for range 2 {
-			if resp, _ := client.exchange(getX); resp.StatusCode != 500 {
-				t.Errorf("%d became %d", status, resp.StatusCode)
-			}
-		}
-	}
-}
-
-// Who is to blame does not depend on who reads the body.
-func TestBrokenBodiesUnderPolicies(t *testing.T) {
-	hold := func(_ *[]byte, end bool) policy.Verdict { return policy.Hold }
-	pass := func(*[]byte, bool) policy.Verdict { return policy.Continue }
-	for name, n := range map[string]*native{
-		"held":   {request: func(*exchange.Exchange) policy.Verdict { return policy.Hold }, reqBody: hold},
-		"passed": {reqBody: pass},
-		"unseen": {request: func(*exchange.Exchange) policy.Verdict { return policy.Continue }},
-	} {
-		t.Run("request, "+name, func(t *testing.T) {
-			o := startOrigin(t, nil)
-			o.expectOnly(t)
-			e := startEdgeUnder(t, n, o.addr)
-			for _, request := range []string{
-				"Content-Length: 10\r\n\r\nabc",
-				"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-				"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n\r\n",
-			} {
-				client := dial(t, e.addr)
-				client.send("POST /x HTTP/1.1\r\nHost: a\r\n" + request)
-				client.CloseWrite()
-				if got := client.verdicts(); got != "400!" {
-					t.Errorf("%q: got %s", request, got)
+// A policy lives exactly as long as a request can still reach it.
+func TestPoliciesAreReleased(t *testing.T) {
+	maker := new(markers)
+	e := startEdgeWith(t, with(maker), append(plugins("mark"), service("s", upstreamServer(t, seen)), route("r", "/", "s"),
+		attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN))...)
+	ctx, stop := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	var failed atomic.Int64
+	for range 8 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				resp, err := http.Get(e.url("/"))
+				if err != nil {
+					failed.Add(1)
+					continue
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != 200 {
+					failed.Add(1)
 				}
 			}
 		})
 	}
-	t.Run("answer, held", func(t *testing.T) {
-		addr := scripted(t, func(c *net.TCPConn, in *bufio.Reader, r *http.Request) {
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
-		})
-		e := startEdgeUnder(t, &native{response: func(*exchange.Exchange) policy.Verdict { return policy.Hold }, resBody: hold}, addr)
-		if resp, body := dial(t, e.addr).exchange(getX); resp.StatusCode != 502 || !strings.Contains(body, "upstream_failed") {
-			t.Errorf("got %d %s", resp.StatusCode, body)
+	for range 300 {
+		e.apply(route("r", "/", "s"))
+	}
+	stop()
+	load.Wait()
+	http.DefaultClient.CloseIdleConnections()
+	if err := e.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if failed.Load() > 0 {
+		t.Errorf("%d requests failed", failed.Load())
+	}
+	if maker.alive != 0 || maker.made != 301 {
+		t.Errorf("%d of %d policies were not released", maker.alive, maker.made)
+	}
+	for _, p := range maker.released {
+		if n := p.open.Load(); n != 0 {
+			t.Fatalf("a policy was released with %d filters open", n)
 		}
-	})
-}
-
-// A policy that reads bodies changes nothing about how they arrive.
-func TestBodiesThroughPolicies(t *testing.T) {
-	pass := func(*[]byte, bool) policy.Verdict { return policy.Continue }
-	o := startOrigin(t, nil)
-	o.expect(t, "POST /x abc", "POST /x abcdef", "POST /x hello", "GET /x")
-	e := startEdgeUnder(t, &native{reqBody: pass, resBody: pass}, o.addr)
-	c := dial(t, e.addr)
-	for _, request := range []string{postX, "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"} {
-		if resp, _ := c.exchange(request); resp.StatusCode != 200 {
-			t.Errorf("got %d", resp.StatusCode)
-		}
-	}
-	c.send("POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-	if resp := c.head("POST"); resp.StatusCode != 100 {
-		t.Fatalf("got %d", resp.StatusCode)
-	}
-	if resp, body := c.exchange("hello"); resp.StatusCode != 200 || body != "POST /x hello" {
-		t.Errorf("got %d %s", resp.StatusCode, body)
-	}
-	if resp, body := c.exchange(getX); resp.StatusCode != 200 || strings.TrimSpace(body) != "GET /x" {
-		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }

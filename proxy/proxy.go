@@ -68,22 +68,21 @@ type Update struct {
 
 // Proxy serves requests. Make it with [New], feed it with [Proxy.Update].
 type Proxy struct {
-	cfg     Config
-	current atomic.Pointer[generation]
-	pools   *upstream.Registry
-	admin   *http.Server
-	adminOn net.Listener
-	done    sync.WaitGroup
+	cfg      Config
+	current  atomic.Pointer[generation]
+	pools    *upstream.Registry
+	backends backends
+	admin    *http.Server
+	adminOn  net.Listener
+	done     sync.WaitGroup
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
 	bound   map[bindKey]*binding
 	retry   *time.Timer
 	stopped bool
-	refused string // why the newest update is not in force; "" when it is
-
-	meteringMu sync.Mutex
-	metering   map[string]int // rules by the route whose metrics they share
+	failing map[bindKey]error // sockets that could not be opened
+	refused string            // why the newest update is not in force; "" when it is
 }
 
 // New returns a proxy that serves nothing yet but its admin address.
@@ -91,7 +90,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}, metering: map[string]int{}}
+	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
 	p.current.Store(newGeneration(nil, 0))
 	if err := p.serveAdmin(); err != nil {
 		p.pools.Close()
@@ -121,11 +120,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	p.desired.settled()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))
 	p.refused = ""
-	if err := p.bind(); err != nil {
-		p.refused = err.Error()
-		return err
-	}
-	return nil
+	return p.bind()
 }
 
 // Revision is the configuration in force; 0: none yet.
@@ -156,11 +151,11 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		})
 	}
 	drains.Wait()
-	p.done.Wait() // listeners that were taken out of use before
-	p.retireAll()
-	p.pools.Close()
 	if p.admin != nil {
 		_ = p.admin.Close()
 	}
+	p.done.Wait() // the admin address, and listeners that were taken out of use before
+	p.retireAll()
+	p.pools.Close()
 	return first
 }

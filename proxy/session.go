@@ -70,8 +70,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	case err != nil: // of a policy, or of the body that it held
 		return upstreamError(&upstream.Error{Client: true, Err: err})
 	case outcome == policy.Answered:
-		x.Details = "policy"
-		return s.finishResponse(x)
+		return s.policyAnswered(x)
 	}
 	if x.RouteChanged {
 		if hit, ok = s.generation.table.Match(s.port, x); !ok {
@@ -82,6 +81,15 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	return s.act(x, &hit)
 }
 
+// policyAnswered: the answer is a policy's, which may have said why in a word of
+// its own.
+func (s *session) policyAnswered(x *exchange.Exchange) *Error {
+	if x.Details == "" {
+		x.Details = "policy"
+	}
+	return s.finishResponse(x)
+}
+
 // enter notes which rule serves the exchange.
 func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
 	s.rule = hit.Rule.Value
@@ -90,25 +98,26 @@ func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
 
 // act does what the rule says: redirect, or forward and relay.
 func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
-	r := s.rule
-	if r.filters.redirect != nil {
-		r.filters.redirect.answer(x, hit)
+	f := s.rule.filters
+	if f != nil && f.redirect != nil {
+		f.redirect.answer(x, hit)
 		return s.finishResponse(x)
 	}
 	s.addForwarded(x)
-	r.filters.request.apply(&x.Request.Fields)
-	if r.filters.rewrite != nil {
-		r.filters.rewrite.apply(x, hit)
+	if f != nil {
+		f.request.apply(&x.Request.Fields)
+		if f.rewrite != nil {
+			f.rewrite.apply(x, hit)
+		}
 	}
-	if s.run != nil || r.filters.rewrite != nil {
+	if s.run != nil || f != nil && f.rewrite != nil {
 		if err := http1.CheckRequest(&x.Request); err != nil {
 			return s.notSendable(err)
 		}
 	}
-	if err := s.forward(x, r); err != nil {
+	if err := s.forward(x, s.rule); err != nil {
 		if errors.Is(err, policy.ErrAnswered) {
-			x.Details = "policy"
-			return s.finishResponse(x)
+			return s.policyAnswered(x)
 		}
 		return err
 	}
@@ -128,7 +137,9 @@ func (s *session) notSendable(err error) *Error {
 // finishResponse takes the answer, whoever made it, back through the filters
 // and the policies.
 func (s *session) finishResponse(x *exchange.Exchange) *Error {
-	s.rule.filters.response.apply(&x.Response.Fields)
+	if f := s.rule.filters; f != nil {
+		f.response.apply(&x.Response.Fields)
+	}
 	if err := s.run.Response(); err != nil {
 		return answerFailed(err)
 	}

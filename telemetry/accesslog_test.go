@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,5 +70,48 @@ func BenchmarkAnswered(b *testing.B) {
 	route := NewMetrics("test").Route("default/books")
 	for b.Loop() {
 		route.Answered(200, 700*time.Microsecond)
+	}
+}
+
+func TestSeriesAreExposed(t *testing.T) {
+	m := NewMetrics("test")
+	books := m.Route("default/books")
+	for status, n := range map[int]int{200: 3, 404: 2, 500: 1, 503: 4, 429: 5} {
+		for range n {
+			books.Answered(status, 700*time.Microsecond)
+		}
+	}
+	m.Service("default/books", "h1").Answered(0, time.Minute)
+	text := func() string {
+		w := httptest.NewRecorder()
+		m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		return w.Body.String()
+	}
+	for _, line := range []string{
+		`weir_requests_total{code="200",route="default/books"} 3`,
+		`weir_requests_total{code="503",route="default/books"} 4`,
+		`weir_requests_total{code="429",route="default/books"} 5`,
+		`weir_request_duration_seconds_bucket{route="default/books",le="0.0005"} 0`,
+		`weir_request_duration_seconds_bucket{route="default/books",le="0.001"} 15`,
+		`weir_request_duration_seconds_count{route="default/books"} 15`,
+		`weir_request_duration_seconds_sum{route="default/books"} 0.0105`,
+		`weir_upstream_requests_total{code="0",protocol="h1",service="default/books"} 1`,
+		`weir_upstream_request_duration_seconds_bucket{protocol="h1",service="default/books",le="30"} 0`,
+		`weir_build_info{version="test"} 1`,
+	} {
+		if !strings.Contains(text(), line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if again := m.Route("default/books"); again != books {
+		t.Error("equal names share a series")
+	}
+	m.ForgetRoute("default/books")
+	if !strings.Contains(text(), "weir_requests_total{") {
+		t.Error("a series lives as long as someone has it")
+	}
+	m.ForgetRoute("default/books")
+	if strings.Contains(text(), "weir_requests_total{") {
+		t.Error("a series of no one stays")
 	}
 }

@@ -25,9 +25,9 @@ var allowed = map[string][]string{
 
 	"resource":          {"proto/weir/v1"},
 	"resource/manifest": {"proto/weir/v1", "resource"},
-	"store":             {"proto/weir/v1", "resource"},
-	"cluster":           {"proto/weir/v1"},
-	"identity":          {"proto/weir/v1"},
+	"store":             {"proto/weir/v1", "resource", "internal/durable"},
+	"cluster":           {"proto/weir/v1", "internal/durable"},
+	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
 	"proxy/exchange": {},
@@ -46,25 +46,38 @@ var allowed = map[string][]string{
 	"policy/wasm/fuel":  {},
 	"policy/wasm/abi":   {},
 
-	"nodeapi": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity"},
-	"admin":   {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
-	"node": {"proto/weir/v1", "resource", "resource/manifest", "store", "cluster", "identity", "telemetry", "nodeapi", "admin",
+	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "internal/durable"},
+	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
+	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
+	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity",
+		"telemetry", "nodeapi", "admin", "internal/durable",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 
 	"internal/arch":        {},
+	"internal/durable":     {},
 	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
-	"bench":                {},
+
+	"examples/bookshop/cmd/bookshop": {"examples/bookshop"},
+	"bench":                          {},
+
+	// Machinery for tests that run real processes. It knows nothing of Weir.
+	"test/hosts":    {},
+	"test/relay":    {},
+	"test/powercut": {},
+	"test/linear":   {},
 }
 
 // onlyIn names third-party libraries that one package alone may import, so
 // that replacing one is one package's work.
 var onlyIn = map[string][]string{
-	"github.com/tetratelabs/wazero": {"policy/wasm", "policy/wasm/fuel"},
-	"github.com/hashicorp/raft":     {"cluster", "internal/testcluster"},
-	"go.etcd.io/bbolt":              {"store", "cluster"},
+	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
+	"github.com/hashicorp/raft":         {"cluster", "internal/testcluster"},
+	"go.etcd.io/bbolt":                  {"store", "cluster"},
+	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
+	"github.com/anishathalye/porcupine": {"test/linear"},
 }
 
 func TestImports(t *testing.T) {

@@ -175,6 +175,15 @@ func TestLeastRequestTakesTheLessLoaded(t *testing.T) {
 	}
 }
 
+func TestLeastRequestTakesTheLoadedBeforeTheTried(t *testing.T) {
+	p := NewLeastRequest(Even(2), busy{9, 0})
+	for range 100 {
+		if got := p.Pick(Tried{}.Add(1)); got != 0 {
+			t.Fatalf("chooses %d, which was tried", got)
+		}
+	}
+}
+
 func TestChoosingAllocatesNothing(t *testing.T) {
 	s := NewSplit([]uint32{999_983, 17})
 	if n := testing.AllocsPerRun(100, func() { s.Next() }); n != 0 {

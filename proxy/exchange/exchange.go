@@ -98,6 +98,7 @@ type Exchange struct {
 	// "policy_failed"); empty when the upstream did.
 	Details string
 
+	notes []note // see Note
 	arena []byte
 }
 
@@ -146,7 +147,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 // Reset prepares the exchange for its next use and keeps its memory.
 func (x *Exchange) Reset() {
 	request, response, trailers := x.Request.Fields, x.Response.Fields, x.Request.Trailers
-	responseTrailers, arena := x.Response.Trailers, x.arena
+	responseTrailers, arena, notes := x.Response.Trailers, x.arena, x.notes
 	request.Reset()
 	response.Reset()
 	trailers.Reset()
@@ -155,6 +156,7 @@ func (x *Exchange) Reset() {
 		Request:  Request{Fields: request, Trailers: trailers},
 		Response: Response{Fields: response, Trailers: responseTrailers},
 		arena:    arena[:0],
+		notes:    notes[:0],
 	}
 }
 

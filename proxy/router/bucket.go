@@ -88,16 +88,16 @@ func (p *paths[T]) match(r *request) *candidate[T] {
 			return c
 		}
 	}
-	if p.prefix.n > 0 {
-		if c := p.matchPrefix(r); c != nil {
-			return c
-		}
-	}
 	if p.regex != nil {
 		for i := range p.regex.items {
 			if c := &p.regex.items[i]; c.fits(r) && c.match.pattern.Match(r.path) {
 				return c
 			}
+		}
+	}
+	if p.prefix.n > 0 {
+		if c := p.matchPrefix(r); c != nil {
+			return c
 		}
 	}
 	if p.all != nil {

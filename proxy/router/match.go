@@ -41,11 +41,9 @@ func (m *match[T]) class() int {
 	case m.kind == Exact:
 		return 0
 	case m.kind == Regex:
-		return 2
-	case m.path == "":
-		return 3
+		return 1
 	}
-	return 1
+	return 2
 }
 
 func compareBool(a, b bool) int {

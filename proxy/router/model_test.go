@@ -132,8 +132,8 @@ func modelHost(authority string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(authority, "[]"), "."))
 }
 
-// modelFits returns the rank of the path: exact 3; a prefix 2 and its length;
-// an expression 1 and its length; "/" 0.
+// modelFits returns the rank of the path: exact 3; an expression 2 and its length;
+// a prefix 1 and its length, which is 0 for "/".
 func modelFits(m *weirv1.RouteMatch, x *exchange.Exchange) (path rank, fits bool) {
 	raw, rawQuery, _ := strings.Cut(string(x.Request.Path), "?")
 	value := m.GetPath().GetValue()
@@ -144,13 +144,10 @@ func modelFits(m *weirv1.RouteMatch, x *exchange.Exchange) (path rank, fits bool
 	case weirv1.PathMatch_EXACT:
 		path, fits = rank{3, 0}, raw == value
 	case weirv1.PathMatch_REGULAR_EXPRESSION:
-		path, fits = rank{1, len(value)}, whole(value, raw)
+		path, fits = rank{2, len(value)}, whole(value, raw)
 	default:
 		value = strings.TrimRight(value, "/")
-		path, fits = rank{2, len(value)}, strings.HasPrefix(raw+"/", value+"/")
-		if value == "" {
-			path = rank{0, 0}
-		}
+		path, fits = rank{1, len(value)}, strings.HasPrefix(raw+"/", value+"/")
 	}
 	fits = fits && (m.Method == "" || m.Method == string(x.Request.Method))
 	for _, h := range m.Headers {

@@ -29,9 +29,8 @@
 // among all matches that fit is the one with, in this order,
 //
 //  1. the most specific hostname of its route: exact, the longest wildcard, none;
-//  2. an Exact path; then the longest PathPrefix; then a RegularExpression, the
-//     longest pattern first; then the PathPrefix "/", which is also what a
-//     match without a path has;
+//  2. an Exact path; then a RegularExpression, the longest pattern first; then
+//     the longest PathPrefix, "/" being also what a match without a path has;
 //  3. a method;
 //  4. the most header matches;
 //  5. the most query parameter matches;
@@ -39,8 +38,10 @@
 //  7. the route first in the alphabet by "tenant/name";
 //  8. the rule, and in it the match, that stands first.
 //
-// The Gateway API leaves the place of RegularExpression to us. It stands
-// before "/" because it would otherwise never be reached beside a catch-all.
+// The Gateway API leaves the place of RegularExpression to us. It stands before
+// prefixes, as in nginx: an expression says more than the prefix it begins with,
+// and would never be reached behind it.
+//
 // Where no match under a more specific hostname fits, less specific ones are
 // tried.
 //
@@ -49,7 +50,8 @@
 // Hosts without regard to case, port and trailing dot. "*.example.com" fits
 // every name below example.com, however deep, not example.com itself.
 //
-// Paths as sent, without the query, never decoded. A prefix is whole segments:
+// Paths as the exchange has them, without the query, never decoded: whoever
+// wants /a/../b to be /b resolves that before. A prefix is whole segments:
 // /foo fits /foo, /foo/ and /foo/bar, not /foobar; trailing slashes of the
 // prefix do not count.
 //

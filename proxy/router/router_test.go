@@ -1,6 +1,10 @@
 package router_test
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -21,11 +25,31 @@ func testMatch(t *testing.T, cases []matchCase) {
 	t.Helper()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if got := match(newTable(t, public(), c.routes...), 80, request(c.request, c.fields...)); got != c.want {
-				t.Errorf("%s %q: got rule %q, want %q", c.request, c.fields, got, c.want)
+			for _, others := range [][]*weirv1.Route{nil, crowd(c.routes)} {
+				tab := newTable(t, public(), append(others, c.routes...)...)
+				if got := match(tab, 80, request(c.request, c.fields...)); got != c.want {
+					t.Errorf("%s %q among %d others: got rule %q, want %q", c.request, c.fields, len(others), got, c.want)
+				}
 			}
 		})
 	}
+}
+
+// crowd is a route under the same hostnames with enough rules that paths are
+// indexed. It fits no request of the tests.
+func crowd(beside []*weirv1.Route) []*weirv1.Route {
+	hostnames := map[string]bool{}
+	for _, r := range beside {
+		for _, h := range r.Spec.Hostnames {
+			hostnames[h] = true
+		}
+	}
+	var matches []string
+	for i := range 10 {
+		matches = append(matches, fmt.Sprintf("/%d NEVER", i), fmt.Sprintf("=/%d NEVER", i), fmt.Sprintf("/a-long/prefix/%d NEVER", i), "~/.* NEVER", "NEVER")
+	}
+	named := slices.Collect(maps.Keys(hostnames))
+	return []*weirv1.Route{route("crowd", strings.Join(named, " "), on(matches...)), route("crowd2", "", on(matches...))}
 }
 
 func match(t *table, port uint16, x *exchange.Exchange) string {
@@ -105,7 +129,7 @@ func TestPaths(t *testing.T) {
 		{"expression: without the query", routes(route("a", "", on("~/v[0-9]+"))), "GET h/v12?x=y", nil, "a/0"},
 		{"exact before prefix", routes(route("a", "", on("/foo GET"), on("=/foo"))), "GET h/foo", nil, "a/1"},
 		{"exact before expression", routes(route("a", "", on("~/fo+ GET"), on("=/foo"))), "GET h/foo", nil, "a/1"},
-		{"prefix before expression", routes(route("a", "", on("~/fo+ GET"), on("/foo"))), "GET h/foo", nil, "a/1"},
+		{"expression before prefix", routes(route("a", "", on("/foo GET"), on("~/fo+"))), "GET h/foo", nil, "a/1"},
 		{"expression before the prefix /", routes(route("a", "", on("/ GET"), on("GET"), on("~/fo+"))), "GET h/foo", nil, "a/2"},
 		{"longest expression first", routes(route("a", "", on("~/f.*"), on("~/foo.*"))), "GET h/foo", nil, "a/1"},
 		{"exact with another method: prefix", routes(route("a", "", on("=/foo POST"), on("/foo"))), "GET h/foo", nil, "a/1"},
@@ -133,7 +157,7 @@ func TestMethodsHeadersAndParams(t *testing.T) {
 		{"param: absent", routes(route("a", "", on("?v~.*"))), "GET h/?w", nil, ""},
 		{"param: without a value", routes(route("a", "", on("?v="))), "GET h/?v", nil, "a/0"},
 		{"param: names have case", routes(route("a", "", on("?v=1"))), "GET h/?V=1", nil, ""},
-		{"param: decoded", routes(route("a", "", on("?n~a.b/c"))), "GET h/?%6e=a+b%2Fc", nil, "a/0"},
+		{"param: decoded", routes(route("a", "", on(`?n~a\sb/c`))), "GET h/?%6e=a+b%2Fc", nil, "a/0"},
 		{"param: malformed escapes stand for themselves", routes(route("a", "", on("?n=%zz%4"))), "GET h/?n=%zz%4", nil, "a/0"},
 		{"param: the first counts", routes(route("a", "", on("?n=2"))), "GET h/?n=1&n=2", nil, ""},
 		{"param: empty pairs are none", routes(route("a", "", on("?n=2"))), "GET h/?&&n=2", nil, "a/0"},

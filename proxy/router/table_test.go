@@ -41,6 +41,7 @@ func TestListeners(t *testing.T) {
 		parents(route("host", "shop.example b.example", on("/host")), "public"),
 		parents(route("stranger", "shop.example", on("/stranger")), "public/deep"),
 		parents(route("orphan", "", on("/")), "nobody"),
+		parents(route("twice", "", on("/twice")), "public/http inner/also"),
 		parents(route("merged", "", on("/merged")), "inner/also"),
 	)
 	for _, c := range []struct {
@@ -66,6 +67,7 @@ func TestListeners(t *testing.T) {
 		{81, "GET b.example/host", "host/0", "alt"},
 		{80, "GET c.example/host", "", ""},
 		{80, "GET shop.example/stranger", "", ""},
+		{80, "GET else/twice", "twice/0", "also"}, // gateways of one age go by the alphabet
 		{80, "GET else/merged", "merged/0", "also"},
 	} {
 		hit, ok := tab.Match(c.port, request(c.request))

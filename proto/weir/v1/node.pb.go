@@ -389,8 +389,9 @@ type Subscribe struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Labels  map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The last revision accepted and the digest of what the proxy then held, to
-	// go on from there. 0: from nothing.
+	// The last revision received and the digest of what the proxy then held, to
+	// go on from there. 0: from nothing. An Ack or a Nack that follows says what
+	// became of it.
 	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	Digest        []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -563,7 +564,10 @@ type StreamConfigResponse struct {
 	More         bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	// Digest of everything the proxy holds once this change is in: the XOR of
 	// the SHA-256 of (kind, tenant, name, revision) of each resource.
-	Digest        []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	// All of the above, encoded and compressed. A big change is compressed once
+	// for all the proxies that it goes to, not once for each.
+	Zstd          []byte `protobuf:"bytes,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -636,6 +640,13 @@ func (x *StreamConfigResponse) GetMore() bool {
 func (x *StreamConfigResponse) GetDigest() []byte {
 	if x != nil {
 		return x.Digest
+	}
+	return nil
+}
+
+func (x *StreamConfigResponse) GetZstd() []byte {
+	if x != nil {
+		return x.Zstd
 	}
 	return nil
 }
@@ -767,14 +778,15 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xda\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
 	"\x14StreamConfigResponse\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12%\n" +
 	"\x04puts\x18\x03 \x03(\v2\x11.weir.v1.ResourceR\x04puts\x12.\n" +
 	"\adeletes\x18\x04 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
-	"\x06digest\x18\x06 \x01(\fR\x06digest\"(\n" +
+	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04zstd\x18\a \x01(\fR\x04zstd\"(\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"'\n" +
 	"\x0fGetBlobResponse\x12\x14\n" +

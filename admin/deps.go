@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// Store is what is declared, as this member knows it. What it returns is shared
+// with everyone who looks: it must not be changed.
+type Store interface {
+	// View returns everything at the newest revision.
+	View() View
+	// DryRun decides a transaction as Propose would, and stores nothing. The
+	// error is a *Refused.
+	DryRun(*weirv1.Transact) (*weirv1.ApplyResponse, error)
+	// Watch yields what changed after a revision, for as long as the context
+	// lasts. After 0, or a revision that is not known (any more), the first
+	// change is a Reset that holds everything.
+	Watch(ctx context.Context, after uint64) iter.Seq2[Change, error]
+	// Blob returns content by its digest, or nil when it is not there.
+	Blob(digest string) ([]byte, error)
+}
+
+// View is what was declared at one revision. It does not change.
+type View interface {
+	Revision() uint64
+	Get(resource.Ref) (*weirv1.Resource, bool)
+	// List returns at most limit resources of a kind ("": all) and a tenant
+	// ("*": all) that come after one, by kind, tenant and name, and whether
+	// there are more.
+	List(kind, tenant string, after resource.Ref, limit int) ([]*weirv1.Resource, bool)
+	// Counts says how many resources there are of each kind.
+	Counts() map[string]uint64
+	// BlobSize returns the size of content that is there, by its digest.
+	BlobSize(digest string) (uint64, bool)
+}
+
+// Change is what one revision, or several in a row, did to the store.
+type Change struct {
+	Revision uint64
+	// Reset: Puts is all there is.
+	Reset   bool
+	Puts    []*weirv1.Resource
+	Deletes []resource.Ref
+}
+
+// Cluster decides commands, the same on every member.
+type Cluster interface {
+	// Propose returns once the command is decided and this member's Store shows
+	// it. The answer is nil unless the command is a Transact. The error is a
+	// *Refused, or wraps ErrUnavailable or ErrUnknown.
+	Propose(context.Context, *weirv1.Command) (*weirv1.ApplyResponse, error)
+	// Sync waits until this member's Store shows all that was decided before.
+	Sync(context.Context) error
+	// Status fills in what the cluster knows: leader, members, indexes.
+	Status(context.Context, *weirv1.GetStatusResponse) error
+}
+
+// What Propose may fail with when nothing was refused.
+var (
+	// ErrUnavailable: the command is certainly not done. There may be no leader.
+	ErrUnavailable = errors.New("the cluster cannot decide now")
+	// ErrUnknown: the command may have been done. The leader may have been lost
+	// after it was sent.
+	ErrUnknown = errors.New("the outcome is not known")
+)
+
+// Refused is a decision against a command, with all that spoke against it.
+type Refused struct {
+	Violations []Violation
+}
+
+// Violation is one reason. Ref and Field say which field of which resource.
+type Violation struct {
+	Ref     resource.Ref
+	Field   string
+	Reason  Reason
+	Message string
+}
+
+// Reason says what kind of refusal it is.
+type Reason string
+
+// The reasons that callers tell apart. Any other is an invalid declaration.
+const (
+	// ReasonConflict: a precondition does not hold.
+	ReasonConflict Reason = "CONFLICT"
+	// ReasonNotFound: what is to be deleted, or referred to, is not there.
+	ReasonNotFound Reason = "NOT_FOUND"
+	// ReasonInUse: what was to be deleted is still referred to.
+	ReasonInUse Reason = "IN_USE"
+	// ReasonInvalid: a declaration is wrong by itself.
+	ReasonInvalid Reason = "INVALID"
+)
+
+func (r *Refused) Error() string { return "refused: " + summary(r.Violations) }
+
+// Proxies is what the servers know of the proxies.
+type Proxies interface {
+	// Statuses returns all proxies by name, and a channel that is closed when
+	// one of them has changed.
+	Statuses() ([]*weirv1.ProxyStatus, <-chan struct{})
+}
+
+// Admission judges a module before it is stored.
+type Admission interface {
+	// Admit returns what the module is, or says why it cannot run.
+	Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error)
+}
+
+// JoinTokens makes what lets a node join.
+type JoinTokens interface {
+	Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, actor string) (token string, expires time.Time, err error)
+}
+
+// Authenticator knows who bears a token.
+type Authenticator interface {
+	// Authenticate returns the bearer's name. It wraps ErrNoSuchToken when the
+	// token is not known, or known no longer.
+	Authenticate(ctx context.Context, token string) (actor string, err error)
+}
+
+// ErrNoSuchToken is for a token that nobody bears.
+var ErrNoSuchToken = errors.New("no such token")

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// maxRun bounds the life of a connection.
+const maxRun = 10 * time.Minute
+
+// conn is one keep-alive connection of the load.
+type conn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func dial(address string) (*conn, error) {
+	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	// No run takes as long; it is for a proxy that does not answer.
+	if err := c.SetDeadline(time.Now().Add(maxRun)); err != nil {
+		return nil, err
+	}
+	return &conn{c, bufio.NewReaderSize(c, 4096)}, nil
+}
+
+// get sends a request and reads the answer, which must be 200 with a length.
+func (c *conn) get(request []byte) error {
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	length := -1
+	for first := true; ; first = false {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if first {
+			if len(line) < 12 || string(line[9:12]) != "200" {
+				return fmt.Errorf("answer %q", line)
+			}
+			continue
+		}
+		if len(line) == 0 {
+			break
+		}
+		if name, value, _ := bytes.Cut(line, []byte{':'}); bytes.EqualFold(name, []byte("content-length")) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return err
+			}
+		}
+	}
+	if length < 0 {
+		return errors.New("an answer without content-length")
+	}
+	_, err := c.r.Discard(length)
+	return err
+}
+
+func getRequest(address, host string) []byte {
+	if host == "" {
+		host = address
+	}
+	return fmt.Appendf(nil, "GET /books/17?page=2 HTTP/1.1\r\nHost: %s\r\nUser-Agent: weir-bench\r\nAccept: */*\r\n\r\n", host)
+}
+
+func hostName(i int) string { return fmt.Sprintf("host-%d.example", i) }

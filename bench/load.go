@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// report is what a load process prints at its end.
+type report struct {
+	Requests  int64
+	Errors    int64
+	LastError string
+	Elapsed   time.Duration
+	Latencies histogram
+}
+
+// runLoad is the load process: a closed loop on each connection.
+func runLoad(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	address := flags.String("address", "", "")
+	connections := flags.Int("connections", 1, "")
+	length := flags.Duration("for", time.Second, "")
+	hosts := flags.Int("hosts", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	requests := requestsFor(*address, *hosts)
+	begin := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, begin.Add(*length))
+	defer cancel()
+	reports := make([]report, *connections)
+	var all sync.WaitGroup
+	for i := range reports {
+		all.Go(func() {
+			if err := reports[i].loop(ctx, *address, requests, i*len(requests) / *connections); err != nil {
+				reports[i].Errors++
+				reports[i].LastError = err.Error()
+			}
+		})
+	}
+	all.Wait()
+	var sum report
+	for i := range reports {
+		sum.add(&reports[i])
+	}
+	sum.Elapsed = time.Since(begin)
+	return json.NewEncoder(os.Stdout).Encode(&sum)
+}
+
+// requestsFor is one request, or one for each host in an order that no cache
+// foresees.
+func requestsFor(address string, hosts int) [][]byte {
+	if hosts == 0 {
+		return [][]byte{getRequest(address, "")}
+	}
+	requests := make([][]byte, hosts)
+	for at, host := range rand.New(rand.NewPCG(7, 7)).Perm(hosts) {
+		requests[at] = getRequest(address, hostName(host))
+	}
+	return requests
+}
+
+// loop sends one request after the other, from a place in the list on, until
+// the time is up. The first that fails ends it.
+func (r *report) loop(ctx context.Context, address string, requests [][]byte, at int) error {
+	c, err := dial(address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	last := time.Now()
+	for ctx.Err() == nil {
+		if err := c.get(requests[at]); err != nil {
+			return err
+		}
+		if at++; at == len(requests) {
+			at = 0
+		}
+		now := time.Now()
+		r.Latencies.record(now.Sub(last))
+		r.Requests++
+		last = now
+	}
+	return nil
+}
+
+func (r *report) add(o *report) {
+	r.Requests += o.Requests
+	r.Errors += o.Errors
+	if o.LastError != "" {
+		r.LastError = o.LastError
+	}
+	r.Latencies.add(&o.Latencies)
+}
+
+// sample is what one load of a proxy showed.
+type sample struct {
+	cpu        float64 // µs per request
+	throughput float64 // requests per second
+	latencies  histogram
+}
+
+// load runs a load process against a proxy and counts the proxy's work.
+func (b *benchmark) load(ctx context.Context, c *contender, seconds int) (sample, error) {
+	before, err := c.process.cpu()
+	if err != nil {
+		return sample{}, fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.lastWords())
+	}
+	r, err := spawnLoad(ctx, c, b.connections, seconds)
+	if err != nil {
+		return sample{}, fmt.Errorf("load %s: %w", c.name, err)
+	}
+	after, err := c.process.cpu()
+	if err != nil {
+		return sample{}, fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.lastWords())
+	}
+	return sample{
+		cpu:        float64((after - before).Nanoseconds()) / 1e3 / float64(r.Requests),
+		throughput: float64(r.Requests) / r.Elapsed.Seconds(),
+		latencies:  r.Latencies,
+	}, nil
+}
+
+func spawnLoad(ctx context.Context, c *contender, connections, seconds int) (*report, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "load", "-address", c.address, "-connections", strconv.Itoa(connections),
+		"-for", fmt.Sprintf("%ds", seconds), "-hosts", strconv.Itoa(c.hosts))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out, diagnostics bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &diagnostics
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, diagnostics.Bytes())
+	}
+	r := new(report)
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Errors > 0:
+		return nil, fmt.Errorf("%d of %d connections failed: %s", r.Errors, connections, r.LastError)
+	case r.Requests == 0:
+		return nil, errors.New("no request was answered")
+	}
+	return r, nil
+}

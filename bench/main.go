@@ -1,0 +1,256 @@
+// Command bench measures what a proxied request costs: Weir's, and that of
+// nginx, HAProxy, Caddy and Traefik where they are installed.
+//
+//	load (64 keep-alive connections) ─▶ the proxy under test ─▶ upstream (0.5 KB)
+//
+// Load and upstream are processes of their own, so that what is counted is the
+// proxy's work alone: the user and system time of its processes over the
+// requests that were served. Every proxy runs two workers, without an access
+// log, with connections kept alive on both sides, and otherwise as it comes.
+//
+// All proxies are started first; then each is loaded in turn, round after
+// round, so that whatever else the machine does hits all of them alike. The
+// table shows the median of the rounds.
+//
+// A request costs a hundred times more than a look-up in a warm cache, so
+// compare numbers of one run, never of two machines.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are the flags.
+type settings struct {
+	rounds, seconds, connections int
+	only                         string
+	profiles                     string
+}
+
+func main() {
+	// A child is told of our end by its parent thread's: this one stays.
+	runtime.LockOSThread()
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(args) > 0 {
+		switch args[0] {
+		case "upstream":
+			return runUpstream(ctx, args[1:])
+		case "load":
+			return runLoad(ctx, args[1:])
+		}
+	}
+	var s settings
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&s.rounds, "rounds", 5, "how often each proxy is loaded")
+	flags.IntVar(&s.seconds, "seconds", 3, "how long, each time")
+	flags.IntVar(&s.connections, "c", 64, "keep-alive connections")
+	flags.StringVar(&s.only, "only", "", "a comma-separated list of proxies, by the beginning of their names; empty: all")
+	flags.StringVar(&s.profiles, "pprof", "", "a directory: load each Weir once more and leave its CPU profile there")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if s.rounds < 1 || s.seconds < 1 || s.connections < 1 {
+		return errors.New("-rounds, -seconds and -c must be at least 1")
+	}
+	return compare(ctx, s)
+}
+
+func compare(ctx context.Context, s settings) error {
+	dir, err := os.MkdirTemp("", "weir-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	// Starting takes seconds, so a run that takes minutes more has hung.
+	limit := time.Duration(s.rounds*s.seconds*20)*time.Second + 5*time.Minute
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
+	b := &benchmark{settings: s, dir: dir}
+	defer b.stop()
+	if err := b.startUpstream(ctx); err != nil {
+		return err
+	}
+	b.startAll(ctx)
+	if len(b.running) == 0 {
+		return errors.New("there is no proxy to measure: build Weir, or install others by make bench-peers")
+	}
+	for round := range s.rounds {
+		if err := b.round(ctx, round); err != nil {
+			return err
+		}
+	}
+	printTable(os.Stdout, b.results())
+	if s.profiles != "" {
+		return b.profile(ctx)
+	}
+	return nil
+}
+
+// benchmark is one run: the proxies that could be started and what was
+// measured of each.
+type benchmark struct {
+	settings
+	dir       string
+	upstream  *process
+	upstreamA string
+	running   []*contender
+}
+
+// contender is a proxy at work.
+type contender struct {
+	name    string
+	process *process
+	address string
+	hosts   int    // how many the load spreads over; 0: by address alone
+	admin   string // Weir's own port with the debug pages
+	samples []sample
+}
+
+func (b *benchmark) startUpstream(ctx context.Context) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	b.upstreamA = fmt.Sprintf("127.0.0.1:%d", port)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.upstream, err = start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA)
+	if err != nil {
+		return err
+	}
+	return b.upstream.serves(ctx, b.upstreamA, "")
+}
+
+// startAll starts what is there, and says what is not.
+func (b *benchmark) startAll(ctx context.Context) {
+	for _, p := range proxies {
+		if !b.wanted(p.name) {
+			continue
+		}
+		c, err := b.start(ctx, p)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "bench: without %s: %v\n", p.name, err)
+			continue
+		}
+		b.running = append(b.running, c)
+	}
+}
+
+func (b *benchmark) wanted(name string) bool {
+	if b.only == "" {
+		return true
+	}
+	for prefix := range strings.SplitSeq(b.only, ",") {
+		if strings.HasPrefix(strings.ToLower(name), strings.ToLower(strings.TrimSpace(prefix))) {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(b.dir, strings.ReplaceAll(p.name, " ", "-"))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	c := &contender{name: p.name, hosts: p.hosts, address: fmt.Sprintf("127.0.0.1:%d", port)}
+	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamA}); err != nil {
+		c.process.stop()
+		return nil, err
+	}
+	host := ""
+	if c.hosts > 0 {
+		host = hostName(c.hosts - 1)
+	}
+	if err := c.process.serves(ctx, c.address, host); err != nil {
+		c.process.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// round loads every proxy once. Each round begins with another one.
+func (b *benchmark) round(ctx context.Context, round int) error {
+	for i := range b.running {
+		c := b.running[(i+round)%len(b.running)]
+		if round == 0 {
+			if _, err := b.load(ctx, c, 1); err != nil { // to warm it up
+				return err
+			}
+		}
+		s, err := b.load(ctx, c, b.seconds)
+		if err != nil {
+			return err
+		}
+		c.samples = append(c.samples, s)
+		fmt.Fprintf(os.Stderr, "round %d/%d  %-24s %7.2f µs  %8.0f /s\n", round+1, b.rounds, c.name, s.cpu, s.throughput)
+	}
+	return nil
+}
+
+func (b *benchmark) stop() {
+	for _, c := range b.running {
+		c.process.stop()
+	}
+	b.upstream.stop()
+}
+
+// results lists the measured proxies; nginx and Caddy are what others are
+// compared with.
+func (b *benchmark) results() []result {
+	var all []result
+	for _, c := range b.running {
+		all = append(all, summarise(c.name, c.samples))
+	}
+	return all
+}
+
+// profile loads each Weir once more while it profiles itself.
+func (b *benchmark) profile(ctx context.Context) error {
+	if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+		return err
+	}
+	for _, c := range b.running {
+		if c.admin == "" {
+			continue
+		}
+		saved := make(chan error, 1)
+		file := filepath.Join(b.profiles, strings.ReplaceAll(c.name, " ", "-")+".prof")
+		go func() { saved <- saveProfile(ctx, c.admin, b.seconds, file) }()
+		_, err := b.load(ctx, c, b.seconds+1)
+		if err := cmp.Or(err, <-saved); err != nil {
+			return fmt.Errorf("profile %s: %w", c.name, err)
+		}
+		fmt.Println("profile:", file)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a child and all that it starts, in a process group of its own.
+type process struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{} // closed once it ended
+}
+
+// start runs a command; what it prints goes to a file.
+func start(logBase string, env []string, name string, args ...string) (*process, error) {
+	log, err := os.Create(logBase + ".log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// Two workers for everyone; for those written in Go this is how they are told.
+	cmd.Env = append(append(os.Environ(), "GOMAXPROCS="+workers), env...)
+	// SIGTERM, for a master that is killed leaves its workers behind.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(name), err)
+	}
+	p := &process{cmd: cmd, log: log.Name(), done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended is in its log
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// stop ends the process and what it started, by force if it must.
+func (p *process) stop() {
+	if p == nil {
+		return
+	}
+	group := -p.cmd.Process.Pid
+	_ = syscall.Kill(group, syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+	}
+	_ = syscall.Kill(group, syscall.SIGKILL)
+	<-p.done
+}
+
+// serves waits until a GET is answered with 200.
+func (p *process) serves(ctx context.Context, address, host string) error {
+	return p.until(ctx, func() error { return tryGet(address, host) })
+}
+
+// until waits for a condition, at most half a minute and as long as the
+// process lives.
+func (p *process) until(ctx context.Context, ready func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		last := ready()
+		if last == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("it ended: %s", p.lastWords())
+		case <-ctx.Done():
+			return fmt.Errorf("it does not serve: %w; %s", last, p.lastWords())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// lastWords is the end of what the process printed.
+func (p *process) lastWords() string {
+	printed, _ := os.ReadFile(p.log)
+	printed = bytes.TrimSpace(printed)
+	if len(printed) > 600 {
+		printed = printed[len(printed)-600:]
+	}
+	return string(printed)
+}
+
+func tryGet(address, host string) error {
+	c, err := dial(address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.get(getRequest(address, host))
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux.
+const clockTick = time.Second / 100
+
+// cpu is the user and system time that the process and its descendants have
+// used.
+func (p *process) cpu() (time.Duration, error) {
+	stats, err := readStats()
+	if err != nil {
+		return 0, err
+	}
+	root, ok := stats[p.cmd.Process.Pid]
+	if !ok {
+		return 0, errors.New("it has ended")
+	}
+	ticks := root.ended
+	for pid := range stats {
+		for at := pid; at > 1; at = stats[at].parent {
+			if at == p.cmd.Process.Pid {
+				ticks += stats[pid].ticks
+				break
+			}
+		}
+	}
+	return time.Duration(ticks) * clockTick, nil
+}
+
+// stat is what /proc/PID/stat says of a process: its parent, its own time, and
+// that of its children which have ended.
+type stat struct {
+	parent       int
+	ticks, ended int64
+}
+
+func readStats() (map[int]stat, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	stats := map[int]stat{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
+		if err != nil {
+			continue // it has just ended
+		}
+		if stats[pid], err = parseStat(string(line)); err != nil {
+			return nil, fmt.Errorf("read stat of process %d: %w", pid, err)
+		}
+	}
+	return stats, nil
+}
+
+func parseStat(line string) (s stat, err error) {
+	// The name may hold anything, blanks and parentheses too.
+	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	if len(fields) < 15 {
+		return s, fmt.Errorf("%q is too short", line)
+	}
+	number := func(field int) int64 {
+		n, e := strconv.ParseInt(fields[field], 10, 64)
+		err = errors.Join(err, e)
+		return n
+	}
+	s.parent = int(number(1))
+	s.ticks = number(11) + number(12)
+	s.ended = number(13) + number(14)
+	return s, err
+}

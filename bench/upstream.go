@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+)
+
+// bodySize is what the upstream answers with.
+const bodySize = 512
+
+// runUpstream is the upstream process: it answers every request alike, and
+// does so little that the proxies are what is measured. It takes requests
+// without bodies, which is what the load sends.
+func runUpstream(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("upstream wants an address")
+	}
+	l, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		bodySize, `{"book":"`+strings.Repeat("x", bodySize-len(`{"book":""}`))+`"}`)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		serving.Go(func() {
+			closed := context.AfterFunc(ctx, func() { c.Close() })
+			defer closed()
+			defer c.Close()
+			_ = answerAll(c, answer) // the client went away
+		})
+	}
+}
+
+// answerAll answers each head that arrives.
+func answerAll(c net.Conn, answer []byte) error {
+	r := bufio.NewReaderSize(c, 16<<10)
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimRight(line, "\r\n")) > 0 {
+			continue
+		}
+		if _, err := c.Write(answer); err != nil {
+			return err
+		}
+	}
+}

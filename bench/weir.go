@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The rows of Weir.
+const (
+	weirCatchAll  = "Weir catch-all"
+	weirTransform = "Weir transform"
+	weirFewHosts  = "Weir 10 hosts"
+	weirManyHosts = "Weir 10000 hosts"
+)
+
+// weir is a running `weir dev` and the way to declare something there.
+type weir struct {
+	binary string
+	admin  string
+	place  place
+	hosts  int
+}
+
+// startWeir starts `weir dev` on free ports and declares what the row wants.
+func startWeir(declare func(context.Context, *weir) error) func(context.Context, *contender, place) error {
+	return func(ctx context.Context, c *contender, p place) error {
+		w := &weir{place: p, hosts: c.hosts}
+		var err error
+		if w.binary, err = filepath.Abs(filepath.Join("bin", "weir")); err != nil {
+			return err
+		}
+		if _, err := os.Stat(w.binary); err != nil {
+			return errors.New("bin/weir is not built (make build)")
+		}
+		if err := w.start(ctx, c); err != nil {
+			return err
+		}
+		if err := w.apply(ctx, gatewayAndService); err != nil {
+			return err
+		}
+		return declare(ctx, w)
+	}
+}
+
+func (w *weir) start(ctx context.Context, c *contender) error {
+	var ports [4]string
+	for i := range ports {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		ports[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	w.admin, c.admin = ports[1], ports[3]
+	var err error
+	c.process, err = start(w.place.dir, []string{"WEIR_ACCESS_LOG=off"}, w.binary, "dev", "--data", filepath.Join(w.place.dir, "data"),
+		"--node", ports[0], "--admin", ports[1], "--portal", ports[2], "--proxy-admin", ports[3])
+	if err != nil {
+		return err
+	}
+	return c.process.until(ctx, func() error {
+		printed, err := os.ReadFile(c.process.log)
+		if err == nil && !bytes.Contains(printed, []byte("weir: ready\n")) {
+			err = errors.New("it is not ready")
+		}
+		return err
+	})
+}
+
+// cli runs a verb of the CLI.
+func (w *weir) cli(ctx context.Context, stdin string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, w.binary, args...)
+	cmd.Env = append(os.Environ(), "WEIR_ADMIN="+w.admin)
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("weir %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (w *weir) apply(ctx context.Context, text string) error {
+	text = strings.NewReplacer("{PORT}", fmt.Sprint(w.place.port), "{UPSTREAM}", w.place.upstream).Replace(text)
+	return w.cli(ctx, text, "apply", "--wait", "-f", "-")
+}
+
+const gatewayAndService = `
+apiVersion: weir/v1
+kind: Gateway
+metadata: {name: public}
+spec: {listeners: [{name: http, port: {PORT}, address: 127.0.0.1, protocol: HTTP}]}
+---
+apiVersion: weir/v1
+kind: Service
+metadata: {name: books}
+spec: {protocol: HTTP, endpoints: [{address: "{UPSTREAM}"}]}
+`
+
+const catchAllRoute = `
+---
+apiVersion: weir/v1
+kind: Route
+metadata: {name: all}
+spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
+`
+
+func catchAll(ctx context.Context, w *weir) error { return w.apply(ctx, catchAllRoute) }
+
+// transform is the catch-all with the example plugin that changes headers.
+func transform(ctx context.Context, w *weir) error {
+	module := filepath.Join("examples", "plugins", "wasm", "transform.wasm")
+	if _, err := os.Stat(module); err != nil {
+		return errors.New("the transform plugin is not built (make plugins)")
+	}
+	if err := w.cli(ctx, "", "plugin", "push", "transform", module); err != nil {
+		return err
+	}
+	return w.apply(ctx, catchAllRoute+`
+---
+apiVersion: weir/v1
+kind: Policy
+metadata: {name: stamp}
+spec:
+  targetRefs: [{kind: Route, name: all}]
+  plugin: transform
+  config: {request: {set: {x-stamped: "yes"}}, response: {set: {x-served-by: weir}}}
+`)
+}
+
+// manyHosts is a route for each host, declared some hundreds at a time.
+func manyHosts(ctx context.Context, w *weir) error {
+	const batch = 500
+	for from := 0; from < w.hosts; from += batch {
+		var text strings.Builder
+		for i := from; i < min(from+batch, w.hosts); i++ {
+			fmt.Fprintf(&text, `
+---
+apiVersion: weir/v1
+kind: Route
+metadata: {name: host-%d}
+spec: {parentRefs: [{name: public}], hostnames: [%s], rules: [{backendRefs: [{name: books}]}]}
+`, i, hostName(i))
+		}
+		if err := w.apply(ctx, text.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveProfile fetches a CPU profile from a proxy's own port.
+func saveProfile(ctx context.Context, admin string, seconds int, file string) error {
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, seconds)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	profile, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, profile, 0o644)
+}

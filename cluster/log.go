@@ -1,0 +1,273 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/weirmesh/weir/internal/durable"
+)
+
+// logStore keeps Raft's log, its term and its vote in one bbolt file. It is
+// the only durable thing of a member that cannot be made again, so every write
+// is synced and every record bears a checksum of its place and its content.
+//
+// The freelist stays out of the file: it would be written whole at each commit,
+// and is found again by one look through the pages at the start.
+type logStore struct {
+	db   *bolt.DB
+	path string
+}
+
+var (
+	bucketLog    = []byte("log")
+	bucketStable = []byte("stable")
+)
+
+// mappedLog is address space: a file within it grows without being mapped anew.
+const mappedLog = 1 << 30
+
+func openLog(path string) (*logStore, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:         time.Second, // another process that holds the lock
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: mappedLog,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errors.New("another process uses it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketLog, bucketStable} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = durable.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
+	return &logStore{db: db, path: path}, nil
+}
+
+// makeDir makes a directory, and every name on the way to it durable.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return durable.SyncDir(parent)
+}
+
+func (s *logStore) Close() error { return s.db.Close() }
+
+// check reads the whole log.
+func (s *logStore) check() error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		var l raft.Log
+		for _, bucket := range [][]byte{bucketLog, bucketStable} {
+			err := tx.Bucket(bucket).ForEach(func(key, value []byte) error {
+				content, err := s.open(key, value)
+				if err == nil && bytes.Equal(bucket, bucketLog) {
+					err = decodeLog(key, content, &l)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// clear forgets everything.
+func (s *logStore) clear() error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketLog, bucketStable} {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *logStore) FirstIndex() (uint64, error) { return s.edge((*bolt.Cursor).First) }
+
+func (s *logStore) LastIndex() (uint64, error) { return s.edge((*bolt.Cursor).Last) }
+
+func (s *logStore) edge(of func(*bolt.Cursor) (key, value []byte)) (index uint64, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		if key, _ := of(tx.Bucket(bucketLog).Cursor()); len(key) == 8 {
+			index = binary.BigEndian.Uint64(key)
+		}
+		return nil
+	})
+	return index, err
+}
+
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		key := binary.BigEndian.AppendUint64(nil, index)
+		value := tx.Bucket(bucketLog).Get(key)
+		if value == nil {
+			return raft.ErrLogNotFound
+		}
+		content, err := s.open(key, value)
+		if err != nil {
+			return err
+		}
+		return decodeLog(key, bytes.Clone(content), l)
+	})
+}
+
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketLog)
+		b.FillPercent = 0.95 // they come in order
+		for _, l := range logs {
+			key := binary.BigEndian.AppendUint64(nil, l.Index)
+			if err := b.Put(key, seal(key, encodeLog(l))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// DeleteRange deletes the entries from min to max, both included.
+func (s *logStore) DeleteRange(min, max uint64) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketLog).Cursor()
+		from := binary.BigEndian.AppendUint64(nil, min)
+		for key, _ := c.Seek(from); len(key) == 8 && binary.BigEndian.Uint64(key) <= max; key, _ = c.Seek(from) {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *logStore) Set(key, value []byte) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketStable).Put(key, seal(key, append(make([]byte, sumSize), value...)))
+	})
+}
+
+func (s *logStore) Get(key []byte) (value []byte, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		sealed := tx.Bucket(bucketStable).Get(key)
+		if sealed == nil {
+			return nil
+		}
+		content, err := s.open(key, sealed)
+		value = bytes.Clone(content)
+		return err
+	})
+	return value, err
+}
+
+func (s *logStore) SetUint64(key []byte, n uint64) error {
+	return s.Set(key, binary.BigEndian.AppendUint64(nil, n))
+}
+
+func (s *logStore) GetUint64(key []byte) (uint64, error) {
+	value, err := s.Get(key)
+	if err != nil || value == nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, fmt.Errorf("read %s from %s: %d bytes are no number", key, s.path, len(value))
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
+
+// A record begins with the CRC-32C of its key and of what follows.
+const sumSize = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key, content []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, content)
+}
+
+// seal fills in the checksum, for which the record has left room.
+func seal(key, record []byte) []byte {
+	binary.BigEndian.PutUint32(record, checksum(key, record[sumSize:]))
+	return record
+}
+
+func (s *logStore) open(key, record []byte) ([]byte, error) {
+	if len(record) < sumSize || binary.BigEndian.Uint32(record) != checksum(key, record[sumSize:]) {
+		return nil, fmt.Errorf("read record %x from %s: its checksum does not hold, the file is damaged", key, s.path)
+	}
+	return record[sumSize:], nil
+}
+
+// entryHead is what stands before the extensions and the data of an entry:
+// type, term, time and the extensions' length.
+const entryHead = 1 + 8 + 8 + 4
+
+func encodeLog(l *raft.Log) []byte {
+	b := make([]byte, sumSize, sumSize+entryHead+len(l.Extensions)+len(l.Data))
+	b = append(b, byte(l.Type))
+	b = binary.BigEndian.AppendUint64(b, l.Term)
+	var appended int64
+	if !l.AppendedAt.IsZero() {
+		appended = l.AppendedAt.UnixNano()
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(appended))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Extensions)))
+	return append(append(b, l.Extensions...), l.Data...)
+}
+
+// decodeLog reads an entry that goes on to use the content's memory.
+func decodeLog(key, content []byte, l *raft.Log) error {
+	if len(key) != 8 || len(content) < entryHead || uint64(binary.BigEndian.Uint32(content[entryHead-4:])) > uint64(len(content)-entryHead) {
+		return fmt.Errorf("read entry %x: it is cut short", key)
+	}
+	extended := entryHead + int(binary.BigEndian.Uint32(content[entryHead-4:]))
+	*l = raft.Log{
+		Index:      binary.BigEndian.Uint64(key),
+		Type:       raft.LogType(content[0]),
+		Term:       binary.BigEndian.Uint64(content[1:]),
+		Extensions: content[entryHead:extended],
+		Data:       content[extended:],
+	}
+	if appended := int64(binary.BigEndian.Uint64(content[9:])); appended != 0 {
+		l.AppendedAt = time.Unix(0, appended)
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// StateMachine is fed by the log. Apply, Snapshot and Restore are called one
+// at a time; the write function of a snapshot runs beside them.
+type StateMachine interface {
+	// Apply does entries in order and returns a result for each command of
+	// each. It skips what it did before, and takes an empty entry as done.
+	Apply(indexes []uint64, entries [][]byte) [][]any
+	// Applied is the index of the last entry that it holds.
+	Applied() uint64
+	// Snapshot takes the state as it is now, quickly; write streams it.
+	Snapshot() (write func(io.Writer) error, release func(), err error)
+	// Restore replaces the state, or refuses and leaves it.
+	Restore(io.Reader) error
+}
+
+// machine is the state machine as Raft sees it. It adds what Raft does not
+// tell: how far the state machine really is, for Raft's own applied index runs
+// ahead of it.
+type machine struct {
+	StateMachine
+	progress
+
+	// bytes were applied since the last snapshot; full is told when they are
+	// more than the bound.
+	bytes, bound int64
+	full         chan struct{}
+}
+
+func newMachine(sm StateMachine, bound int64) *machine {
+	m := &machine{StateMachine: sm, bound: bound, full: make(chan struct{}, 1)}
+	m.progress.changed = make(chan struct{})
+	m.progress.advance(sm.Applied(), 0)
+	return m
+}
+
+// Apply is there for Raft's interface; Raft calls ApplyBatch.
+func (m *machine) Apply(l *raft.Log) any {
+	return m.ApplyBatch([]*raft.Log{l})[0]
+}
+
+func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	indexes, entries := make([]uint64, len(logs)), make([][]byte, len(logs))
+	for i, l := range logs {
+		indexes[i] = l.Index
+		if l.Type == raft.LogCommand {
+			entries[i] = l.Data
+		}
+		m.bytes += int64(len(l.Data))
+	}
+	results := make([]any, len(logs))
+	for i, result := range m.StateMachine.Apply(indexes, entries) {
+		results[i] = result
+	}
+	last := logs[len(logs)-1]
+	m.progress.advance(last.Index, last.Term)
+	if m.bytes > m.bound {
+		select {
+		case m.full <- struct{}{}:
+		default:
+		}
+	}
+	return results
+}
+
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	write, release, err := m.StateMachine.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	m.bytes = 0
+	return &snapshot{write: write, release: release}, nil
+}
+
+func (m *machine) Restore(r io.ReadCloser) error {
+	if err := m.StateMachine.Restore(r); err != nil {
+		return err
+	}
+	m.progress.advance(m.Applied(), 0)
+	return nil
+}
+
+type snapshot struct {
+	write   func(io.Writer) error
+	release func()
+}
+
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.write(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+func (s *snapshot) Release() { s.release() }
+
+// progress is how far the state machine is: the last index and its term. The
+// term says more than it seems. Raft's first entry of a term and its barriers
+// never come here, so a leader whose machine has seen its term has committed
+// something in it, which is what makes his reads safe.
+type progress struct {
+	mu          sync.Mutex
+	index, term uint64
+	changed     chan struct{}
+}
+
+func (p *progress) advance(index, term uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.index, p.term = index, term
+	p.wake()
+}
+
+// nudge makes all who wait look again.
+func (p *progress) nudge() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wake()
+}
+
+func (p *progress) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// now returns the progress, and what closes when it is no longer that.
+func (p *progress) now() (index, term uint64, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index, p.term, p.changed
+}
+
+// reach waits for an index.
+func (p *progress) reach(ctx context.Context, index uint64) error {
+	for {
+		is, _, changed := p.now()
+		if is >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// lead opens each term in which this member leads by an entry of its own. Raft
+// commits one itself, but tells the state machine nothing of it, and until
+// that has seen the term nothing can be read (see progress).
+func (n *Node) lead() {
+	for {
+		select {
+		case <-n.stopped:
+			return
+		case leads := <-n.leading:
+			if leads {
+				// Nobody waits for it: if it fails, leadership is lost, and
+				// whoever is elected next does the same.
+				n.raft.Apply(nil, 0)
+			}
+			n.machine.nudge()
+		}
+	}
+}
+
+// compact takes a snapshot when the log since the last one has many bytes;
+// Raft itself only counts entries.
+func (n *Node) compact() {
+	for {
+		select {
+		case <-n.stopped:
+			return
+		case <-n.machine.full:
+			if err := n.Snapshot(); err != nil && !errors.Is(err, ErrClosed) {
+				n.cfg.Logger.Error("cannot compact the log", "error", err)
+			}
+		}
+	}
+}
+
+// Snapshot writes the state beside the log and drops the log before it. It is
+// done from time to time without being asked for.
+func (n *Node) Snapshot() error {
+	switch err := n.raft.Snapshot().Error(); {
+	case err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot):
+		return nil
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrClosed
+	default:
+		return fmt.Errorf("take snapshot: %w", err)
+	}
+}
+
+// Role is what a member is in the cluster.
+type Role string
+
+// The roles.
+const (
+	Voter    Role = "VOTER"
+	NonVoter Role = "NONVOTER"
+)
+
+// Member is one of those who agree on the log.
+type Member struct {
+	Name    string
+	Role    Role
+	Address string
+}
+
+// Status is a member's view of the cluster.
+type Status struct {
+	// Name is this member's, Leader the leader's; empty where none is known.
+	Name, Leader string
+	Term         uint64
+	// Commit is the last index known to be agreed on, Applied the last one
+	// that this member's state machine holds.
+	Commit, Applied uint64
+	Members         []Member
+}
+
+// Status says how the cluster looks from here, now.
+func (n *Node) Status() Status {
+	_, leader := n.raft.LeaderWithID()
+	applied, _, _ := n.machine.now()
+	return Status{
+		Name:    n.cfg.Name,
+		Leader:  string(leader),
+		Term:    n.raft.CurrentTerm(),
+		Commit:  n.raft.CommitIndex(),
+		Applied: applied,
+		Members: n.members(),
+	}
+}
+
+func (n *Node) members() []Member {
+	var members []Member
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		role := NonVoter
+		if s.Suffrage == raft.Voter {
+			role = Voter
+		}
+		members = append(members, Member{Name: string(s.ID), Role: role, Address: string(s.Address)})
+	}
+	return members
+}

@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+const (
+	// maxEntry is where an entry of several commands stops growing.
+	maxEntry = 512 << 10
+	// MaxCommand is the size of the largest command; it gets an entry of its
+	// own. Chunks are the way for what is larger.
+	MaxCommand = 16 << 20
+
+	// maxWaiting bounds the calls that wait to be gathered; more wait to wait.
+	maxWaiting = 4096
+	// maxFlights bounds the entries whose end is awaited. While they are, what
+	// comes gathers: few make large entries, many keep the disk busy.
+	maxFlights = 2
+)
+
+// proposal is a command on its way. It is taken once: by gather, which puts it
+// into an entry, or by its caller, who gives it up before that.
+type proposal struct {
+	command []byte
+	taken   atomic.Bool
+	done    chan outcome
+}
+
+type outcome struct {
+	result any
+	err    error
+}
+
+// flight is an entry on its way.
+type flight struct {
+	future    raft.ApplyFuture
+	proposals []*proposal
+}
+
+// Propose puts a command into the log and returns the state machine's result
+// once it was applied. A command without an id or a time gets one. When the
+// context ends first the error says whether the command is still under way: it
+// is ErrUnknown then, else only the context's.
+func (n *Node) Propose(ctx context.Context, c *weirv1.Command) (any, error) {
+	result, err := n.propose(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("propose command: %w", err)
+	}
+	return result, nil
+}
+
+func (n *Node) propose(ctx context.Context, c *weirv1.Command) (any, error) {
+	if !n.begin() {
+		return nil, ErrClosed
+	}
+	defer n.calls.Done()
+	data, err := encodeCommand(c)
+	if err != nil {
+		return nil, err
+	}
+	p := &proposal{command: data, done: make(chan outcome, 1)}
+	select {
+	case n.proposals <- p:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case out := <-p.done:
+		return out.result, out.err
+	case <-ctx.Done():
+	}
+	if p.taken.CompareAndSwap(false, true) {
+		return nil, context.Cause(ctx)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
+}
+
+// encodeCommand makes the bytes that will be in the log.
+func encodeCommand(c *weirv1.Command) ([]byte, error) {
+	whole := &weirv1.Command{Id: c.GetId(), Time: c.GetTime(), Actor: c.GetActor(), Action: c.GetAction()}
+	if whole.Action == nil {
+		return nil, errors.New("it has no action")
+	}
+	if whole.Id == "" {
+		whole.Id = rand.Text()
+	}
+	if whole.Time == nil {
+		whole.Time = timestamppb.Now()
+	}
+	data, err := proto.Marshal(whole)
+	if err == nil && len(data) > MaxCommand {
+		err = fmt.Errorf("%w: %d bytes, the most is %d", ErrTooLarge, len(data), MaxCommand)
+	}
+	return data, err
+}
+
+// gather makes entries of what waits and hands them to Raft.
+func (n *Node) gather() {
+	defer close(n.flights)
+	var held *proposal // did not fit into the entry before
+	for {
+		first := held
+		if held = nil; first == nil {
+			var more bool
+			if first, more = <-n.proposals; !more {
+				return
+			}
+		}
+		var f flight
+		var entry []byte
+		f.proposals, entry, held = n.fill(first)
+		if len(f.proposals) == 0 {
+			continue
+		}
+		f.future = n.raft.Apply(entry, 0)
+		n.flights <- f
+	}
+}
+
+// fill puts a proposal and those that wait behind it into an entry. The one
+// that no longer fits is held for the next.
+func (n *Node) fill(p *proposal) (taken []*proposal, entry []byte, held *proposal) {
+	for {
+		if len(taken) > 0 && len(entry)+len(p.command) > maxEntry {
+			return taken, entry, p
+		}
+		if p.taken.CompareAndSwap(false, true) {
+			taken = append(taken, p)
+			// A weirv1.Entry is its commands, one after the other.
+			entry = protowire.AppendTag(entry, entryCommands, protowire.BytesType)
+			entry = protowire.AppendBytes(entry, p.command)
+		}
+		select {
+		case next, more := <-n.proposals:
+			if !more {
+				return taken, entry, nil
+			}
+			p = next
+		default:
+			return taken, entry, nil
+		}
+	}
+}
+
+// entryCommands is the number of Entry.commands.
+const entryCommands = 1
+
+// deliver gives each caller what became of his command.
+func (n *Node) deliver() {
+	for f := range n.flights {
+		err := proposeError(f.future.Error())
+		var results []any
+		if err == nil {
+			results, _ = f.future.Response().([]any)
+			if len(results) != len(f.proposals) {
+				err = fmt.Errorf("%w: %d results for %d commands", ErrUnknown, len(results), len(f.proposals))
+			}
+		}
+		for i, p := range f.proposals {
+			if err != nil {
+				p.done <- outcome{err: err}
+			} else {
+				p.done <- outcome{result: results[i]}
+			}
+		}
+	}
+}
+
+// proposeError sorts Raft's errors. One that it does not know, such as the
+// disk's, leaves everything open.
+func proposeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNotLeader
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}

@@ -1,0 +1,194 @@
+package cluster
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+)
+
+func TestRestartKeepsEverything(t *testing.T) {
+	cfg := config(t)
+	first := new(ledger)
+	n := start(t, cfg, first)
+	propose(t, n, "a", "b")
+	term := n.Status().Term
+	shut(t, n)
+
+	t.Run("for a state machine that lost its state", func(t *testing.T) {
+		sm := new(ledger)
+		n := start(t, cfg, sm)
+		defer shut(t, n)
+		sm.require(t, "a", "b")
+		if n.Status().Term <= term {
+			t.Errorf("the term went from %d to %d", term, n.Status().Term)
+		}
+	})
+	t.Run("for one that kept it", func(t *testing.T) {
+		n := start(t, cfg, first)
+		defer shut(t, n)
+		propose(t, n, "c")
+		first.require(t, "a", "b", "c")
+	})
+}
+
+func TestRestartFromASnapshot(t *testing.T) {
+	cfg := config(t)
+	first := new(ledger)
+	n := start(t, cfg, first)
+	propose(t, n, "a", "b")
+	if err := n.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	propose(t, n, "c")
+	shut(t, n)
+
+	lost := new(ledger)
+	n = start(t, cfg, lost)
+	lost.require(t, "a", "b", "c")
+	if lost.restored != 1 {
+		t.Errorf("a state machine without its state was restored %d times", lost.restored)
+	}
+	propose(t, n, "d")
+	shut(t, n)
+
+	first.mu.Lock()
+	first.keys, first.applied = lost.keys, lost.applied
+	first.mu.Unlock()
+	start(t, cfg, first)
+	first.require(t, "a", "b", "c", "d")
+	if first.restored != 0 {
+		t.Error("a state machine that has its state was restored")
+	}
+}
+
+func TestLogIsCompactedByItsBytes(t *testing.T) {
+	cfg := config(t)
+	cfg.SnapshotBytes = 64 << 10
+	sm := new(ledger)
+	n := start(t, cfg, sm)
+	for n.raft.Stats()["last_snapshot_index"] == "0" {
+		propose(t, n, strings.Repeat("x", 4<<10))
+	}
+	propose(t, n, "last")
+	shut(t, n)
+	again := new(ledger)
+	start(t, cfg, again)
+	again.require(t, sm.keys...)
+	if again.restored != 1 {
+		t.Errorf("it was restored %d times", again.restored)
+	}
+}
+
+func TestFoundingThatWasInterrupted(t *testing.T) {
+	cfg := config(t)
+	l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.SetUint64([]byte("CurrentTerm"), 1), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	sm := new(ledger)
+	propose(t, start(t, cfg, sm), "a")
+	sm.require(t, "a")
+}
+
+func TestStartRefuses(t *testing.T) {
+	// used is a member with a log, closed, and its state.
+	used := func(t *testing.T) (Config, *ledger) {
+		cfg, sm := config(t), new(ledger)
+		n := start(t, cfg, sm)
+		propose(t, n, "a", "b")
+		shut(t, n)
+		return cfg, sm
+	}
+	t.Run("settings that make no sense", func(t *testing.T) {
+		for want, cfg := range map[string]Config{
+			"needs a name":      {Dir: "x"},
+			"needs a directory": {Name: "x"},
+			"too short":         {Name: "x", Dir: "x", Election: 1},
+			"cannot be bounded": {Name: "x", Dir: "x", SnapshotBytes: -1},
+		} {
+			requireStartError(t, cfg, new(ledger), want)
+		}
+	})
+	t.Run("another member's log", func(t *testing.T) {
+		cfg, sm := used(t)
+		cfg.Name = "two"
+		requireStartError(t, cfg, sm, "is another member's: it knows [{one VOTER one}]")
+	})
+	t.Run("a second process", func(t *testing.T) {
+		cfg := config(t)
+		start(t, cfg, new(ledger))
+		requireStartError(t, cfg, new(ledger), "another process uses it")
+	})
+	t.Run("a log that is older than the state", func(t *testing.T) {
+		cfg, sm := used(t)
+		cfg.Dir = t.TempDir()
+		requireStartError(t, cfg, sm, "a part of it is lost")
+		requireStartError(t, cfg, sm, "a part of it is lost") // and does not found a new one
+	})
+	t.Run("a log that was damaged", func(t *testing.T) {
+		for _, bucket := range [][]byte{bucketLog, bucketStable} {
+			cfg, sm := used(t)
+			damage(t, filepath.Join(cfg.Dir, "log.db"), bucket)
+			requireStartError(t, cfg, sm, "its checksum does not hold")
+		}
+	})
+	t.Run("snapshots that were damaged", func(t *testing.T) {
+		cfg, sm := config(t), new(ledger)
+		n := start(t, cfg, sm)
+		propose(t, n, "a", "b")
+		if err := n.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		shut(t, n)
+		files, _ := filepath.Glob(filepath.Join(cfg.Dir, "snapshots", "*", "state.bin"))
+		if len(files) != 1 {
+			t.Fatalf("snapshots are %v", files)
+		}
+		if err := os.WriteFile(files[0], []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		requireStartError(t, cfg, new(ledger), "failed to load any existing snapshots")
+	})
+	t.Run("a gap between the snapshot and the log", func(t *testing.T) {
+		cfg, _ := used(t)
+		l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The configuration moves, so that it is still this member's log.
+		var configuration raft.Log
+		err = l.GetLog(1, &configuration)
+		configuration.Index = 2
+		if err := errors.Join(err, l.DeleteRange(1, 2), l.StoreLog(&configuration), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		requireStartError(t, cfg, new(ledger), "does not go on from the newest snapshot")
+	})
+}
+
+// damage flips a bit in the last record of a bucket.
+func damage(t *testing.T, path string, bucket []byte) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		key, value := tx.Bucket(bucket).Cursor().Last()
+		value = slices.Clone(value)
+		value[len(value)-1] ^= 4
+		return tx.Bucket(bucket).Put(key, value)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirmesh/weir/node"
+)
+
+// devGateway is where `weir dev` listens until something else is declared.
+const devGateway = "127.0.0.1:8080"
+
+func newDevCommand() *cobra.Command {
+	var (
+		process                                     processFlags
+		demo                                        bool
+		nodeAddr, admin, portal, proxyAdmin, access string
+	)
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run all of Weir in one process",
+		Long: `Run all of Weir in one process: a server with its store, the admin API and an edge.
+
+The admin API admits callers from this host without a token, and nobody else.
+Where nothing was ever declared, a gateway named "public" is, on port 8080 of
+the loopback address.`,
+		Example: "  weir dev\n  weir dev --demo",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := process.config(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := accessLog(cmd, access)
+			if err != nil {
+				return err
+			}
+			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway}
+			config.Edge = &node.EdgeConfig{Name: "dev", Admin: proxyAdmin, AccessLog: log}
+			config.Demo = demo
+			return node.Run(cmd.Context(), config)
+		},
+	}
+	flags := cmd.Flags()
+	process.add(flags, devData())
+	flags.BoolVar(&demo, "demo", false, "run a bookshop behind it, and say what to try (WEIR_DEMO)")
+	flags.StringVar(&nodeAddr, "node", defaultDevNode, "UDP address of the node API (WEIR_NODE)")
+	flags.StringVar(&admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
+	flags.StringVar(&portal, "portal", defaultPortal, "address of the developer portal, which does not exist yet: nothing is served there (WEIR_PORTAL)")
+	addProxyAdmin(flags, &proxyAdmin)
+	addAccessLog(flags, &access)
+	return cmd
+}
+
+// devData is where a user's programs keep what should outlive a restart; empty
+// where the user has no such place, so that --data must be given.
+func devData() string {
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "weir", "dev")
+}

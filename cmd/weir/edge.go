@@ -1,0 +1,52 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/weirmesh/weir/node"
+)
+
+func newEdgeCommand() *cobra.Command {
+	var (
+		process                         processFlags
+		name, token, proxyAdmin, access string
+		servers                         []string
+		labels                          map[string]string
+	)
+	cmd := &cobra.Command{
+		Use:   "edge",
+		Short: "Run a proxy for public traffic",
+		Long: `Run a proxy that serves the Gateways whose selector its labels satisfy.
+
+The first start joins the cluster by a token (weir join-token create --role
+edge). From then on the edge has a key of its own, which renews its
+certificate, and what it was last told: it starts and serves without a token,
+and without a server.`,
+		Example: "  weir edge --name e1 --data /var/lib/weir --servers 10.0.0.1:7400 --token TOKEN --labels zone=public",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(servers) == 0 {
+				return usagef("name at least one server with --servers")
+			}
+			config, err := process.config(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := accessLog(cmd, access)
+			if err != nil {
+				return err
+			}
+			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log}
+			return node.Run(cmd.Context(), config)
+		},
+	}
+	flags := cmd.Flags()
+	process.add(flags, "")
+	flags.StringVar(&name, "name", hostLabel("edge"), "this edge's name, unique among edges (WEIR_NAME)")
+	flags.StringSliceVar(&servers, "servers", nil, "node addresses of servers: HOST:PORT[,HOST:PORT] (WEIR_SERVERS)")
+	flags.StringVar(&token, "token", "", "join token, for the first start (WEIR_TOKEN)")
+	flags.StringToStringVar(&labels, "labels", nil, "labels that Gateways select edges by: KEY=VALUE[,KEY=VALUE] (WEIR_LABELS)")
+	addProxyAdmin(flags, &proxyAdmin)
+	addAccessLog(flags, &access)
+	return cmd
+}

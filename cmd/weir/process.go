@@ -1,0 +1,118 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/weirmesh/weir/node"
+)
+
+// processCommands are the verbs that run a process. Their context ends with
+// SIGINT or SIGTERM.
+func processCommands() []*cobra.Command {
+	return []*cobra.Command{newDevCommand(), newServerCommand(), newEdgeCommand()}
+}
+
+// The addresses that are listened on unless a flag says otherwise.
+const (
+	defaultNode       = ":7400"
+	defaultDevNode    = "127.0.0.1:7400"
+	defaultPortal     = "127.0.0.1:7402"
+	defaultProxyAdmin = "127.0.0.1:7410"
+)
+
+// processFlags are what all processes have in common.
+type processFlags struct {
+	data, logLevel, logFormat string
+}
+
+func (f *processFlags) add(flags *pflag.FlagSet, data string) {
+	usage := "directory for everything that is kept; made where it is missing (WEIR_DATA)"
+	flags.StringVar(&f.data, "data", data, usage)
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error (WEIR_LOG_LEVEL)")
+	flags.StringVar(&f.logFormat, "log-format", "text", "text or json (WEIR_LOG_FORMAT)")
+}
+
+// config is what the flags say so far, with the log on standard error.
+func (f *processFlags) config(cmd *cobra.Command) (node.Config, error) {
+	if f.data == "" {
+		return node.Config{}, usagef("name a directory with --data")
+	}
+	data, err := filepath.Abs(f.data)
+	if err != nil {
+		return node.Config{}, err
+	}
+	logger, err := newLogger(cmd.ErrOrStderr(), f.logLevel, f.logFormat)
+	if err != nil {
+		return node.Config{}, err
+	}
+	return node.Config{Data: data, Version: version, Logger: logger, Out: cmd.OutOrStdout(), Hints: cmd.ErrOrStderr()}, nil
+}
+
+func newLogger(out io.Writer, level, format string) (*slog.Logger, error) {
+	options := new(slog.HandlerOptions)
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
+		return nil, usagef("--log-level must be debug, info, warn or error, not %q", level)
+	}
+	options.Level = least
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	}
+	return nil, usagef("--log-format must be text or json, not %q", format)
+}
+
+// accessLog opens what --access-log names; nil is no log. The file stays open
+// as long as the process.
+func accessLog(cmd *cobra.Command, where string) (io.Writer, error) {
+	switch where {
+	case "off":
+		return nil, nil
+	case "stderr":
+		return cmd.ErrOrStderr(), nil
+	case "stdout":
+		return cmd.OutOrStdout(), nil
+	case "":
+		return nil, usagef("--access-log must be off, stderr, stdout or a file")
+	}
+	f, err := os.OpenFile(where, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open access log: %w", err)
+	}
+	return f, nil
+}
+
+func addAccessLog(flags *pflag.FlagSet, where *string) {
+	flags.StringVar(where, "access-log", "stderr", "a JSON line for each request: off, stderr, stdout or a file (WEIR_ACCESS_LOG)")
+}
+
+func addProxyAdmin(flags *pflag.FlagSet, address *string) {
+	flags.StringVar(address, "proxy-admin", defaultProxyAdmin, "address of the proxy's own metrics, health and debug pages (WEIR_PROXY_ADMIN)")
+}
+
+// hostLabel is this host's name as a node may bear it, or a fallback.
+func hostLabel(fallback string) string {
+	name, err := os.Hostname()
+	if err != nil {
+		return fallback
+	}
+	name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	name = strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name), "-")
+	return cmp.Or(name[:min(len(name), 63)], fallback)
+}

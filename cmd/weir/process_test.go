@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A process says when it is ready, answers the other verbs, and ends with 0 when
+// it is told to stop.
+func TestDevProcess(t *testing.T) {
+	admin := freeAddress(t)
+	stdout, out := io.Pipe()
+	var log lockedBuffer
+	exit := make(chan int, 1)
+	go func() {
+		exit <- Main([]string{"dev", "--data", filepath.Join(t.TempDir(), "data"), "--node", "127.0.0.1:0", "--admin", admin,
+			"--portal", "127.0.0.1:0", "--proxy-admin", freeAddress(t), "--access-log", "off"}, nil, out, &log)
+		out.Close()
+	}()
+	lines := bufio.NewScanner(stdout)
+	if !lines.Scan() || lines.Text() != "weir: ready" {
+		t.Fatalf("the first line is %q; the log: %s", lines.Text(), log.String())
+	}
+	var answer, complaint bytes.Buffer
+	if code := Main([]string{"status", "-o", "json", "--admin", admin}, nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), `"leader"`) {
+		t.Errorf("status: exit %d, %s%s", code, answer.String(), complaint.String())
+	}
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if lines.Scan() {
+		t.Errorf("it also printed %q", lines.Text())
+	}
+	select {
+	case code := <-exit:
+		if code != 0 {
+			t.Errorf("exit %d; the log: %s", code, log.String())
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it does not stop")
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestProcessFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"server", "name a directory with --data"},
+		{"edge --data x", "name at least one server with --servers"},
+		{"edge --data x --servers a:1 --labels zone", "must be formatted as key=value"},
+		{"dev --log-level loud", "--log-level must be debug, info, warn or error"},
+		{"dev --log-format xml", "--log-format must be text or json"},
+		{"dev now", "unknown command"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			var stderr bytes.Buffer
+			if code := Main(strings.Fields(c.args), nil, io.Discard, &stderr); code != 2 || !strings.Contains(stderr.String(), c.want) {
+				t.Errorf("exit %d, want 2 with %q: %s", code, c.want, stderr.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/admin/admintest"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"weir": main})
+}
+
+// The scripts drive the command against an admin API of their own.
+//
+//	$WEIR_ADMIN   admits this host without a token
+//	$TLS_ADMIN    wants TLS (ca.pem) and the token s3cret
+//	proxies NAME=REVISION[!REASON]…
+//	              says which proxies are connected, where they are, and that
+//	              one refused the next revision
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		Setup:         setup,
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies},
+	})
+}
+
+func setup(env *testscript.Env) error {
+	cluster, err := admintest.Open(filepath.Join(env.WorkDir, ".state"))
+	if err != nil {
+		return err
+	}
+	proxies := admintest.NewProxies()
+	logger := slog.New(slog.DiscardHandler)
+	config := admin.Config{Store: cluster, Cluster: cluster, Proxies: proxies, Admission: admintest.Admission{},
+		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+	open, err := admin.New(config)
+	if err != nil {
+		return err
+	}
+	config.AllowLoopback = false
+	closed, err := admin.New(config)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- admin.Serve(ctx, l, open, nil, logger) }()
+	secure := httptest.NewUnstartedServer(closed)
+	secure.Config.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
+	secure.StartTLS()
+	env.Defer(func() {
+		secure.Close()
+		stop()
+		<-served
+		cluster.Close()
+	})
+	env.Values["proxies"] = proxies
+	env.Setenv("WEIR_ADMIN", l.Addr().String())
+	env.Setenv("TLS_ADMIN", secure.Listener.Addr().String())
+	env.Setenv("HOME", env.WorkDir)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	return os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o644)
+}
+
+func setProxies(ts *testscript.TestScript, neg bool, args []string) {
+	var list []*weirv1.ProxyStatus
+	for _, arg := range args {
+		name, rest, _ := strings.Cut(arg, "=")
+		number, reason, refused := strings.Cut(rest, "!")
+		revision, err := strconv.ParseUint(number, 10, 64)
+		ts.Check(err)
+		p := &weirv1.ProxyStatus{Name: name, Connected: true, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410"}
+		if refused {
+			p.RefusedRevision, p.RefusedReason = revision+1, reason
+		}
+		list = append(list, p)
+	}
+	ts.Value("proxies").(*admintest.Proxies).Set(list...)
+}
+
+// A terminal is not to be had here, so what it gets is looked at by itself.
+func TestDiffInColour(t *testing.T) {
+	const text = "--- a\n+++ b\n@@ -1 +1 @@\n same\n-old\n+new\n"
+	if got := (painter{}).paint(text); got != text {
+		t.Errorf("got %q", got)
+	}
+	const want = "\x1b[1m--- a\x1b[0m\n\x1b[1m+++ b\x1b[0m\n\x1b[36m@@ -1 +1 @@\x1b[0m\n same\n\x1b[31m-old\x1b[0m\n\x1b[32m+new\x1b[0m\n"
+	if got := (painter{true}).paint(text); got != want {
+		t.Errorf("got %q", got)
+	}
+	if isTerminal(new(bytes.Buffer)) {
+		t.Error("a buffer is no terminal")
+	}
+}

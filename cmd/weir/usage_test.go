@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/admin/admintest"
+)
+
+// Mistakes on the command line exit with 2 and say what to type; what goes
+// wrong later exits with 1.
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"", 0, ""},
+		{"--help", 0, ""},
+		{"version", 0, ""},
+		{"aply", 2, "apply"},
+		{"apply", 2, "name what to read with -f"},
+		{"apply shop.yaml", 2, "a file is named with -f: weir apply -f shop.yaml"},
+		{"apply -f x --wait=soon", 2, "invalid duration"},
+		{"apply -f x -o wide", 2, "must be one of table, json, yaml, name"},
+		{"get --nonsense", 2, "unknown flag"},
+		{"get pods", 2, `there is no kind "pods"; the kinds are gateway, service, route, plugin, policy`},
+		{"get rotue", 2, `there is no kind "rotue"; did you mean "route"?`},
+		{"get route/a b", 2, `"b" is not KIND/NAME`},
+		{"get route a --tenant *", 2, "name the tenant"},
+		{"describe route", 2, "name what to describe"},
+		{"delete", 2, "name what to delete"},
+		{"delete route", 2, "name what to delete"},
+		{"delete route a -f x", 2, "but not both"},
+		{"plugin", 2, "say what to do: list, push"},
+		{"plugin psh", 2, `did you mean "push"?`},
+		{"plugin push a", 2, "accepts 2 arg(s)"},
+		{"join-token create", 2, "--role must be server, edge or sidecar"},
+		{"join-token create --role king", 2, `not "king"`},
+		{"status extra", 2, "unknown command"},
+		{"status --admin ftp://x", 2, `--admin "ftp://x" is not an address`},
+		{"status --admin 127.0.0.1:1", 1, "hint: is \"weir dev\" running?"},
+		{"status --admin https://127.0.0.1:1/", 1, "cannot reach the admin API at https://127.0.0.1:1: connect: connection refused"},
+		{"status --ca /nonexistent", 1, "read --ca: open /nonexistent"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := Main(strings.Fields(c.args), strings.NewReader(""), &stdout, &stderr)
+			if code != c.code || !strings.Contains(stderr.String(), c.want) {
+				t.Errorf("exit %d, want %d with %q\nstderr: %s", code, c.code, c.want, stderr.String())
+			}
+			if code != 0 && stdout.Len() > 0 {
+				t.Errorf("a failure wrote to standard output: %s", stdout.String())
+			}
+		})
+	}
+}
+
+func TestFlagsFromTheEnvironment(t *testing.T) {
+	t.Setenv("WEIR_OUTPUT", "name")
+	var stdout, stderr bytes.Buffer
+	if code := Main([]string{"version"}, nil, &stdout, &stderr); code != 0 || stdout.String() != "dev\n" {
+		t.Errorf("got %d, %q, %s", code, stdout.String(), stderr.String())
+	}
+	stdout.Reset()
+	if Main([]string{"version", "-o", "json"}, nil, &stdout, &stderr); !strings.HasPrefix(stdout.String(), "{") {
+		t.Errorf("the flag does not win: %q", stdout.String())
+	}
+	t.Setenv("WEIR_OUTPUT", "nonsense")
+	if code := Main([]string{"version"}, nil, &stdout, &stderr); code != 2 || !strings.Contains(stderr.String(), "read WEIR_OUTPUT") {
+		t.Errorf("got %d, %s", code, stderr.String())
+	}
+}
+
+func TestBaseURL(t *testing.T) {
+	for _, c := range []struct {
+		address string
+		secure  bool
+		want    string
+	}{
+		{"127.0.0.1:7401", false, "http://127.0.0.1:7401"},
+		{"weir.example", false, "http://weir.example:7401"},
+		{"weir.example:80", true, "https://weir.example:80"},
+		{"http://weir.example/", true, "http://weir.example:7401"},
+		{"https://[::1]", false, "https://[::1]:7401"},
+		{"[::1]:1", false, "http://[::1]:1"},
+		{"http://weir.example/path", false, ""},
+		{"", false, ""},
+		{"unix:///run/weir.sock", false, ""},
+	} {
+		got, err := baseURL(c.address, c.secure)
+		if c.want == "" && err == nil || c.want != "" && (err != nil || got.String() != c.want) {
+			t.Errorf("%q: got %v, %v, want %s", c.address, got, err, c.want)
+		}
+	}
+}
+
+func TestParseBytes(t *testing.T) {
+	for text, want := range map[string]uint64{"": 0, "65536": 65536, "64Ki": 65536, "32Mi": 32 << 20, "1GiB": 1 << 30} {
+		if got, err := parseBytes(text); err != nil || got != want {
+			t.Errorf("%s: got %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"-1", "1.5Mi", "many", "99999999999999999999", "99999999999Gi"} {
+		if got, err := parseBytes(text); err == nil {
+			t.Errorf("%s: got %d", text, got)
+		}
+	}
+}
+
+// A watch prints a change when it happens, takes up again where a connection
+// broke, and ends well when it is interrupted.
+func TestWatch(t *testing.T) {
+	cluster, err := admintest.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	stop := serve(t, l, cluster)
+	file := t.TempDir() + "/a.yaml"
+	apply := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("kind: Service\nmetadata: {name: "+name+"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code := Main([]string{"apply", "-f", file, "--admin", address}, nil, io.Discard, os.Stderr); code != 0 {
+			t.Fatal("apply failed")
+		}
+	}
+	apply("a")
+	out, stdout := io.Pipe()
+	broke, stderr := io.Pipe()
+	code := make(chan int)
+	go func() { code <- Main([]string{"watch", "--admin", address}, nil, stdout, stderr) }()
+	lines := bufio.NewScanner(out)
+	next := func(want string) {
+		t.Helper()
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("got %q, want %q", lines.Text(), want)
+		}
+	}
+	next("1 service/a put")
+	apply("b")
+	next("2 service/b put")
+	stop()
+	if message := bufio.NewScanner(broke); !message.Scan() || !strings.Contains(message.Text(), "trying again") {
+		t.Errorf("got %q", message.Text())
+	}
+	go io.Copy(io.Discard, broke)
+	if l, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	defer serve(t, l, cluster)()
+	apply("c")
+	next("3 service/c put")
+	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-code; got != 0 {
+		t.Errorf("exit %d", got)
+	}
+	stderr.Close()
+}
+
+func serve(t *testing.T, l net.Listener, cluster *admintest.Cluster) (stop func()) {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	handler, err := admin.New(admin.Config{Store: cluster, Cluster: cluster, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
+		JoinTokens: admintest.JoinTokens{}, AllowLoopback: true, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error)
+	go func() { served <- admin.Serve(ctx, l, handler, nil, logger) }()
+	return func() {
+		cancel()
+		<-served
+	}
+}

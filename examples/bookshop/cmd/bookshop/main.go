@@ -1,0 +1,23 @@
+// Command bookshop runs the example's services alone, for an edge that runs
+// elsewhere: declare it with `weir apply -f examples/bookshop/bookshop.yaml`.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weirmesh/weir/examples/bookshop"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bookshop.Run(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+		fmt.Fprintln(os.Stderr, "bookshop:", err)
+		os.Exit(1)
+	}
+}

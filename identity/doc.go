@@ -1,0 +1,27 @@
+// Package identity says who a node is, and whom it may believe.
+//
+// A cluster has an authority of its own: an [Authority], whose root every node
+// knows. A node makes a key that never leaves it, asks for a certificate with
+// a join token once, and from then on renews with that same key:
+//
+//	join token ─▶ Join ─▶ Credentials ─▶ [Identity.Install] ─▶ [Identity.Maintain] ─▶ Renew …
+//
+// A node's name is in its certificate's URI, as SPIFFE writes it:
+//
+//	spiffe://<trust domain>/node/<role>/<name>
+//
+// # What is checked
+//
+// TLS is 1.3, mutual, and decides by the URI: [Verifier.Peer] accepts a chain
+// that ends at one of the authority's roots and bears the cluster's own trust
+// domain; what a role may do is the caller's question. A certificate request
+// proves that its sender holds the key and says nothing else: the authority
+// takes names from the token and the caller, never from the request.
+//
+// # What is kept where
+//
+// The authority's key lives in the cluster's log, sealed by the [Keyring], a
+// file beside the data and not in it: a stolen backup is no authority. Tokens
+// are stored as hashes. A node's key, its certificate and the roots are files
+// of its own data directory, mode 0600.
+package identity

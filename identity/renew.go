@@ -1,0 +1,94 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+const (
+	renewRetryMin = time.Second
+	renewRetryMax = 5 * time.Minute
+)
+
+// Renewer gets fresh credentials for a certificate request.
+type Renewer func(ctx context.Context, csr []byte) (*weirv1.Credentials, error)
+
+// Maintain keeps the certificate fresh until ctx ends: it renews at half of
+// its life, sooner or later by a tenth so that a cluster started at once does
+// not renew at once, and tries again, ever more slowly, when that fails.
+func (i *Identity) Maintain(ctx context.Context, log *slog.Logger, renew Renewer) {
+	for {
+		if !sleep(ctx, time.Until(i.renewAt())) {
+			return
+		}
+		for wait := renewRetryMin; ; wait = min(2*wait, renewRetryMax) {
+			err := i.renew(ctx, renew)
+			if err == nil {
+				log.Info("certificate renewed", "id", i.ID().String(), "expires", i.NotAfter())
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			level := slog.LevelWarn
+			if time.Now().After(i.NotAfter()) {
+				level = slog.LevelError
+			}
+			log.Log(ctx, level, "certificate not renewed", "error", err, "expires", i.NotAfter())
+			if !sleep(ctx, wait/2+rand.N(wait)) {
+				return
+			}
+		}
+	}
+}
+
+func (i *Identity) renew(ctx context.Context, renew Renewer) error {
+	csr, err := i.Request()
+	if err != nil {
+		return err
+	}
+	fresh, err := renew(ctx, csr)
+	if err != nil {
+		return err
+	}
+	if err := i.Install(fresh); err != nil {
+		return err
+	}
+	if !i.renewAt().After(time.Now()) {
+		return errors.New("renew certificate: the fresh one is past half of its life: compare the clocks")
+	}
+	return nil
+}
+
+func (i *Identity) renewAt() time.Time {
+	c := i.now.Load()
+	if c == nil {
+		return time.Now()
+	}
+	leaf := c.certificate.Leaf
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	// From the serial number, so that the moment stays the same when asked again.
+	tenth := life / 10
+	smear := time.Duration(leaf.SerialNumber.Bytes()[0]) * tenth / 128
+	return leaf.NotBefore.Add(life/2 - tenth/2 + smear)
+}
+
+// sleep waits for d and tells whether ctx still runs.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,179 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/cluster"
+	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeapi"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/store"
+)
+
+// adminHandler introduces the admin API to all that it asks for. Each
+// introduction below is one type; what they translate is words, not meaning.
+func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Handler, error) {
+	return admin.New(admin.Config{
+		Store: declared{s.store}, Cluster: log{s.cluster, s.registrar.Authority().TrustDomain()},
+		Proxies: proxies{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
+		Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
+		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
+	})
+}
+
+// declared is the store as the admin API sees it.
+type declared struct{ *store.Store }
+
+func (d declared) View() admin.View { return d.Store.View() }
+
+func (d declared) DryRun(t *weirv1.Transact) (*weirv1.ApplyResponse, error) {
+	answer, err := d.Store.DryRun(t, time.Now())
+	var refused *store.RefusedError
+	if errors.As(err, &refused) {
+		return nil, translate(refused)
+	}
+	return answer, err
+}
+
+func (d declared) Watch(ctx context.Context, after uint64) iter.Seq2[admin.Change, error] {
+	return func(yield func(admin.Change, error) bool) {
+		for e, err := range d.Store.Watch(ctx, after) {
+			var c admin.Change
+			if e != nil {
+				c = admin.Change{Revision: e.Revision, Reset: e.Reset, Puts: e.Puts, Deletes: e.Deletes}
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+func (d declared) Blob(digest string) ([]byte, error) { return readBlob(d.Store, digest) }
+
+func readBlob(s *store.Store, digest string) ([]byte, error) {
+	blob, ok := s.Blob(digest)
+	if !ok {
+		return nil, nil
+	}
+	data := make([]byte, blob.Size)
+	if _, err := io.ReadFull(blob, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// source is the store as the node API sees it.
+type source struct{ store *store.Store }
+
+func (s source) Watch(ctx context.Context, after uint64) iter.Seq2[nodeapi.Change, error] {
+	return func(yield func(nodeapi.Change, error) bool) {
+		for e, err := range s.store.Watch(ctx, after) {
+			var c nodeapi.Change
+			if e != nil {
+				c = nodeapi.Change{Revision: e.Revision, Reset: e.Reset, Puts: e.Puts, Deletes: e.Deletes}
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s source) Blob(digest string) ([]byte, error) { return readBlob(s.store, digest) }
+
+// log is the cluster as the admin API sees it.
+type log struct {
+	node        *cluster.Node
+	trustDomain string
+}
+
+func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyResponse, error) {
+	result, err := l.node.Propose(ctx, c)
+	if errors.Is(err, cluster.ErrTooLarge) {
+		return nil, &admin.Refused{Violations: []admin.Violation{{Reason: admin.ReasonInvalid,
+			Message: fmt.Sprintf("the change is too big for one transaction (at most %d KiB): apply it in parts", cluster.MaxCommand>>10)}}}
+	}
+	if err != nil {
+		return nil, outcome(err)
+	}
+	switch r := result.(type) {
+	case *store.RefusedError:
+		return nil, translate(r)
+	case *weirv1.ApplyResponse:
+		return r, nil
+	}
+	return nil, nil
+}
+
+func (l log) Sync(ctx context.Context) error { return outcome(l.node.ReadBarrier(ctx)) }
+
+func (l log) Status(_ context.Context, m *weirv1.GetStatusResponse) error {
+	status := l.node.Status()
+	m.Leader, m.Term, m.CommitIndex, m.AppliedIndex = status.Leader, status.Term, status.Commit, status.Applied
+	m.TrustDomain = l.trustDomain
+	for _, member := range status.Members {
+		m.Members = append(m.Members, &weirv1.Member{
+			Name: member.Name, Address: member.Address,
+			Role: weirv1.Member_Role(weirv1.Member_Role_value[string(member.Role)]),
+		})
+	}
+	return nil
+}
+
+// outcome says in the admin API's words whether a call was done, not done, or
+// nobody knows.
+func outcome(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrUnknown):
+		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed):
+		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+	}
+	return err
+}
+
+func translate(refused *store.RefusedError) *admin.Refused {
+	out := new(admin.Refused)
+	for _, v := range refused.Violations {
+		out.Violations = append(out.Violations, admin.Violation{Ref: v.Ref, Field: v.Field, Reason: admin.Reason(v.Reason), Message: v.Message})
+	}
+	return out
+}
+
+// proxies are known to the node API, which starts after the admin API's handler
+// was made.
+type proxies struct{ s *server }
+
+func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
+	return p.s.api.Proxies().Statuses()
+}
+
+type joinTokens struct{ tokens *identity.Tokens }
+
+func (j joinTokens) Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, _ string) (string, time.Time, error) {
+	roles := map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
+		weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
+		weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
+		weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
+	}
+	token, expires, err := j.tokens.CreateJoin(ctx, roles[role], ttl)
+	return token, expires, outcome(err)
+}
+
+type adminTokens struct{ tokens *identity.Tokens }
+
+func (a adminTokens) Authenticate(ctx context.Context, token string) (string, error) {
+	name, err := a.tokens.CheckAdmin(ctx, token)
+	if errors.Is(err, identity.ErrToken) {
+		return "", fmt.Errorf("%w: %w", admin.ErrNoSuchToken, err)
+	}
+	return name, outcome(err)
+}

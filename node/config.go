@@ -1,0 +1,108 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/weirmesh/weir/identity"
+)
+
+// Config says what to run. At least one of Server and Edge is set; with both,
+// the edge joins that server.
+type Config struct {
+	// Data is the directory that holds everything.
+	Data    string
+	Version string
+	Logger  *slog.Logger
+	// Out gets the line that says that all is ready, and nothing else.
+	Out io.Writer
+
+	Server *ServerConfig
+	Edge   *EdgeConfig
+	// Demo runs the bookshop behind it all and tells Hints what to try.
+	Demo  bool
+	Hints io.Writer
+}
+
+// ServerConfig is a member of the control cluster.
+type ServerConfig struct {
+	Name string
+	// Node and Admin are the addresses of the node API (UDP) and the admin API
+	// (TCP).
+	Node, Admin string
+	// Open admits the admin API in the clear, without a token, from this host
+	// alone. Else it is TLS, and always wants a token.
+	Open bool
+	// Starter is where a gateway "public" listens that is declared where nothing
+	// ever was; empty: none is.
+	Starter string
+}
+
+// EdgeConfig is a proxy at the edge.
+type EdgeConfig struct {
+	Name    string
+	Servers []string
+	// Token admits it the first time; later its own key does.
+	Token  string
+	Labels map[string]string
+	// Admin is where the proxy serves its metrics and health; empty: nowhere.
+	Admin string
+	// AccessLog gets a line for each request; nil: nobody does.
+	AccessLog io.Writer
+}
+
+// Validate says what is wrong with the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Data == "" {
+		errs = append(errs, errors.New("no data directory is given"))
+	}
+	if c.Server == nil && c.Edge == nil {
+		errs = append(errs, errors.New("neither a server nor an edge is asked for"))
+	}
+	if c.Demo && (c.Server == nil || c.Edge == nil || !c.Server.Open) {
+		errs = append(errs, errors.New("the demo needs an open server and an edge in one process"))
+	}
+	if s := c.Server; s != nil {
+		errs = append(errs, identity.ValidName(s.Name), checkAddress("node", s.Node), checkAddress("admin", s.Admin))
+		if s.Starter != "" {
+			errs = append(errs, checkAddress("gateway", s.Starter))
+		}
+	}
+	if e := c.Edge; e != nil {
+		errs = append(errs, identity.ValidName(e.Name))
+		if len(e.Servers) == 0 && c.Server == nil {
+			errs = append(errs, errors.New("an edge needs the address of a server"))
+		}
+		for _, s := range e.Servers {
+			errs = append(errs, checkAddress("server", s))
+		}
+		if e.Admin != "" {
+			errs = append(errs, checkAddress("proxy admin", e.Admin))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkAddress(what, address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("%s address %q is not HOST:PORT", what, address)
+	}
+	return nil
+}
+
+// reachable is an address to dial for one that was listened on: of every
+// address of this host it takes the loopback one.
+func reachable(listened net.Addr) string {
+	host, port, err := net.SplitHostPort(listened.String())
+	if err != nil {
+		return listened.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,77 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/weirmesh/weir/examples/plugins"
+)
+
+// The demo serves what its hints promise, with its three policies at work.
+func TestDemo(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("compiling three modules takes seconds, and a minute with the race detector")
+	}
+	if _, err := plugins.Module(demoPlugins[0]); errors.Is(err, plugins.ErrNotBuilt) {
+		t.Skip(err)
+	}
+	const shop = "127.0.0.1:8080" // as bookshop.yaml says
+	if l, err := net.Listen("tcp", shop); err != nil {
+		t.Skipf("the demo's own port is taken: %v", err)
+	} else if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var hints bytes.Buffer
+	cfg := devConfig(t, t.TempDir(), "")
+	cfg.Demo, cfg.Hints = true, &hints
+	process := run(t, cfg).ready()
+
+	if status, body := ask(t, "http://"+shop+"/books", ""); status != 200 || strings.Contains(body, "margin") || !strings.Contains(body, `"currency":"EUR"`) {
+		t.Errorf("books: %d %s", status, body)
+	}
+	if status, _ := ask(t, "http://"+shop+"/orders", ""); status != 401 {
+		t.Errorf("orders without a key: %d", status)
+	}
+	seen := map[int]int{}
+	for range 12 {
+		status, _ := ask(t, "http://"+shop+"/orders", "demo-key")
+		seen[status]++
+	}
+	if seen[200] != 10 || seen[429] != 2 {
+		t.Errorf("twelve orders with a key: %v, want ten served and two refused", seen)
+	}
+	for _, want := range []string{"curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
+		if !strings.Contains(hints.String(), want) {
+			t.Errorf("the hints do not say %q:\n%s", want, hints.String())
+		}
+	}
+	process.stop()
+	run(t, cfg).ready() // and again, over what is there
+}
+
+func ask(t *testing.T, url, key string) (status int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		request.Header.Set("x-api-key", key)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(data)
+}

@@ -1,0 +1,119 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeapi"
+	"github.com/weirmesh/weir/proxy"
+	"github.com/weirmesh/weir/telemetry"
+)
+
+// drain is how long requests in flight may take when a proxy stops.
+const drain = 10 * time.Second
+
+// edge is a running proxy.
+type edge struct {
+	proxy   *proxy.Proxy
+	client  *nodeapi.Client
+	inForce chan struct{} // closed once some configuration is
+}
+
+// startEdge starts a proxy with its data in dir. It joins first, if it has not.
+func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (*edge, error) {
+	log := p.log.With("part", "edge")
+	node, err := identity.Open(filepath.Join(dir, "identity"))
+	if err != nil {
+		return nil, fmt.Errorf("start edge: %w", err)
+	}
+	keyring, err := identity.OpenKeyring(filepath.Join(dir, "keyring"))
+	if err != nil {
+		return nil, fmt.Errorf("start edge: %w", err)
+	}
+	if err := p.join(node, ec, dir); err != nil {
+		return nil, fmt.Errorf("start edge: %w", err)
+	}
+	e := &edge{inForce: make(chan struct{})}
+	if e.client, err = nodeapi.NewClient(nodeapi.ClientConfig{
+		Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
+		Labels: ec.Labels, Version: cfg.Version, Logger: log,
+	}); err != nil {
+		return nil, err
+	}
+	get := fetch(e.client.Blob)
+	host.modules.Store(&get)
+	if err := e.startProxy(p, cfg, ec, host); err != nil {
+		return nil, err
+	}
+	p.run("edge", func(ctx context.Context) error { return e.client.Run(ctx, e.apply()) })
+	log.Info("edge started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
+	return e, nil
+}
+
+// join makes sure that the node has an identity, and the right one.
+func (p *process) join(node *identity.Identity, ec EdgeConfig, dir string) error {
+	// A token of another cluster says that the node is to move there. Anything
+	// else beside an identity, such as the token that it once joined with, or
+	// one for the admin API out of the environment, has nothing to say.
+	token, err := identity.ParseToken(ec.Token)
+	if moves := err == nil && !node.Knows(token); node.Joined() && !moves {
+		if id := node.ID(); id.Name != ec.Name || id.Role != identity.RoleEdge {
+			return fmt.Errorf("the data directory %s is that of %s, not of an edge named %s", dir, id, ec.Name)
+		}
+		return nil
+	}
+	if ec.Token == "" {
+		return errors.New("the edge has not joined yet: give it a token (weir join-token create --role edge)")
+	}
+	return nodeapi.Join(p.ctx, node, nodeapi.JoinConfig{
+		Servers: ec.Servers, Token: ec.Token, Role: identity.RoleEdge, Name: ec.Name, Logger: p.log.With("part", "edge"),
+	})
+}
+
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) error {
+	metrics := telemetry.NewMetrics(cfg.Version)
+	var access *telemetry.AccessLog
+	if ec.AccessLog != nil {
+		access = telemetry.NewAccessLog(ec.AccessLog, metrics.LogLost)
+		p.onStop("access log", func() error { access.Close(); return nil })
+	}
+	var err error
+	e.proxy, err = proxy.New(proxy.Config{
+		Policies: host, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+	})
+	if err != nil {
+		return fmt.Errorf("start edge: %w", err)
+	}
+	p.onStop("proxy", func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), drain)
+		defer cancel()
+		return e.proxy.Shutdown(ctx)
+	})
+	return nil
+}
+
+// apply hands updates to the proxy, and notes when one is in force.
+func (e *edge) apply() nodeapi.Apply {
+	force := sync.OnceFunc(func() { close(e.inForce) })
+	return func(ctx context.Context, u nodeapi.Update) error {
+		if err := e.proxy.Update(ctx, proxy.Update(u)); err != nil {
+			return err
+		}
+		force()
+		return nil
+	}
+}
+
+func (e *edge) awaitForce(ctx context.Context) error {
+	select {
+	case <-e.inForce:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,300 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+)
+
+// ClientConfig is what a proxy's side of the node API is made of. All but
+// Labels and Version is required.
+type ClientConfig struct {
+	Identity *identity.Identity
+	Servers  []string
+	// Dir keeps the last good configuration and blobs, sealed by Keyring.
+	Dir     string
+	Keyring *identity.Keyring
+	Labels  map[string]string
+	Version string
+	Logger  *slog.Logger
+}
+
+// Client is a proxy's side of the node API.
+type Client struct {
+	cfg     ClientConfig
+	blobs   blobs
+	journal *journal
+	fetches singleflight.Group
+
+	// life ends with Run, and with it all fetches.
+	life     context.Context
+	end      context.CancelFunc
+	fetching sync.WaitGroup
+
+	mu    sync.Mutex
+	ended bool
+	first int   // the server that is asked first
+	live  *link // the one that streams; nil: none
+}
+
+// NewClient makes a client; Run runs it.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	if len(cfg.Servers) == 0 {
+		return nil, errors.New("start node client: no server's address is given")
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start node client: %w", err)
+	}
+	life, end := context.WithCancel(context.Background())
+	return &Client{
+		cfg:     cfg,
+		life:    life,
+		end:     end,
+		blobs:   blobs{dir: filepath.Join(cfg.Dir, "blobs")},
+		journal: newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
+		// Proxies started together spread over the servers.
+		first: rand.N(len(cfg.Servers)),
+	}, nil
+}
+
+// Apply puts an update into force, or says why not.
+type Apply func(ctx context.Context, u Update) error
+
+// Run feeds apply until ctx ends: first with the last good configuration from
+// disk, then with what the servers send. It also keeps the certificate fresh.
+// It calls apply from one goroutine.
+func (c *Client) Run(ctx context.Context, apply Apply) error {
+	defer c.journal.close()
+	defer c.endFetches()
+	ctx, cancel := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.cfg.Identity.Maintain(ctx, c.cfg.Logger, c.renew) })
+	defer keeping.Wait()
+	defer cancel()
+
+	f := &follower{client: c, apply: apply, held: c.boot(ctx, apply)}
+	for tries := (backoff{}); ; {
+		f.mend(ctx)
+		server := c.server(0)
+		good, err := f.session(ctx, server)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if good {
+			tries.reset()
+		}
+		// A server that has just gone is likely to be gone for a while.
+		c.nextServer()
+		c.cfg.Logger.Warn("no stream from the servers; connecting again", "server", server, "error", err)
+		if !tries.wait(ctx) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// boot puts the configuration from disk into force, and returns what of it is.
+func (c *Client) boot(ctx context.Context, apply Apply) *held {
+	h, err := c.journal.load()
+	if err != nil {
+		c.cfg.Logger.Warn("last good configuration is damaged", "error", err, "used", h != nil)
+	}
+	if h == nil {
+		return newHeld()
+	}
+	all := Update{Snapshot: true, Revision: h.at.revision, Puts: slices.Collect(maps.Values(h.resources))}
+	sortResources(all.Puts)
+	if err := apply(ctx, all); err != nil {
+		c.cfg.Logger.Error("last good configuration from disk refused", "revision", h.at.revision, "error", err)
+		h.pendingAll, h.isAccepted = true, false
+		h.refuse(err.Error())
+		return h
+	}
+	c.cfg.Logger.Info("last good configuration in force", "revision", h.at.revision, "resources", len(h.resources))
+	return h
+}
+
+// server returns the address to try, and those after it for higher tries.
+func (c *Client) server(try int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Servers[(c.first+try)%len(c.cfg.Servers)]
+}
+
+func (c *Client) nextServer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first = (c.first + 1) % len(c.cfg.Servers)
+}
+
+func (c *Client) setLive(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live = l
+}
+
+func (c *Client) dial(ctx context.Context, address string) (*link, error) {
+	return dialLink(ctx, address, c.cfg.Identity.ClientTLS(http3.NextProtoH3))
+}
+
+// ask makes a call at the server that streams, and where there is none or it
+// fails, at each of them.
+func (c *Client) ask(ctx context.Context, call func(context.Context, weirv1connect.NodeServiceClient) error) error {
+	c.mu.Lock()
+	live := c.live
+	c.mu.Unlock()
+	var errs []error
+	if live != nil {
+		err := call(ctx, live.api)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", live.address, err))
+	}
+	for try := range c.cfg.Servers {
+		address := c.server(try)
+		if live != nil && address == live.address && answered(errs[0]) {
+			continue
+		}
+		err := c.askAt(ctx, address, call)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", address, err))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Client) askAt(ctx context.Context, address string, call func(context.Context, weirv1connect.NodeServiceClient) error) error {
+	l, err := c.dial(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	return call(ctx, l.api)
+}
+
+// answered tells whether an error is what a server had to say.
+func answered(err error) bool {
+	var verdict *connect.Error
+	return errors.As(err, &verdict) && verdict.IsRemote() && verdict.Code() != connect.CodeUnavailable
+}
+
+func (c *Client) renew(ctx context.Context, csr []byte) (issued *weirv1.Credentials, err error) {
+	err = c.ask(ctx, func(ctx context.Context, api weirv1connect.NodeServiceClient) error {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		answer, err := api.Renew(ctx, &weirv1.RenewRequest{Csr: csr})
+		issued = answer.GetCredentials()
+		return err
+	})
+	return issued, err
+}
+
+// blobTimeout bounds the fetch of one blob from one server.
+const blobTimeout = 2 * time.Minute
+
+// Blob returns content by its digest: from disk, else from a server. Whoever
+// asks for the same one at the same time shares one fetch.
+func (c *Client) Blob(ctx context.Context, digest string) ([]byte, error) {
+	data, err := c.blobs.get(digest)
+	if err != nil {
+		c.cfg.Logger.Warn("blob not read from disk", "digest", digest, "error", err)
+	}
+	if data != nil {
+		return data, nil
+	}
+	if _, err := checkDigest(digest); err != nil {
+		return nil, fmt.Errorf("get blob: %w", err)
+	}
+	fetched := c.fetches.DoChan(digest, func() (any, error) {
+		if !c.beginFetch() {
+			return nil, errEnded
+		}
+		defer c.fetching.Done()
+		// Not the first caller's alone, so its end does not end it.
+		return c.fetch(c.life, digest)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("get blob %s: %w", digest, context.Cause(ctx))
+	case r := <-fetched:
+		if r.Err != nil {
+			return nil, fmt.Errorf("get blob %s: %w", digest, r.Err)
+		}
+		return r.Val.([]byte), nil
+	}
+}
+
+var errEnded = errors.New("the client has ended")
+
+func (c *Client) beginFetch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.fetching.Add(1)
+	}
+	return !c.ended
+}
+
+func (c *Client) endFetches() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.end()
+	c.fetching.Wait()
+}
+
+func (c *Client) fetch(ctx context.Context, digest string) (data []byte, err error) {
+	err = c.ask(ctx, func(ctx context.Context, api weirv1connect.NodeServiceClient) error {
+		ctx, cancel := context.WithTimeout(ctx, blobTimeout)
+		defer cancel()
+		data, err = download(ctx, api, digest)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.blobs.put(digest, data); err != nil {
+		c.cfg.Logger.Warn("blob not kept on disk", "digest", digest, "error", err)
+	}
+	return data, nil
+}
+
+func download(ctx context.Context, api weirv1connect.NodeServiceClient, digest string) ([]byte, error) {
+	stream, err := api.GetBlob(ctx, &weirv1.GetBlobRequest{Digest: digest})
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	var data []byte
+	for {
+		m, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return data, verifyBlob(digest, data)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(data)+len(m.GetChunk()) > maxBlob {
+			return nil, fmt.Errorf("it is bigger than %d bytes", maxBlob)
+		}
+		data = append(data, m.GetChunk()...)
+	}
+}

@@ -1,0 +1,232 @@
+package nodeapi
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+)
+
+const (
+	// queued is how many changes may wait while one is applied; those that wait
+	// are then applied together.
+	queued = 64
+	// A refused revision is tried again by the proxy itself after a while.
+	applyRetryMin = time.Second
+	applyRetryMax = 30 * time.Second
+	// heartbeat is how often a proxy repeats what it serves. It is what makes a
+	// server that was killed and is back answer with a stateless reset: QUIC's
+	// own keep-alives are too small for one.
+	heartbeat = 2 * time.Second
+)
+
+// follower takes in what the servers send, across the streams it comes by. One
+// goroutine owns it.
+type follower struct {
+	client *Client
+	apply  Apply
+	held   *held
+	retry  time.Duration
+}
+
+// mend tries again what was refused while there was no stream to say it to.
+func (f *follower) mend(ctx context.Context) {
+	if f.held.reason == "" || !f.held.unsettled() {
+		return
+	}
+	if u := f.held.update(); f.apply(ctx, u) == nil {
+		f.store(u)
+		f.held.accept()
+	}
+}
+
+// session follows one stream until it ends. good: what came by it was of use.
+func (f *follower) session(run context.Context, address string) (good bool, err error) {
+	ctx, cancel := context.WithCancelCause(run)
+	defer cancel(nil)
+	l, err := f.client.dial(ctx, address)
+	if err != nil {
+		return false, err
+	}
+	defer l.close()
+	stream, err := l.api.StreamConfig(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer stream.Close()
+	if err := f.subscribe(stream); err != nil {
+		return false, err
+	}
+	changes := make(chan *received, queued)
+	var receiving sync.WaitGroup
+	receiving.Go(func() { cancel(receive(ctx, stream, changes)) })
+	defer func() {
+		f.client.setLive(nil)
+		cancel(nil)
+		stream.Close() // it ends a pending Receive
+		receiving.Wait()
+	}()
+
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for live := false; ; {
+		var again <-chan time.Time
+		if f.held.reason != "" && f.held.unsettled() {
+			again = time.After(f.retry)
+		}
+		select {
+		case <-ctx.Done():
+			return good, context.Cause(ctx)
+		case c := <-changes:
+			if !live {
+				live = true
+				f.client.setLive(l)
+				f.client.cfg.Logger.Info("configuration streams", "server", address)
+			}
+			err = f.takeIn(run, stream, c, changes)
+			good = good || err == nil
+		case <-again:
+			f.retry = min(2*f.retry, applyRetryMax)
+			err = f.settle(run, stream)
+		case <-beat.C:
+			err = f.report(stream)
+		}
+		if err != nil {
+			return good, err
+		}
+	}
+}
+
+type clientStream = weirv1connect.NodeServiceStreamConfigClientStream
+
+// subscribe says what is held, and what became of it: the server may never have
+// heard.
+func (f *follower) subscribe(stream clientStream) error {
+	h := f.held
+	subscribe := &weirv1.Subscribe{
+		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
+	}
+	if h.at == (position{}) {
+		subscribe.Digest = nil
+	}
+	if err := stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Subscribe{Subscribe: subscribe}}); err != nil {
+		return err
+	}
+	return f.report(stream)
+}
+
+// report says what became of what is held.
+func (f *follower) report(stream clientStream) error {
+	h := f.held
+	if h.isAccepted {
+		if err := sendAck(stream, h.accepted); err != nil {
+			return err
+		}
+	}
+	if h.reason != "" {
+		return sendNack(stream, h.refused, h.reason)
+	}
+	return nil
+}
+
+// receive reads whole changes off a stream until it ends.
+func receive(ctx context.Context, stream clientStream, changes chan<- *received) error {
+	for c := (&received{}); ; {
+		m, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		whole, err := c.add(m)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			continue
+		}
+		select {
+		case changes <- c:
+			c = &received{}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// takeIn applies a change, and with it those that came meanwhile.
+func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received, more <-chan *received) error {
+	for {
+		if err := f.held.receive(c); err != nil {
+			return err
+		}
+		select {
+		case c = <-more:
+		default:
+			f.retry = applyRetryMin
+			return f.settle(ctx, stream)
+		}
+	}
+}
+
+// settle applies what is pending and answers for it. The context is the run's,
+// not the stream's: what is being applied outlives the stream that brought it.
+func (f *follower) settle(ctx context.Context, stream clientStream) error {
+	h := f.held
+	if h.settled() {
+		return sendAck(stream, h.accepted)
+	}
+	u := h.update()
+	// A revision that changed nothing here needs nothing but a yes.
+	if h.unsettled() || !h.isAccepted {
+		if err := f.apply(ctx, u); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			h.refuse(err.Error())
+			f.client.cfg.Logger.Warn("configuration refused; the last good one stays", "revision", u.Revision, "error", err)
+			return sendNack(stream, h.refused, h.reason)
+		}
+		f.store(u)
+	}
+	h.accept()
+	return sendAck(stream, h.accepted)
+}
+
+// store writes what is in force to disk. What fails there must not keep the
+// proxy from serving.
+func (f *follower) store(u Update) {
+	log := f.client.cfg.Logger
+	if err := f.client.journal.write(f.held, u); err != nil {
+		log.Error("configuration in force is not on disk: a restart without servers would serve an older one", "error", err)
+	}
+	if !u.Snapshot && !touchesPlugins(u) {
+		return
+	}
+	used := map[string]struct{}{}
+	for _, r := range f.held.resources {
+		if p := r.GetPlugin(); p != nil {
+			used[p.GetSpec().GetDigest()] = struct{}{}
+		}
+	}
+	if err := f.client.blobs.keepOnly(used); err != nil {
+		log.Warn("old blobs not removed", "error", err)
+	}
+}
+
+func touchesPlugins(u Update) bool {
+	for _, r := range u.Puts {
+		if r.GetPlugin() != nil {
+			return true
+		}
+	}
+	return len(u.Deletes) > 0
+}
+
+func sendAck(stream clientStream, revision uint64) error {
+	return stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Ack{Ack: &weirv1.Ack{Revision: revision}}})
+}
+
+func sendNack(stream clientStream, revision uint64, reason string) error {
+	return stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Nack{Nack: &weirv1.Nack{Revision: revision, Reason: reason}}})
+}

@@ -1,0 +1,148 @@
+package nodeapi
+
+import (
+	"slices"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// Change is what one revision, or several in a row, did to what is declared.
+type Change struct {
+	Revision uint64
+	// Reset: Puts is all there is.
+	Reset   bool
+	Puts    []*weirv1.Resource
+	Deletes []resource.Ref
+}
+
+// graph is what is declared, and who refers to whom. Scopes are drawn from it.
+type graph struct {
+	revision uint64
+	nodes    map[resource.Ref]*node
+}
+
+// node is one resource, or the place of one that others refer to and that is
+// not there.
+type node struct {
+	ref       resource.Ref
+	resource  *weirv1.Resource // nil: not there
+	refersTo  []*node
+	referrers map[*node]struct{}
+}
+
+// The order in which it is decided what belongs to a scope: each kind depends
+// on those before it alone.
+const (
+	rankGateway = iota
+	rankRoute
+	rankService
+	rankPolicy
+	rankPlugin
+	ranks
+)
+
+func rankOf(kind string) (rank int, ok bool) {
+	switch kind {
+	case resource.KindGateway:
+		return rankGateway, true
+	case resource.KindRoute:
+		return rankRoute, true
+	case resource.KindService:
+		return rankService, true
+	case resource.KindPolicy:
+		return rankPolicy, true
+	case resource.KindPlugin:
+		return rankPlugin, true
+	}
+	return 0, false
+}
+
+func newGraph() *graph { return &graph{nodes: map[resource.Ref]*node{}} }
+
+// apply takes a change in and returns the nodes whose place in a scope, or
+// whose content, it may have changed.
+func (g *graph) apply(c Change) map[*node]struct{} {
+	touched := map[*node]struct{}{}
+	deletes := c.Deletes
+	if c.Reset {
+		deletes = g.missingFrom(c.Puts)
+	}
+	for _, ref := range deletes {
+		if n := g.nodes[ref]; n != nil && n.resource != nil {
+			g.set(n, nil, touched)
+		}
+	}
+	for _, r := range c.Puts {
+		ref := resource.Of(r)
+		if _, known := rankOf(ref.Kind); !known {
+			continue // of no kind that a proxy could use
+		}
+		n := g.at(ref)
+		if n.resource != nil && revisionOf(n.resource) == revisionOf(r) {
+			continue // a reset repeats what is known
+		}
+		g.set(n, r, touched)
+	}
+	g.revision = c.Revision
+	for n := range touched {
+		g.forget(n)
+	}
+	return touched
+}
+
+func (g *graph) missingFrom(puts []*weirv1.Resource) []resource.Ref {
+	there := make(map[resource.Ref]struct{}, len(puts))
+	for _, r := range puts {
+		there[resource.Of(r)] = struct{}{}
+	}
+	var missing []resource.Ref
+	for ref := range g.nodes {
+		if _, ok := there[ref]; !ok {
+			missing = append(missing, ref)
+		}
+	}
+	return missing
+}
+
+// set gives a node its resource. What it referred to and now refers to is
+// touched too: it may have lost or won its reason to be in a scope.
+func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
+	touched[n] = struct{}{}
+	for _, to := range n.refersTo {
+		delete(to.referrers, n)
+		touched[to] = struct{}{}
+	}
+	n.resource, n.refersTo = r, nil
+	if r == nil {
+		return
+	}
+	for reference := range resource.References(r) {
+		if _, known := rankOf(reference.To.Kind); !known {
+			continue
+		}
+		to := g.at(reference.To)
+		if slices.Contains(n.refersTo, to) {
+			continue
+		}
+		n.refersTo = append(n.refersTo, to)
+		to.referrers[n] = struct{}{}
+		touched[to] = struct{}{}
+	}
+}
+
+func (g *graph) at(ref resource.Ref) *node {
+	n := g.nodes[ref]
+	if n == nil {
+		n = &node{ref: ref, referrers: map[*node]struct{}{}}
+		g.nodes[ref] = n
+	}
+	return n
+}
+
+// forget drops a node that is nothing to anyone.
+func (g *graph) forget(n *node) {
+	if n.resource == nil && len(n.referrers) == 0 {
+		delete(g.nodes, n.ref)
+	}
+}

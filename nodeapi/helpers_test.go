@@ -1,0 +1,394 @@
+package nodeapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"iter"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience ends a test that would otherwise hang. Nothing is decided by it.
+const patience = 20 * time.Second
+
+// declared is a Source in memory.
+type declared struct {
+	mu        sync.Mutex
+	revision  uint64
+	resources map[resource.Ref]*weirv1.Resource
+	changes   []Change
+	blobs     map[string][]byte
+	wake      chan struct{}
+}
+
+func newDeclared() *declared {
+	return &declared{resources: map[resource.Ref]*weirv1.Resource{}, blobs: map[string][]byte{}, wake: make(chan struct{})}
+}
+
+// put declares resources, and returns the revision at which they are.
+func (d *declared) put(rs ...*weirv1.Resource) uint64 { return d.apply(rs, nil) }
+
+func (d *declared) remove(refs ...resource.Ref) uint64 { return d.apply(nil, refs) }
+
+func (d *declared) apply(puts []*weirv1.Resource, deletes []resource.Ref) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.revision++
+	c := Change{Revision: d.revision, Deletes: deletes}
+	for _, r := range puts {
+		r = proto.CloneOf(r)
+		resource.Meta(r).Revision = d.revision
+		d.resources[resource.Of(r)] = r
+		c.Puts = append(c.Puts, r)
+	}
+	for _, ref := range deletes {
+		delete(d.resources, ref)
+	}
+	d.changes = append(d.changes, c)
+	close(d.wake)
+	d.wake = make(chan struct{})
+	return d.revision
+}
+
+func (d *declared) Watch(ctx context.Context, after uint64) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		d.mu.Lock()
+		reset := Change{Revision: d.revision, Reset: true}
+		for _, r := range d.resources {
+			reset.Puts = append(reset.Puts, r)
+		}
+		next := len(d.changes)
+		d.mu.Unlock()
+		if after == 0 && !yield(reset, nil) {
+			return
+		}
+		if after != 0 {
+			next = int(after)
+		}
+		for {
+			d.mu.Lock()
+			wake, due := d.wake, d.changes[next:]
+			d.mu.Unlock()
+			for _, c := range due {
+				next++
+				if !yield(c, nil) {
+					return
+				}
+			}
+			if len(due) > 0 {
+				continue
+			}
+			select {
+			case <-wake:
+			case <-ctx.Done():
+				yield(Change{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+func (d *declared) Blob(digest string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.blobs[digest], nil
+}
+
+func (d *declared) putBlob(data []byte) (digest string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sum := sha256.Sum256(data)
+	digest = digestPrefix + hex.EncodeToString(sum[:])
+	d.blobs[digest] = data
+	return digest
+}
+
+func gateway(name string, selector map[string]string) *weirv1.Resource {
+	return resource.Wrap(&weirv1.Gateway{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.GatewaySpec{
+		Selector: selector, Listeners: []*weirv1.Listener{{Name: "http", Port: 8080, Protocol: weirv1.Listener_HTTP}},
+	}})
+}
+
+func route(name, gateway string, services ...string) *weirv1.Resource {
+	spec := &weirv1.RouteSpec{ParentRefs: []*weirv1.ParentRef{{Name: gateway}}}
+	for _, s := range services {
+		spec.Rules = append(spec.Rules, &weirv1.RouteRule{BackendRefs: []*weirv1.BackendRef{{Name: s}}})
+	}
+	return resource.Wrap(&weirv1.Route{Metadata: &weirv1.Metadata{Name: name}, Spec: spec})
+}
+
+func service(name string) *weirv1.Resource {
+	return resource.Wrap(&weirv1.Service{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.ServiceSpec{
+		Endpoints: []*weirv1.Endpoint{{Address: "127.0.0.1:1"}},
+	}})
+}
+
+func attached(name, plugin string, targets ...*weirv1.TargetRef) *weirv1.Resource {
+	return resource.Wrap(&weirv1.Policy{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.PolicySpec{Plugin: plugin, TargetRefs: targets}})
+}
+
+func plugin(name, digest string) *weirv1.Resource {
+	return resource.Wrap(&weirv1.Plugin{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.PluginSpec{Digest: digest}})
+}
+
+func ref(kind, name string) resource.Ref {
+	return resource.Ref{Kind: kind, Tenant: resource.DefaultTenant, Name: name}
+}
+
+// records keeps identity's records in memory.
+type records struct {
+	mu     sync.Mutex
+	values map[string][]byte
+}
+
+func (m *records) Get(_ context.Context, table, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.values[table+"/"+key], nil
+}
+
+func (m *records) Put(_ context.Context, table, key string, value []byte, create bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.values[table+"/"+key]; ok && create {
+		return identity.ErrExists
+	}
+	m.values[table+"/"+key] = value
+	return nil
+}
+
+// cluster is one server that can be stopped and started again.
+type cluster struct {
+	t         *testing.T
+	source    *declared
+	registrar *identity.Registrar
+	node      *identity.Identity
+	keyring   *identity.Keyring
+	protocols map[string]func(context.Context, *quic.Conn)
+
+	server  *Server
+	address string
+	socket  *mortal
+	stop    func()
+}
+
+// mortal is a socket that can fall silent, as a process that is killed does.
+type mortal struct {
+	*net.UDPConn
+	dead atomic.Bool
+}
+
+func (m *mortal) WriteTo(p []byte, to net.Addr) (int, error) {
+	if m.dead.Load() {
+		return len(p), nil
+	}
+	return m.UDPConn.WriteTo(p, to)
+}
+
+func (m *mortal) WriteMsgUDP(p, oob []byte, to *net.UDPAddr) (int, int, error) {
+	if m.dead.Load() {
+		return len(p), len(oob), nil
+	}
+	return m.UDPConn.WriteMsgUDP(p, oob, to)
+}
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := newCluster(t)
+	c.start()
+	return c
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, source: newDeclared(), keyring: openKeyring(t, t.TempDir()), address: "127.0.0.1:0"}
+	var err error
+	if c.registrar, err = identity.OpenRegistrar(t.Context(), &records{values: map[string][]byte{}}, c.keyring); err != nil {
+		t.Fatal(err)
+	}
+	c.node = c.enrol(identity.RoleServer, "s1")
+	return c
+}
+
+func openKeyring(t *testing.T, dir string) *identity.Keyring {
+	t.Helper()
+	k, err := identity.OpenKeyring(filepath.Join(dir, "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func (c *cluster) enrol(role identity.Role, name string) *identity.Identity {
+	c.t.Helper()
+	node, err := identity.Open(c.t.TempDir())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	csr, err := node.Request()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	issued, err := c.registrar.Enrol(c.t.Context(), role, name, csr, identity.Names{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := node.Install(issued); err != nil {
+		c.t.Fatal(err)
+	}
+	return node
+}
+
+// start serves; after a stop, on the address it had before.
+func (c *cluster) start() {
+	c.t.Helper()
+	socket, err := net.ListenPacket("udp", c.address)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.address = socket.LocalAddr().String()
+	c.socket = &mortal{UDPConn: socket.(*net.UDPConn)}
+	c.server = NewServer(ServerConfig{
+		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
+		ResetKey: c.keyring.Derive("quic reset"), Protocols: c.protocols,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.server.Serve(ctx, c.socket) }()
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			c.t.Errorf("serve: %v", err)
+		}
+	})
+	c.t.Cleanup(c.stop)
+}
+
+func logger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// edge is a proxy that keeps what it accepts and refuses what it is told to.
+type edge struct {
+	t      *testing.T
+	client *Client
+	dir    string
+	stop   func()
+
+	updates chan Update // every update that came to apply
+
+	mu     sync.Mutex
+	refuse error
+	holds  map[resource.Ref]*weirv1.Resource
+}
+
+func (c *cluster) startEdge(name string, labels map[string]string) *edge {
+	c.t.Helper()
+	return startEdge(c.t, c.enrol(identity.RoleEdge, name), c.t.TempDir(), labels, c.address)
+}
+
+func startEdge(t *testing.T, node *identity.Identity, dir string, labels map[string]string, servers ...string) *edge {
+	t.Helper()
+	client, err := NewClient(ClientConfig{
+		Identity: node, Servers: servers, Dir: dir, Keyring: openKeyring(t, dir), Labels: labels, Version: "test", Logger: logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &edge{t: t, client: client, dir: dir, updates: make(chan Update, 10_000), holds: map[resource.Ref]*weirv1.Resource{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- client.Run(ctx, e.apply) }()
+	e.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(e.stop)
+	return e
+}
+
+func (e *edge) apply(_ context.Context, u Update) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.updates <- u
+	if e.refuse != nil {
+		return e.refuse
+	}
+	if u.Snapshot {
+		clear(e.holds)
+	}
+	for _, ref := range u.Deletes {
+		delete(e.holds, ref)
+	}
+	for _, r := range u.Puts {
+		e.holds[resource.Of(r)] = r
+	}
+	return nil
+}
+
+func (e *edge) setRefuse(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refuse = err
+}
+
+// next is the next update that came to apply.
+func (e *edge) next() Update {
+	e.t.Helper()
+	select {
+	case u := <-e.updates:
+		return u
+	case <-time.After(patience):
+		e.t.Fatal("no update came")
+		panic("unreachable")
+	}
+}
+
+func (e *edge) names() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return names(e.holds)
+}
+
+// await waits until the server says of a proxy what is wanted.
+func (c *cluster) await(name string, want func(*weirv1.ProxyStatus) bool) *weirv1.ProxyStatus {
+	c.t.Helper()
+	limit := time.After(patience)
+	for {
+		statuses, changed := c.server.Proxies().Statuses()
+		for _, s := range statuses {
+			if s.GetName() == name && want(s) {
+				return s
+			}
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			c.t.Fatalf("the proxies are %v", statuses)
+		}
+	}
+}
+
+func (c *cluster) awaitAccepted(name string, revision uint64) {
+	c.t.Helper()
+	c.await(name, func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRevision() == revision })
+}

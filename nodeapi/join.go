@@ -1,0 +1,87 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"connectrpc.com/connect/v2"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// JoinConfig says who wants to join where.
+type JoinConfig struct {
+	Servers []string
+	Token   string
+	Role    identity.Role
+	Name    string
+	Logger  *slog.Logger
+}
+
+// Join gets an identity its first certificate. It goes on trying while no
+// server answers, until ctx ends; it gives up when one refuses.
+func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
+	token, err := identity.ParseToken(cfg.Token)
+	if err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	if len(cfg.Servers) == 0 {
+		return errors.New("join cluster: no server's address is given")
+	}
+	csr, err := node.Request()
+	if err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr}
+	for tries := (backoff{}); ; {
+		for _, address := range cfg.Servers {
+			issued, err := joinAt(ctx, address, token, request)
+			if err == nil {
+				return install(node, issued, cfg.Role)
+			}
+			if final(err) {
+				return fmt.Errorf("join cluster at %s: %w", address, err)
+			}
+			cfg.Logger.Warn("no answer to the request to join; trying on", "server", address, "error", err)
+		}
+		if !tries.wait(ctx) {
+			return fmt.Errorf("join cluster: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func joinAt(ctx context.Context, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	l, err := dialLink(ctx, address, identity.JoinTLS(token, http3.NextProtoH3))
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	answer, err := l.api.Join(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return answer.GetCredentials(), nil
+}
+
+func final(err error) bool {
+	refusals := []connect.Code{connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeInvalidArgument}
+	return wrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
+}
+
+func install(node *identity.Identity, issued *weirv1.Credentials, want identity.Role) error {
+	id, err := identity.CredentialsID(issued)
+	if err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	if id.Role != want {
+		return fmt.Errorf("join cluster: the token is for a node of role %s, this one is of role %s", id.Role, want)
+	}
+	return node.Install(issued)
+}

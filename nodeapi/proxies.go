@@ -1,0 +1,157 @@
+package nodeapi
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// forgetAfter is how long a proxy that is gone stays on the list.
+const forgetAfter = 24 * time.Hour
+
+// Proxies is what this server knows of the proxies: who is connected, and which
+// revision each has accepted or refused.
+type Proxies struct {
+	mu      sync.Mutex
+	byID    map[identity.ID]*proxyState
+	changed chan struct{} // closed at the next change; nil while nobody waits
+}
+
+type proxyState struct {
+	session  *session // nil: not connected
+	labels   map[string]string
+	version  string
+	address  string
+	accepted uint64
+	refused  uint64
+	reason   string
+	lastSeen time.Time
+}
+
+func newProxies() *Proxies { return &Proxies{byID: map[identity.ID]*proxyState{}} }
+
+// Statuses returns all proxies by name, and a channel that is closed when one
+// of them has changed since.
+func (p *Proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	statuses := make([]*weirv1.ProxyStatus, 0, len(p.byID))
+	for id, state := range p.byID {
+		statuses = append(statuses, state.status(id))
+	}
+	slices.SortFunc(statuses, func(a, b *weirv1.ProxyStatus) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	return statuses, p.changed
+}
+
+func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
+	m := &weirv1.ProxyStatus{
+		Name: id.Name, Labels: maps.Clone(s.labels), Connected: s.session != nil,
+		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason,
+		Version: s.version, Address: s.address, LastSeen: timestamppb.New(s.lastSeen),
+	}
+	if s.session != nil {
+		m.LastSeen = timestamppb.Now()
+	}
+	return m
+}
+
+// session is one stream of one proxy.
+type session struct {
+	proxies *Proxies
+	id      identity.ID
+	// superseded is closed when the same proxy opens a newer stream.
+	superseded chan struct{}
+}
+
+func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &session{proxies: p, id: id, superseded: make(chan struct{})}
+	state := p.byID[id]
+	if state == nil {
+		state = &proxyState{}
+		p.byID[id] = state
+		p.forget()
+	}
+	if state.session != nil {
+		close(state.session.superseded)
+	}
+	// What it has accepted it says itself, right after it subscribed.
+	*state = proxyState{session: s, labels: sub.GetLabels(), version: sub.GetVersion(), address: address, lastSeen: time.Now()}
+	p.notify()
+	return s
+}
+
+// forget drops proxies that have been away for long. A new one brings this
+// about, so the list is no longer than the proxies that came within the time.
+func (p *Proxies) forget() {
+	for id, state := range p.byID {
+		if state.session == nil && !state.lastSeen.IsZero() && time.Since(state.lastSeen) > forgetAfter {
+			delete(p.byID, id)
+		}
+	}
+}
+
+func (p *Proxies) notify() {
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// update changes the proxy's state, unless a newer session has taken over.
+// Proxies repeat themselves: only what is news wakes anyone.
+func (s *session) update(change func(*proxyState) (news bool)) {
+	s.proxies.mu.Lock()
+	defer s.proxies.mu.Unlock()
+	state := s.proxies.byID[s.id]
+	if state == nil || state.session != s {
+		return
+	}
+	state.lastSeen = time.Now()
+	if change(state) {
+		s.proxies.notify()
+	}
+}
+
+func (s *session) ack(revision uint64) {
+	s.update(func(p *proxyState) bool {
+		mended := p.reason != "" && p.refused <= revision
+		news := mended || p.accepted != revision
+		p.accepted = revision
+		if mended {
+			p.refused, p.reason = 0, ""
+		}
+		return news
+	})
+}
+
+func (s *session) nack(revision uint64, reason string) {
+	s.update(func(p *proxyState) bool {
+		news := p.refused != revision || p.reason != reason
+		p.refused, p.reason = revision, reason
+		return news
+	})
+}
+
+func (s *session) close() {
+	s.update(func(p *proxyState) bool { p.session = nil; return true })
+}
+
+// Connected tells whether a node has a stream open right now.
+func (p *Proxies) Connected(id identity.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state := p.byID[id]
+	return state != nil && state.session != nil
+}

@@ -1,0 +1,164 @@
+package nodeapi
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// scope is what proxies with certain labels must know, and how that changed of
+// late. The hub's lock guards all but history and snapshot.
+type scope struct {
+	labels  map[string]string
+	members map[*node]*weirv1.Resource
+	digest  digest
+
+	streams   int
+	idleSince time.Time
+
+	history  *history
+	snapshot snapshot
+}
+
+func newScope(labels map[string]string, g *graph) *scope {
+	s := &scope{labels: maps.Clone(labels), members: map[*node]*weirv1.Resource{}}
+	gateways := map[*node]struct{}{}
+	for _, n := range g.nodes {
+		if n.ref.Kind == resource.KindGateway {
+			gateways[n] = struct{}{}
+		}
+	}
+	s.follow(gateways)
+	s.history = newHistory(position{g.revision, s.digest})
+	return s
+}
+
+// scopeKey is the same for equal labels.
+func scopeKey(labels map[string]string) string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		// No key and no value of a label holds a line break.
+		b.WriteString(k + "=" + labels[k] + "\n")
+	}
+	return b.String()
+}
+
+// change takes in what the graph was just changed by, and appends what it means
+// to the scope's proxies to their history.
+func (s *scope) change(revision uint64, touched map[*node]struct{}) {
+	puts, deletes := s.follow(touched)
+	s.history.append(encodeChange(s.history.end(), position{revision, s.digest}, puts, deletes))
+}
+
+// follow works out which members a change of the graph adds, alters or takes
+// away. It costs what the change touches, not what the scope holds.
+func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, deletes []resource.Ref) {
+	var dirty [ranks]map[*node]struct{}
+	for rank := range dirty {
+		dirty[rank] = map[*node]struct{}{}
+	}
+	mark := func(n *node, after int) {
+		if rank, ok := rankOf(n.ref.Kind); ok && rank > after {
+			dirty[rank][n] = struct{}{}
+		}
+	}
+	for n := range touched {
+		mark(n, -1)
+	}
+	for rank := range dirty {
+		for n := range dirty[rank] {
+			was, now := s.members[n], s.wants(n)
+			switch {
+			case now && was != n.resource:
+				s.put(n, was)
+				puts = append(puts, n.resource)
+			case !now && was != nil:
+				s.remove(n, was)
+				deletes = append(deletes, n.ref)
+			}
+			if now == (was != nil) {
+				continue
+			}
+			// It came or went, and with it perhaps those that hang on it.
+			for _, to := range n.refersTo {
+				mark(to, rank)
+			}
+			for from := range n.referrers {
+				mark(from, rank)
+			}
+		}
+	}
+	sortResources(puts)
+	slices.SortFunc(deletes, resource.Ref.Compare)
+	return puts, deletes
+}
+
+func (s *scope) put(n *node, was *weirv1.Resource) {
+	if was != nil {
+		s.digest.toggle(n.ref, revisionOf(was))
+	}
+	s.digest.toggle(n.ref, revisionOf(n.resource))
+	s.members[n] = n.resource
+}
+
+func (s *scope) remove(n *node, was *weirv1.Resource) {
+	s.digest.toggle(n.ref, revisionOf(was))
+	delete(s.members, n)
+}
+
+// wants tells whether a resource belongs to the scope, given that the kinds
+// before its own are decided.
+func (s *scope) wants(n *node) bool {
+	if n.resource == nil {
+		return false
+	}
+	switch n.ref.Kind {
+	case resource.KindGateway:
+		return satisfies(s.labels, n.resource.GetGateway().GetSpec().GetSelector())
+	case resource.KindRoute:
+		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway)
+	case resource.KindPolicy:
+		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway, resource.KindRoute)
+	case resource.KindService:
+		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute)
+	case resource.KindPlugin:
+		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
+	}
+	return false
+}
+
+func (s *scope) hasAny(nodes func(func(*node) bool), kinds ...string) bool {
+	for n := range nodes {
+		if slices.Contains(kinds, n.ref.Kind) && s.members[n] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func satisfies(labels, selector map[string]string) bool {
+	for k, v := range selector {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+func sortResources(rs []*weirv1.Resource) {
+	slices.SortFunc(rs, func(a, b *weirv1.Resource) int { return resource.Of(a).Compare(resource.Of(b)) })
+}
+
+// snapshot is the newest one that was encoded for a scope. Whoever needs one
+// while it is being encoded waits and shares it.
+type snapshot struct {
+	mu    sync.Mutex
+	frame *frame
+	// next is where in the history to go on from.
+	next uint64
+}

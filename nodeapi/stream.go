@@ -1,0 +1,278 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+)
+
+const (
+	// sendTimeout is how long one message may wait for a proxy to make room.
+	sendTimeout = 30 * time.Second
+	// catchUp is how long a proxy that knows more than this server waits for it
+	// to learn the rest, before it is sent what the server has.
+	catchUp = 5 * time.Second
+
+	maxLabels = 64
+	maxLabel  = 256
+	maxReason = 2 << 10
+)
+
+type configStream = weirv1connect.NodeServiceStreamConfigServerStream
+
+// Why a stream ended, when it was not the proxy that ended it. A proxy that
+// reads one of these connects again.
+var (
+	errStopping   = connect.NewError(connect.CodeUnavailable, "the server is stopping")
+	errSuperseded = connect.NewError(connect.CodeAborted, "the same proxy has opened a newer stream")
+	errRenew      = connect.NewError(connect.CodeUnauthenticated, "the certificate that the stream began with has expired")
+)
+
+// StreamConfig sends a proxy what it must know for as long as it stays.
+func (s *Server) StreamConfig(ctx context.Context, stream configStream) error {
+	c, err := liveNode(ctx)
+	if err != nil {
+		return err
+	}
+	if c.id.Role == identity.RoleServer {
+		return connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
+	}
+	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
+		return s.refuse(c, err)
+	}
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	sub := first.GetSubscribe()
+	if err := checkSubscribe(sub); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err.Error())
+	}
+	if err := s.hubReady(ctx); err != nil {
+		return err
+	}
+	return s.attend(ctx, c, sub, stream)
+}
+
+func checkSubscribe(sub *weirv1.Subscribe) error {
+	switch {
+	case sub == nil:
+		return errors.New("the first message must be Subscribe")
+	case len(sub.GetLabels()) > maxLabels:
+		return fmt.Errorf("%d labels are more than %d", len(sub.GetLabels()), maxLabels)
+	case len(sub.GetVersion()) > maxLabel:
+		return errors.New("the version is too long")
+	case len(sub.GetDigest()) != 0 && len(sub.GetDigest()) != len(digest{}):
+		return fmt.Errorf("a digest has %d bytes, this one %d", len(digest{}), len(sub.GetDigest()))
+	}
+	for k, v := range sub.GetLabels() {
+		if k == "" || len(k) > maxLabel || len(v) > maxLabel || strings.ContainsAny(k+v, "\n=\x00") {
+			return fmt.Errorf("label %q is empty, too long, or holds a character that no label holds", truncate(k, maxLabel))
+		}
+	}
+	return nil
+}
+
+func (s *Server) hubReady(ctx context.Context) error {
+	select {
+	case <-s.hub.ready:
+		return nil
+	case <-s.stop:
+		return errStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// attend runs the two halves of a stream: this one sends, the other hears what
+// became of it. Whichever ends first ends both.
+func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, stream configStream) error {
+	session := s.proxies.connect(c.id, sub, c.address)
+	defer session.close()
+	scope := s.hub.join(sub.GetLabels())
+	defer s.hub.leave(scope)
+	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
+	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var hearing sync.WaitGroup
+	hearing.Go(func() { cancel(session.hear(stream)) })
+	hearing.Go(func() { cancel(s.ending(ctx, c, session)) })
+
+	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c}
+	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cancel(err)
+	c.hangUp()
+	hearing.Wait()
+	log.Info("proxy disconnected", "reason", err)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func digestOf(sub *weirv1.Subscribe) (d digest) {
+	copy(d[:], sub.GetDigest())
+	return d
+}
+
+// ending waits for whatever ends a stream besides its two halves.
+func (s *Server) ending(ctx context.Context, c *caller, session *session) error {
+	expiry := time.NewTimer(time.Until(c.expires))
+	defer expiry.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stop:
+		return errStopping
+	case <-session.superseded:
+		return errSuperseded
+	case <-expiry.C:
+		return errRenew
+	}
+}
+
+// hear notes what the proxy says until it says no more.
+func (s *session) hear(stream configStream) error {
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		switch k := m.GetMessage().(type) {
+		case *weirv1.StreamConfigRequest_Ack:
+			s.ack(k.Ack.GetRevision())
+		case *weirv1.StreamConfigRequest_Nack:
+			s.nack(k.Nack.GetRevision(), truncate(k.Nack.GetReason(), maxReason))
+		default:
+			return connect.NewError(connect.CodeInvalidArgument, "want an Ack or a Nack")
+		}
+	}
+}
+
+// sender walks a scope's history for one proxy.
+type sender struct {
+	hub    *hub
+	scope  *scope
+	stream configStream
+	caller *caller
+}
+
+func (s *sender) run(ctx context.Context, at position) error {
+	if err := s.stream.SendHeaders(); err != nil {
+		return err
+	}
+	next, ok, err := s.resume(ctx, at)
+	if err != nil {
+		return err
+	}
+	for {
+		if !ok {
+			var f *frame
+			f, next = s.hub.snapshot(s.scope)
+			if err := s.send(f); err != nil {
+				return err
+			}
+		}
+		if next, err = s.walk(ctx, next); err != nil {
+			return err
+		}
+		ok = false // it fell behind what the history keeps
+	}
+}
+
+// walk sends change after change until one that is due is gone.
+func (s *sender) walk(ctx context.Context, next uint64) (uint64, error) {
+	for {
+		f, wait, ok := s.scope.history.at(next)
+		if !ok {
+			return next, nil
+		}
+		if f == nil {
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return next, ctx.Err()
+			}
+		}
+		if err := s.send(f); err != nil {
+			return next, err
+		}
+		next++
+	}
+}
+
+// resume finds where to go on from for a proxy that comes with some state, and
+// tells whether there is such a place.
+func (s *sender) resume(ctx context.Context, at position) (next uint64, ok bool, err error) {
+	if at.revision == 0 {
+		return 0, false, nil
+	}
+	if err := s.await(ctx, at.revision); err != nil {
+		return 0, false, err
+	}
+	history := s.scope.history
+	if next, ok := history.find(at); ok {
+		// An empty change tells it that it is where it should be.
+		return next, true, s.send(encodeChange(at, at, nil, nil))
+	}
+	// Its revision is older than what is kept here, or than this server's start;
+	// if nothing of its scope has changed since, it may stay as it is.
+	next, end := history.next()
+	if end.digest != at.digest || end.revision < at.revision {
+		return 0, false, nil
+	}
+	return next, true, s.send(encodeChange(at, end, nil, nil))
+}
+
+// await gives the scope some time to reach a revision: the proxy may come from
+// a server that knew it first.
+func (s *sender) await(ctx context.Context, revision uint64) error {
+	limit := time.NewTimer(catchUp)
+	defer limit.Stop()
+	for {
+		next, end := s.scope.history.next()
+		if end.revision >= revision {
+			return nil
+		}
+		_, wait, _ := s.scope.history.at(next)
+		if wait == nil {
+			continue // it has just been appended
+		}
+		select {
+		case <-wait:
+		case <-limit.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *sender) send(f *frame) error {
+	for _, part := range f.parts {
+		// A proxy that reads nothing any more must not keep the stream forever.
+		if err := s.caller.writeBy(time.Now().Add(sendTimeout)); err != nil {
+			return err
+		}
+		if err := s.stream.Send(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package sdk
+
+import (
+	"math"
+
+	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
+)
+
+// Body is the part of a body that a method is shown.
+type Body struct {
+	buffer abi.BufferType
+	size   int
+}
+
+// Len counts the bytes shown.
+func (b *Body) Len() int { return b.size }
+
+// Bytes returns a copy of them.
+func (b *Body) Bytes() []byte {
+	if b.size == 0 {
+		return nil
+	}
+	bytes, s := abi.GetBuffer(b.buffer, 0, uint32(b.size))
+	if s != abi.OK && s != abi.NotFound {
+		Warnf("read body: %v", s)
+	}
+	return bytes
+}
+
+// Replace puts data in their place. Say so in the head: delete content-length
+// in OnRequest or OnResponse when a body may change its length.
+func (b *Body) Replace(data []byte) {
+	if s := abi.SetBuffer(b.buffer, 0, math.MaxUint32, data); s != abi.OK {
+		Warnf("replace body: %v", s)
+		return
+	}
+	b.size = len(data)
+}

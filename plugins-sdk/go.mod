@@ -1,0 +1,3 @@
+module github.com/weirmesh/weir/plugins-sdk
+
+go 1.26.0

@@ -1,0 +1,283 @@
+// Package policytest runs a plugin's handler in plain `go test`, against a
+// host made of maps: no sandbox, no build for wasip1, so the debugger and the
+// race detector work.
+//
+//	p := policytest.Start(t, newStamp, `{"header": "x-stamp", "value": "yes"}`)
+//	x := p.Do(policytest.Exchange{Request: policytest.Message{
+//		Header: policytest.Fields(":method", "GET", ":path", "/books"),
+//	}})
+//	if got := x.Response.Header.Get("x-stamp"); got != "yes" { … }
+//
+// [Policy.Do] goes through the very callbacks that a proxy makes, in its order,
+// with bodies chunk by chunk. What a Hold means is what it means in Weir. What
+// the handler logs goes to the test's log.
+package policytest
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	sdk "github.com/weirmesh/weir/plugins-sdk"
+	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
+)
+
+// Header is a header section in order.
+type Header []sdk.Field
+
+// Fields makes a section of names and values in turn.
+func Fields(nameValue ...string) Header {
+	var h Header
+	for i := 0; i+1 < len(nameValue); i += 2 {
+		h = append(h, sdk.Field{Name: nameValue[i], Value: nameValue[i+1]})
+	}
+	return h
+}
+
+// Get returns the first value of that name, "" where there is none.
+func (h Header) Get(name string) string {
+	if i := h.index(name); i >= 0 {
+		return h[i].Value
+	}
+	return ""
+}
+
+// Values returns every value of that name.
+func (h Header) Values(name string) []string {
+	var values []string
+	for _, f := range h {
+		if strings.EqualFold(f.Name, name) {
+			values = append(values, f.Value)
+		}
+	}
+	return values
+}
+
+func (h Header) index(name string) int {
+	return slices.IndexFunc(h, func(f sdk.Field) bool { return strings.EqualFold(f.Name, name) })
+}
+
+func (h Header) without(name string) Header {
+	return slices.DeleteFunc(h, func(f sdk.Field) bool { return strings.EqualFold(f.Name, name) })
+}
+
+// Message is a request or a response.
+type Message struct {
+	Header Header
+	// Body is sent in one chunk; with Chunks, in those instead. In what Do
+	// returns, Body is all of it.
+	Body   string
+	Chunks []string
+}
+
+func (m Message) chunks() []string {
+	if m.Chunks != nil {
+		return m.Chunks
+	}
+	if m.Body != "" {
+		return []string{m.Body}
+	}
+	return nil
+}
+
+// Exchange is what a handler is shown, and from Do what it made of it.
+type Exchange struct {
+	// Request is what the client sends; afterwards, what the upstream gets.
+	Request Message
+	// Response is what the upstream answers (without a header: 200);
+	// afterwards, what the client gets.
+	Response Message
+	// Properties by path, divided by dots: "source.address".
+	Properties map[string]string
+	// Answered is set when the policy itself has answered; Details is then the
+	// word for the access log.
+	Answered bool
+	Details  string
+}
+
+// Status is the response's.
+func (x Exchange) Status() string { return x.Response.Header.Get(":status") }
+
+// Policy is a handler in its sandbox.
+type Policy struct {
+	host   *Host
+	vm     *sdk.VM
+	lastID uint32
+}
+
+const rootID = 1
+
+// Start makes a handler on a host of its own, and fails the test when the
+// configuration is refused.
+func Start[C any](t testing.TB, new func(C) (sdk.Handler, error), config string) *Policy {
+	t.Helper()
+	return StartOn(t, NewHost(), new, config)
+}
+
+// StartOn is Start on a host that several sandboxes may share.
+func StartOn[C any](t testing.TB, h *Host, new func(C) (sdk.Handler, error), config string) *Policy {
+	t.Helper()
+	h.mu.Lock()
+	h.log = t
+	h.mu.Unlock()
+	p, refusal := start(h, checked(t, new), config)
+	if refusal != "" {
+		t.Fatalf("configuration refused: %s", refusal)
+	}
+	return p
+}
+
+// Refusal returns why a configuration is refused, "" when it is not.
+func Refusal[C any](t testing.TB, new func(C) (sdk.Handler, error), config string) string {
+	t.Helper()
+	_, refusal := start(NewHost(), new, config)
+	return refusal
+}
+
+func start[C any](h *Host, new func(C) (sdk.Handler, error), config string) (*Policy, string) {
+	p := &Policy{host: h, vm: sdk.NewVM(sdk.Define(new)), lastID: rootID}
+	accepted := false
+	h.during(&call{config: []byte(config)}, func() {
+		p.vm.OnContextCreate(rootID, 0)
+		accepted = p.vm.OnConfigure(rootID, len(config))
+	})
+	if accepted {
+		return p, ""
+	}
+	logged := h.Logged()
+	if len(logged) == 0 {
+		return p, "no reason given"
+	}
+	return p, logged[len(logged)-1]
+}
+
+// checked catches what the compiler cannot: a method that is meant for a
+// callback, but is misspelt or takes other arguments, would silently not be called.
+func checked[C any](t testing.TB, new func(C) (sdk.Handler, error)) func(C) (sdk.Handler, error) {
+	return func(c C) (sdk.Handler, error) {
+		handler, err := new(c)
+		if err != nil {
+			return nil, err
+		}
+		of := reflect.TypeOf(handler)
+		for i := range of.NumMethod() {
+			if name := of.Method(i).Name; strings.HasPrefix(name, "On") && !isCallback(of, name) {
+				t.Errorf("%s has a method %s that is never called: it is not one of the SDK's interfaces", of, name)
+			}
+		}
+		return handler, nil
+	}
+}
+
+func isCallback(handler reflect.Type, name string) bool {
+	for _, callback := range []reflect.Type{
+		reflect.TypeFor[sdk.RequestHandler](), reflect.TypeFor[sdk.RequestBodyHandler](),
+		reflect.TypeFor[sdk.ResponseHandler](), reflect.TypeFor[sdk.ResponseBodyHandler](),
+		reflect.TypeFor[sdk.DoneHandler](), reflect.TypeFor[sdk.TickHandler](),
+	} {
+		if callback.Method(0).Name == name {
+			return handler.Implements(callback)
+		}
+	}
+	return false
+}
+
+// Tick lets the policy's clock strike.
+func (p *Policy) Tick() {
+	p.host.during(&call{}, func() { p.vm.OnTick(rootID) })
+}
+
+// Do shows one exchange to the handler, from its head to its end.
+func (p *Policy) Do(x Exchange) Exchange {
+	p.lastID++
+	id, c := p.lastID, newCall(x)
+	p.host.during(c, func() { p.vm.OnContextCreate(id, rootID) })
+	p.pass(c, 0, x.Request.chunks(),
+		func(end bool) sdk.Action { return p.vm.OnRequestHeaders(id, end) },
+		func(size int, end bool) sdk.Action { return p.vm.OnRequestBody(id, size, end) })
+	if !c.answered {
+		p.pass(c, 1, x.Response.chunks(),
+			func(end bool) sdk.Action { return p.vm.OnResponseHeaders(id, end) },
+			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(id, size, end) })
+	}
+	p.host.during(c, func() {
+		p.vm.OnLog(id)
+		p.vm.OnDelete(id)
+	})
+	return c.result(x)
+}
+
+// pass takes one message through its two callbacks, as a proxy does: what was
+// held is shown again, together with what came since.
+func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Action, body func(int, bool) sdk.Action) {
+	m := &c.messages[way]
+	m.headOpen = true
+	var action sdk.Action
+	p.host.during(c, func() { action = head(len(chunks) == 0) })
+	m.headOpen = action == sdk.Hold
+	for i, chunk := range chunks {
+		if c.answered {
+			return
+		}
+		m.held = append(m.held, chunk...)
+		m.bodyOpen = true
+		p.host.during(c, func() { action = body(len(m.held), i == len(chunks)-1) })
+		m.bodyOpen = false
+		if action == sdk.Continue {
+			m.headOpen = false
+			m.sent, m.held = append(m.sent, m.held...), nil
+		}
+	}
+	m.headOpen = false
+	m.sent, m.held = append(m.sent, m.held...), nil
+}
+
+// call is what the host knows while it calls the plugin.
+type call struct {
+	config     []byte
+	messages   [2]message // the request, the response
+	properties map[string]string
+	answered   bool
+	details    string
+}
+
+// message is a request or response on its way.
+type message struct {
+	header             Header
+	held, sent         []byte
+	headOpen, bodyOpen bool
+}
+
+func newCall(x Exchange) *call {
+	c := &call{properties: map[string]string{}}
+	for path, value := range x.Properties {
+		c.properties[strings.ReplaceAll(path, ".", "\x00")] = value
+	}
+	c.messages[0].header = slices.Clone(x.Request.Header)
+	c.messages[1].header = slices.Clone(x.Response.Header)
+	if c.messages[1].header.index(":status") < 0 {
+		c.messages[1].header = slices.Insert(c.messages[1].header, 0, sdk.Field{Name: ":status", Value: "200"})
+	}
+	return c
+}
+
+func (c *call) result(x Exchange) Exchange {
+	return Exchange{
+		Request:    Message{Header: c.messages[0].header, Body: string(c.messages[0].sent)},
+		Response:   Message{Header: c.messages[1].header, Body: string(c.messages[1].sent)},
+		Properties: x.Properties,
+		Answered:   c.answered,
+		Details:    c.details,
+	}
+}
+
+func (c *call) section(m abi.MapType) *message {
+	switch m {
+	case abi.RequestHeaders:
+		return &c.messages[0]
+	case abi.ResponseHeaders:
+		return &c.messages[1]
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package wasm
+
+import (
+	"github.com/weirmesh/weir/policy/wasm/abi"
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+// buffer returns what is in a buffer and whether it exists in this stage. Empty
+// configurations exist: guests ask for them.
+func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
+	switch b {
+	case abi.VMConfiguration:
+		return nil, true
+	case abi.PluginConfiguration:
+		v.scratch = append(v.scratch[:0], v.policy.spec.Config...)
+		return v.scratch, true
+	}
+	if f := v.body(b); f != nil {
+		return f.body.view, true
+	}
+	return nil, false
+}
+
+// body returns the filter whose chunk of that body is being shown.
+func (v *vm) body(b abi.Buffer) *filter {
+	f := v.effective
+	if f == nil || !f.body.shown {
+		return nil
+	}
+	if b == abi.RequestBody && v.stage == stageRequestBody || b == abi.ResponseBody && v.stage == stageResponseBody {
+		return f
+	}
+	return nil
+}
+
+func proxyGetBufferStatus(v *vm, s stack) abi.Status {
+	data, ok := v.buffer(abi.Buffer(s.u32(0)))
+	if !ok {
+		return abi.NotFound
+	}
+	if !v.writable(s.u32(1)) || !v.writable(s.u32(2)) {
+		return abi.InvalidMemoryAccess
+	}
+	v.mem.WriteUint32Le(s.u32(1), uint32(len(data)))
+	v.mem.WriteUint32Le(s.u32(2), 0)
+	return abi.OK
+}
+
+// proxyGetBuffer: what begins behind the end is empty, what ends there is cut.
+func proxyGetBuffer(v *vm, s stack) abi.Status {
+	start, size := s.u32(1), s.u32(2)
+	if start+size < start {
+		return abi.BadArgument
+	}
+	data, ok := v.buffer(abi.Buffer(s.u32(0)))
+	if !ok {
+		return abi.NotFound
+	}
+	start = min(start, uint32(len(data)))
+	end := min(start+size, uint32(len(data)))
+	return v.give(data[start:end], s.u32(3), s.u32(4))
+}
+
+// proxySetBuffer replaces a range of the chunk: an empty one at the start
+// prepends, one behind the end appends, the whole replaces.
+func proxySetBuffer(v *vm, s stack) abi.Status {
+	data, inside := v.read(s.u32(3), s.u32(4))
+	if !inside {
+		return abi.InvalidMemoryAccess
+	}
+	f := v.body(abi.Buffer(s.u32(0)))
+	if f == nil {
+		return abi.NotFound
+	}
+	v.drawBytes(len(data) + len(f.body.view))
+	return f.body.splice(s.u32(1), s.u32(2), data)
+}
+
+func proxyGetConfiguration(v *vm, s stack) abi.Status {
+	data, _ := v.buffer(abi.PluginConfiguration)
+	return v.give(data, s.u32(0), s.u32(1))
+}
+
+// proxySendLocalResponse notes the answer; it is made when the callback has
+// returned.
+func proxySendLocalResponse(v *vm, s stack) abi.Status {
+	details, a := v.read(s.u32(1), s.u32(2))
+	body, b := v.read(s.u32(3), s.u32(4))
+	list, c := v.read(s.u32(5), s.u32(6))
+	if !a || !b || !c {
+		return abi.InvalidMemoryAccess
+	}
+	f := v.effective
+	if f == nil || v.stage == stageEnd || !validStatus(s.u32(0)) {
+		return abi.BadArgument
+	}
+	v.drawBytes(len(body) + len(list))
+	if !f.spend(len(body) + len(list)) {
+		return abi.BadArgument
+	}
+	fields, err := abi.ParsePairs(f.x.CopyBytes(list))
+	if err != nil {
+		return abi.SerializationFailure
+	}
+	r := &f.reply
+	r.sent, r.status, r.fields, r.grpc = true, int(s.u32(0)), fields, int32(s.u32(7))
+	r.body, r.details = f.x.CopyBytes(body), detailsPlugin
+	if len(details) > 0 {
+		r.details = string(details[:min(len(details), maxDetails)])
+	}
+	return abi.OK
+}
+
+// detailsPlugin is Exchange.Details when the guest gives none of its own.
+const detailsPlugin = "policy"
+
+func isGRPC(x *exchange.Exchange) bool {
+	const prefix = "application/grpc"
+	contentType := x.Request.Fields.Get("content-type")
+	return len(contentType) >= len(prefix) && exchange.EqualFold(contentType[:len(prefix)], prefix)
+}
+
+func proxyContinue(v *vm, _ stack) abi.Status {
+	if v.current == nil {
+		return abi.BadArgument
+	}
+	v.current.resume = true
+	return abi.OK
+}
+
+func proxyContinueStream(v *vm, s stack) abi.Status {
+	if abi.Stream(s.u32(0)) > abi.ResponseStream {
+		return abi.Unimplemented // TCP
+	}
+	return proxyContinue(v, s)
+}
+
+func proxyCloseStream(v *vm, s stack) abi.Status {
+	if abi.Stream(s.u32(0)) > abi.ResponseStream {
+		return abi.Unimplemented
+	}
+	if v.current == nil || v.stage == stageEnd {
+		return abi.BadArgument
+	}
+	v.current.abort = true
+	return abi.OK
+}
+
+func proxyClearRoute(v *vm, _ stack) abi.Status {
+	if v.effective == nil {
+		return abi.BadArgument
+	}
+	v.effective.x.RouteChanged = true
+	return abi.OK
+}

@@ -1,0 +1,117 @@
+package wasm
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/wasm/abi"
+)
+
+func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
+
+func proxyLog(v *vm, s stack) abi.Status {
+	text, inside := v.read(s.u32(1), s.u32(2))
+	if !inside {
+		return abi.InvalidMemoryAccess
+	}
+	v.draw(fuelPerLog)
+	level := abi.Level(s.u32(0))
+	if level > abi.Critical {
+		return abi.BadArgument
+	}
+	v.policy.log.bytes(v, level, text)
+	return abi.OK
+}
+
+func proxyGetLogLevel(v *vm, s stack) abi.Status {
+	return v.putU32(s.u32(0), uint32(v.policy.log.least()))
+}
+
+func proxyGetTime(v *vm, s stack) abi.Status {
+	if !v.mem.WriteUint64Le(s.u32(0), uint64(time.Now().UnixNano())) {
+		return abi.InvalidMemoryAccess
+	}
+	return abi.OK
+}
+
+// proxySetTick counts while the guest is configured, and later when it ticks.
+func proxySetTick(v *vm, s stack) abi.Status {
+	period := time.Duration(s.u32(0)) * time.Millisecond
+	if period > 0 {
+		period = max(period, minTick*time.Millisecond)
+	}
+	v.tickPeriod = period
+	return abi.OK
+}
+
+// proxyGetStatus: the guest has called nobody.
+func proxyGetStatus(v *vm, s stack) abi.Status {
+	if !v.writable(s.u32(0)) {
+		return abi.InvalidMemoryAccess
+	}
+	v.mem.WriteUint32Le(s.u32(0), 0)
+	return v.give(nil, s.u32(1), s.u32(2))
+}
+
+// proxySetContext switches between the filter's context and the policy's. Those
+// of other exchanges belong to other goroutines.
+func proxySetContext(v *vm, s stack) abi.Status {
+	switch id := s.u32(0); {
+	case id == rootID:
+		v.effective = nil
+	case v.current != nil && id == v.current.id:
+		v.effective = v.current
+	default:
+		return abi.BadArgument
+	}
+	return abi.OK
+}
+
+// proxyDone answers on_done's "not yet", which the host did not wait for.
+func proxyDone(*vm, stack) abi.Status { return abi.OK }
+
+// foreign is a function that this host offers under a name of its own.
+type foreign struct {
+	name  string
+	about string
+	does  func(v *vm, arguments []byte) (result []byte, status abi.Status)
+}
+
+var foreignTable = []foreign{
+	{"clear_route_cache", "asks for the route to be chosen anew", func(v *vm, _ []byte) ([]byte, abi.Status) {
+		return nil, proxyClearRoute(v, nil)
+	}},
+	{"weir.phases", "says which callbacks the guest has code for", setPhases},
+}
+
+// setPhases takes one byte, a set of bits: 1 request head, 2 request body, 4
+// response head, 8 response body; the host does not make the other callbacks.
+// 16: an exchange may be forgotten when the last of these phases is over.
+func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
+	if len(arguments) != 1 || v.stage != stageRoot {
+		return nil, abi.BadArgument
+	}
+	const all = policy.RequestHead | policy.RequestBody | policy.ResponseHead | policy.ResponseBody
+	v.announced, v.wanted, v.brief = true, policy.Phases(arguments[0])&all, arguments[0]&16 != 0
+	return nil, abi.OK
+}
+
+func proxyCallForeign(v *vm, s stack) abi.Status {
+	name, a := v.read(s.u32(0), s.u32(1))
+	arguments, b := v.read(s.u32(2), s.u32(3))
+	if !a || !b {
+		return abi.InvalidMemoryAccess
+	}
+	for i := range foreignTable {
+		if foreignTable[i].name != text(name) {
+			continue
+		}
+		result, status := foreignTable[i].does(v, arguments)
+		if status != abi.OK {
+			return status
+		}
+		return v.give(result, s.u32(4), s.u32(5))
+	}
+	return abi.NotFound
+}

@@ -1,0 +1,237 @@
+package wasm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+// Policy is a plugin under one configuration: a module, a pool of VMs, and what
+// the VMs share.
+type Policy struct {
+	host   *Host
+	module *module
+	spec   policy.Spec
+	fuel   int64
+	phases policy.Phases
+	// brief: the guest said that an exchange may be forgotten after its last phase.
+	brief bool
+	open  bool // failureMode OPEN: what a failed callback changed is undone
+
+	log    *guestLog
+	data   *tenantData
+	meters *pluginMeters
+
+	pool    pool
+	ticker  ticker
+	circuit circuit
+	filters sync.Pool
+
+	exchanges, burned, dearest atomic.Uint64
+}
+
+// newPolicy compiles what must be compiled and starts the first VM.
+func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error) {
+	pages, err := h.config.pages(spec.MemoryBytes)
+	if err != nil {
+		return nil, err
+	}
+	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages})
+	if err != nil {
+		return nil, err
+	}
+	p := h.bare(m, spec)
+	first := newVM(p)
+	if err := first.start(); err != nil {
+		lines := first.recent.String()
+		first.close()
+		p.free()
+		return nil, fmt.Errorf("%w%s", err, lines)
+	}
+	p.phases = first.phases()
+	p.brief = first.brief
+	if first.tickPeriod > 0 {
+		p.ticker.start(p, first)
+	} else {
+		p.pool.adopt(first)
+	}
+	return p, nil
+}
+
+// bare is a policy without VMs; free undoes it.
+func (h *Host) bare(m *module, spec policy.Spec) *Policy {
+	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), maxFuel))}
+	p.open = isOpen(spec)
+	p.log = newGuestLog(h.config, spec)
+	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
+	p.pool.policy, p.pool.limit = p, h.config.VMs
+	p.circuit.pause = h.config.Open
+	p.filters.New = func() any { return &filter{policy: p} }
+	return p
+}
+
+// Spec implements policy.Policy.
+func (p *Policy) Spec() policy.Spec { return p.spec }
+
+// Phases implements policy.Policy: the callbacks that the module exports, less
+// those that its SDK has said it does not use.
+func (p *Policy) Phases() policy.Phases { return p.phases }
+
+// Release implements policy.Policy.
+func (p *Policy) Release() {
+	if !p.host.release(p.spec) {
+		return
+	}
+	p.ticker.stop()
+	p.pool.close() // calls free when the last VM is back
+}
+
+// free gives up what the VMs shared. No VM is left.
+func (p *Policy) free() {
+	p.host.shared.leave(p.spec.Tenant)
+	p.host.meters.leave(p.spec.Tenant, p.spec.Plugin)
+	p.module.release()
+}
+
+// NewFilter implements policy.Policy.
+func (p *Policy) NewFilter(x *exchange.Exchange) (policy.Filter, error) {
+	p.exchanges.Add(1)
+	if err := p.circuit.check(); err != nil {
+		return nil, err
+	}
+	for {
+		v, err := p.pool.take()
+		if err != nil {
+			p.failed(err)
+			return nil, err
+		}
+		f := p.filters.Get().(*filter)
+		if err = f.begin(v, x); err == nil {
+			return f, nil
+		}
+		f.Close(x)
+		if err != errLost { // a VM that died while we waited for it: take another
+			return nil, err
+		}
+	}
+}
+
+// failed counts a trap.
+func (p *Policy) failed(err error) {
+	if p.circuit.trapped(err, p.exchanges.Load()) {
+		p.log.warn("policy keeps failing: its circuit is open", "for", p.circuit.pause, "error", err)
+	}
+}
+
+// spent counts an exchange's fuel.
+func (p *Policy) spent(burned uint64) {
+	p.burned.Add(burned)
+	for {
+		most := p.dearest.Load()
+		if burned <= most || p.dearest.CompareAndSwap(most, burned) {
+			return
+		}
+	}
+}
+
+// Status is how a policy fares.
+type Status struct {
+	Tenant, Name, Plugin, Digest string
+	// ABI is the version of proxy-wasm that the plugin speaks.
+	ABI string
+	// VMs counts those that live, Idle those of them that serve no exchange.
+	VMs, Idle int
+	// Exchanges counts those that were begun, Traps those callbacks that failed,
+	// OutOfFuel those of them that emptied the tank.
+	Exchanges, Traps, OutOfFuel uint64
+	// Fuel is what all exchanges burned, DearestExchange the most that one did.
+	Fuel, DearestExchange uint64
+	// OpenUntil is when the circuit closes again; zero when it is closed.
+	OpenUntil time.Time
+	LastError string
+	// LinesDropped counts lines that were not logged because there were too many.
+	LinesDropped uint64
+}
+
+// Status describes the policy.
+func (p *Policy) Status() Status {
+	s := Status{
+		Tenant: p.spec.Tenant, Name: p.spec.Name, Plugin: p.spec.Plugin, Digest: p.spec.Digest,
+		ABI: string(p.module.version), Exchanges: p.exchanges.Load(), Fuel: p.burned.Load(),
+		DearestExchange: p.dearest.Load(), LinesDropped: p.log.dropped.Load(),
+	}
+	s.VMs, s.Idle = p.pool.count()
+	p.circuit.describe(&s)
+	return s
+}
+
+// circuit opens when a policy does little but trap.
+type circuit struct {
+	pause time.Duration
+	until atomic.Int64 // Unix nanoseconds; 0: closed
+
+	mu     sync.Mutex
+	since  time.Time // of the window
+	before uint64    // exchanges before the window
+	inside int       // traps in the window
+
+	traps, empty uint64
+	last         error
+}
+
+var errCircuitOpen = errors.New("it has failed too often and is not asked for a while")
+
+func (c *circuit) check() error {
+	until := c.until.Load()
+	if until == 0 {
+		return nil
+	}
+	if time.Now().UnixNano() < until {
+		return errCircuitOpen
+	}
+	c.until.CompareAndSwap(until, 0)
+	return nil
+}
+
+// trapped counts a failure and reports whether it has opened the circuit.
+func (c *circuit) trapped(err error, exchanges uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.traps++
+	var trap *Trap
+	if errors.As(err, &trap) && trap.OutOfFuel {
+		c.empty++
+	}
+	c.last = err
+	now := time.Now()
+	if now.Sub(c.since) > circuitWindow*time.Second {
+		// The exchange that failed is in the window.
+		c.since, c.before, c.inside = now, max(exchanges, 1)-1, 0
+	}
+	c.inside++
+	if c.inside < circuitTraps || uint64(c.inside)*2 < exchanges-c.before {
+		return false
+	}
+	c.since = time.Time{}
+	c.until.Store(now.Add(c.pause).UnixNano())
+	return true
+}
+
+func (c *circuit) describe(s *Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Traps, s.OutOfFuel = c.traps, c.empty
+	if c.last != nil {
+		s.LastError = c.last.Error()
+	}
+	if until := c.until.Load(); until > time.Now().UnixNano() {
+		s.OpenUntil = time.Unix(0, until)
+	}
+}

@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"fmt"
+	"sync"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/balancer"
+	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/telemetry"
+)
+
+// backend is a service, or a subset of one, at work. Rules that name the same
+// one share it, and with it the turn of its endpoints.
+type backend struct {
+	service string
+	metrics *telemetry.Series
+	sole    *upstream.Pool // of a backend with one endpoint; nil where there is a choice
+	pools   []*upstream.Pool
+	pick    balancer.Picker
+}
+
+// endpoint picks one, not one already tried while there are others; nil where
+// there is none.
+func (b *backend) endpoint(tried balancer.Tried) (*upstream.Pool, int) {
+	if b.sole != nil {
+		return b.sole, 0
+	}
+	i := b.pick.Pick(tried)
+	if i == balancer.None {
+		return nil, i
+	}
+	return b.pools[i], i
+}
+
+// backendKey is what must be equal for rules to share a backend: the very
+// declaration of the service, and the subset.
+type backendKey struct {
+	declared *weirv1.Service
+	subset   string
+}
+
+// backends are those in use, counted by the rules that hold them.
+type backends struct {
+	mu    sync.Mutex
+	inUse map[backendKey]*sharedBackend
+}
+
+type sharedBackend struct {
+	backend
+	refs int
+	give func()
+}
+
+// acquire returns a backend and what gives it back.
+func (bs *backends) acquire(key backendKey, make func() (backend, func(), error)) (*backend, func(), error) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	shared := bs.inUse[key]
+	if shared == nil {
+		made, give, err := make()
+		if err != nil {
+			return nil, nil, err
+		}
+		shared = &sharedBackend{backend: made, give: give}
+		if bs.inUse == nil {
+			bs.inUse = map[backendKey]*sharedBackend{}
+		}
+		bs.inUse[key] = shared
+	}
+	shared.refs++
+	return &shared.backend, func() { bs.release(key, shared) }, nil
+}
+
+func (bs *backends) release(key backendKey, shared *sharedBackend) {
+	bs.mu.Lock()
+	shared.refs--
+	last := shared.refs == 0
+	if last {
+		delete(bs.inUse, key)
+	}
+	bs.mu.Unlock()
+	if last {
+		shared.give()
+	}
+}
+
+// compileBackends resolves what a rule's requests are shared among.
+func (p *Proxy) compileBackends(r *rule, tenant string, specs []*weirv1.BackendRef) error {
+	weights := make([]uint32, len(specs))
+	chosen := 0
+	for i, spec := range specs {
+		weights[i] = 1
+		if spec.Weight != nil {
+			weights[i] = spec.GetWeight()
+		}
+		b, give, err := p.acquireBackend(tenant, spec)
+		if err != nil {
+			return fmt.Errorf("backend %s: %w", spec.GetName(), err)
+		}
+		r.held = append(r.held, give)
+		r.backends = append(r.backends, b)
+		if weights[i] > 0 {
+			chosen++
+			r.sole = b
+		}
+	}
+	if chosen != 1 {
+		r.sole = nil
+	}
+	r.split = balancer.NewSplit(weights)
+	return nil
+}
+
+func (p *Proxy) acquireBackend(tenant string, spec *weirv1.BackendRef) (*backend, func(), error) {
+	ref := resource.Ref{Kind: resource.KindService, Tenant: tenant, Name: spec.GetName()}
+	declared := p.desired.resources[ref].GetService()
+	if declared == nil {
+		return nil, nil, fmt.Errorf("%s is not there", ref)
+	}
+	return p.backends.acquire(backendKey{declared, spec.GetSubset()}, func() (backend, func(), error) {
+		return p.makeBackend(ref, declared.GetSpec(), spec.GetSubset())
+	})
+}
+
+func (p *Proxy) makeBackend(ref resource.Ref, service *weirv1.ServiceSpec, subset string) (backend, func(), error) {
+	labels, err := subsetLabels(ref, service, subset)
+	if err != nil {
+		return backend{}, nil, err
+	}
+	b := backend{service: ref.Tenant + "/" + ref.Name}
+	var weights []uint32
+	for _, e := range service.GetEndpoints() {
+		if !bears(e.GetLabels(), labels) {
+			continue
+		}
+		weight := uint32(1)
+		if e.Weight != nil {
+			weight = e.GetWeight()
+		}
+		pool := p.pools.Acquire(upstream.Key{Address: e.GetAddress(), ConnectTimeout: service.GetConnectTimeout().AsDuration()})
+		b.pools, weights = append(b.pools, pool), append(weights, weight)
+	}
+	if len(b.pools) == 1 && weights[0] > 0 {
+		b.sole = b.pools[0]
+	}
+	b.pick = balancer.NewRoundRobin(weights)
+	b.metrics = p.cfg.Metrics.Service(b.service, "h1")
+	return b, func() {
+		for _, pool := range b.pools {
+			p.pools.Release(pool)
+		}
+		p.cfg.Metrics.ForgetService(b.service, "h1")
+	}, nil
+}
+
+func subsetLabels(ref resource.Ref, service *weirv1.ServiceSpec, subset string) (map[string]string, error) {
+	if subset == "" {
+		return nil, nil
+	}
+	for _, s := range service.GetSubsets() {
+		if s.GetName() == subset {
+			return s.GetLabels(), nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no subset %s", ref, subset)
+}
+
+func bears(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
+}

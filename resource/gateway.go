@@ -1,0 +1,60 @@
+package resource
+
+import (
+	"fmt"
+	"net/netip"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+func (c *check) gateway(spec *weirv1.GatewaySpec) {
+	const at = Path("spec")
+	c.count(at.Field("listeners"), len(spec.GetListeners()), 1, maxEntries, "listener")
+	names := map[string]bool{}
+	for i, l := range spec.GetListeners() {
+		at := at.Field("listeners").Index(i)
+		c.syntax(at.Field("name"), checkLabel(l.GetName()))
+		c.unique(names, at.Field("name"), l.GetName(), "the listener")
+		c.syntax(at.Field("port"), checkPort(l.GetPort()))
+		c.optional(at.Field("address"), l.GetAddress(), checkAddress)
+		c.optional(at.Field("hostname"), l.GetHostname(), func(s string) string { return checkHostname(s, true) })
+		c.listenerProtocol(at.Field("protocol"), l.GetProtocol())
+		for _, earlier := range spec.GetListeners()[:i] {
+			c.listenersClash(at, l, earlier)
+		}
+	}
+	c.labels(at.Field("selector"), spec.GetSelector())
+}
+
+func (c *check) listenerProtocol(at Path, p weirv1.Listener_Protocol) {
+	switch p {
+	case weirv1.Listener_HTTP:
+	case weirv1.Listener_PROTOCOL_UNSPECIFIED:
+		c.add(at, "is required: HTTP")
+	default:
+		c.add(at, "%s is not served yet: only HTTP is", p)
+	}
+}
+
+// listenersClash: two listeners of one socket are told apart by hostname
+// alone, and a socket for every address leaves none for a single one.
+func (c *check) listenersClash(at Path, l, earlier *weirv1.Listener) {
+	if l.GetPort() != earlier.GetPort() || l.GetPort() == 0 {
+		return
+	}
+	switch a, b := l.GetAddress(), earlier.GetAddress(); {
+	case a == b && l.GetHostname() == earlier.GetHostname():
+		c.add(at.Field("port"), "port %d is taken by the listener %q: give another port, or a hostname of its own",
+			l.GetPort(), earlier.GetName())
+	case a != b && (a == "" || b == ""):
+		c.add(at.Field("address"), "port %d is taken by the listener %q, and one of the two binds every address",
+			l.GetPort(), earlier.GetName())
+	}
+}
+
+func checkAddress(s string) string {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return fmt.Sprintf("%q is not an IP address to bind, such as \"127.0.0.1\" or \"::1\"", s)
+	}
+	return ""
+}

@@ -1,0 +1,104 @@
+package resource
+
+import (
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// Normalize fills in what a declaration may leave out: apiVersion, kind, the
+// tenant, and in a Route what the Gateway API infers. Two declarations that
+// mean the same by these rules are equal afterwards.
+func Normalize(r *weirv1.Resource) {
+	switch k := r.GetKind().(type) {
+	case *weirv1.Resource_Gateway:
+		if m := k.Gateway; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindGateway, m.Metadata)
+		}
+	case *weirv1.Resource_Service:
+		if m := k.Service; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindService, m.Metadata)
+		}
+	case *weirv1.Resource_Route:
+		if m := k.Route; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindRoute, m.Metadata)
+			normalizeRoute(m.GetSpec())
+		}
+	case *weirv1.Resource_Plugin:
+		if m := k.Plugin; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPlugin, m.Metadata)
+		}
+	case *weirv1.Resource_Policy:
+		if m := k.Policy; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPolicy, m.Metadata)
+		}
+	}
+}
+
+// header is what apiVersion, kind and metadata become. A wrong value stays,
+// for Validate to refuse.
+func header(version, kind, wantKind string, meta *weirv1.Metadata) (string, string, *weirv1.Metadata) {
+	if version == "" {
+		version = APIVersion
+	}
+	if kind == "" {
+		kind = wantKind
+	}
+	if meta == nil {
+		meta = new(weirv1.Metadata)
+	}
+	if meta.Tenant == "" {
+		meta.Tenant = DefaultTenant
+	}
+	return version, kind, meta
+}
+
+func normalizeRoute(spec *weirv1.RouteSpec) {
+	for _, rule := range spec.GetRules() {
+		for _, match := range rule.GetMatches() {
+			if path := match.GetPath(); path != nil && path.Value == "" && isPrefix(path) {
+				path.Value = "/"
+			}
+		}
+		for _, filter := range rule.GetFilters() {
+			if set := filterTypes(filter); filter.GetType() == weirv1.RouteFilter_TYPE_UNSPECIFIED && len(set) == 1 {
+				filter.Type = set[0]
+			}
+			normalizePathModifier(filter.GetRequestRedirect().GetPath())
+			normalizePathModifier(filter.GetUrlRewrite().GetPath())
+		}
+	}
+}
+
+func normalizePathModifier(m *weirv1.PathModifier) {
+	if m.GetType() != weirv1.PathModifier_TYPE_UNSPECIFIED {
+		return
+	}
+	switch full, prefix := m.GetReplaceFullPath(), m.GetReplacePrefixMatch(); {
+	case full != "" && prefix == "":
+		m.Type = weirv1.PathModifier_REPLACE_FULL_PATH
+	case full == "" && prefix != "":
+		m.Type = weirv1.PathModifier_REPLACE_PREFIX_MATCH
+	}
+}
+
+// filterTypes lists the types whose field is set in a filter.
+func filterTypes(f *weirv1.RouteFilter) []weirv1.RouteFilter_Type {
+	var set []weirv1.RouteFilter_Type
+	if f.GetRequestHeaderModifier() != nil {
+		set = append(set, weirv1.RouteFilter_REQUEST_HEADER_MODIFIER)
+	}
+	if f.GetResponseHeaderModifier() != nil {
+		set = append(set, weirv1.RouteFilter_RESPONSE_HEADER_MODIFIER)
+	}
+	if f.GetRequestRedirect() != nil {
+		set = append(set, weirv1.RouteFilter_REQUEST_REDIRECT)
+	}
+	if f.GetUrlRewrite() != nil {
+		set = append(set, weirv1.RouteFilter_URL_REWRITE)
+	}
+	return set
+}
+
+// isPrefix: an absent path is the prefix "/".
+func isPrefix(m *weirv1.PathMatch) bool {
+	return m.GetType() == weirv1.PathMatch_PATH_PREFIX || m.GetType() == weirv1.PathMatch_TYPE_UNSPECIFIED
+}

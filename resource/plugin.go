@@ -1,0 +1,44 @@
+package resource
+
+import (
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// What a plugin may be allowed at most and needs at least.
+const (
+	minMemory = 64 << 10 // one page of linear memory
+	maxMemory = 1 << 30
+	maxFuel   = 10_000_000_000
+)
+
+func (c *check) plugin(spec *weirv1.PluginSpec) {
+	const at = Path("spec")
+	c.syntax(at.Field("digest"), checkDigest(spec.GetDigest()))
+	limits := at.Field("limits")
+	if m := spec.GetLimits().GetMemoryBytes(); m != 0 && (m < minMemory || m > maxMemory) {
+		c.add(limits.Field("memoryBytes"), "must be from %d to %d, not %d; leave it out for 16 MiB", minMemory, maxMemory, m)
+	}
+	if f := spec.GetLimits().GetFuel(); f > maxFuel {
+		c.add(limits.Field("fuel"), "must be at most %d, not %d; leave it out for 10000000", int64(maxFuel), f)
+	}
+}
+
+func (c *check) policy(spec *weirv1.PolicySpec) {
+	const at = Path("spec")
+	c.count(at.Field("targetRefs"), len(spec.GetTargetRefs()), 1, maxEntries, "Gateway or Route to attach to")
+	targets := map[string]bool{}
+	for i, t := range spec.GetTargetRefs() {
+		at := at.Field("targetRefs").Index(i)
+		switch t.GetKind() {
+		case KindGateway, KindRoute:
+		case "":
+			c.add(at.Field("kind"), "is required: Gateway or Route")
+		default:
+			c.add(at.Field("kind"), "a policy is attached to a Gateway or a Route, not to %q", t.GetKind())
+		}
+		c.syntax(at.Field("name"), checkLabel(t.GetName()))
+		c.optional(at.Field("sectionName"), t.GetSectionName(), checkLabel)
+		c.unique(targets, at, t.GetKind()+" "+attachment(t.GetName(), t.GetSectionName(), 0), "the target")
+	}
+	c.syntax(at.Field("plugin"), checkLabel(spec.GetPlugin()))
+}

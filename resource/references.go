@@ -1,0 +1,166 @@
+package resource
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// KindBlob is the kind of a [Ref] to content by its digest. Blobs are not
+// declared, so no resource is of this kind, and they belong to no tenant.
+const KindBlob = "Blob"
+
+// Reference is one place where a resource names another one.
+type Reference struct {
+	// Field is where the name stands, such as spec.rules[0].backendRefs[0].name.
+	Field Path
+	// To must exist.
+	To Ref
+	// Part, unless empty, must exist inside To: a listener of a Gateway, a
+	// rule of a Route, a subset of a Service. PartField is where it is named.
+	Part      string
+	PartField Path
+	// Port, unless 0, is a port that a listener of To must have; with a Part,
+	// that very listener.
+	Port      uint32
+	PortField Path
+}
+
+// References yields all that a resource refers to, in the order of its fields.
+// A name that is left empty refers to nothing; [Validate] asks for it.
+func References(r *weirv1.Resource) iter.Seq[Reference] {
+	tenant := Of(r).Tenant
+	return func(yield func(Reference) bool) {
+		for ref := range references(r) {
+			if ref.To.Kind != KindBlob {
+				ref.To.Tenant = tenant
+			}
+			if ref.To.Name != "" && !yield(ref) {
+				return
+			}
+		}
+	}
+}
+
+// references leaves out the tenant, which is always the resource's own.
+func references(r *weirv1.Resource) iter.Seq[Reference] {
+	switch k := r.GetKind().(type) {
+	case *weirv1.Resource_Route:
+		return routeReferences(k.Route.GetSpec())
+	case *weirv1.Resource_Policy:
+		return policyReferences(k.Policy.GetSpec())
+	case *weirv1.Resource_Plugin:
+		return pluginReferences(k.Plugin.GetSpec())
+	}
+	return func(func(Reference) bool) {}
+}
+
+func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		for i, p := range spec.GetParentRefs() {
+			at := Path("spec.parentRefs").Index(i)
+			if !yield(Reference{
+				Field: at.Field("name"), To: Ref{Kind: cmp.Or(p.GetKind(), KindGateway), Name: p.GetName()},
+				Part: p.GetSectionName(), PartField: at.Field("sectionName"),
+				Port: p.GetPort(), PortField: at.Field("port"),
+			}) {
+				return
+			}
+		}
+		for i, rule := range spec.GetRules() {
+			for j, b := range rule.GetBackendRefs() {
+				at := Path("spec.rules").Index(i).Field("backendRefs").Index(j)
+				if !yield(Reference{
+					Field: at.Field("name"), To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()},
+					Part: b.GetSubset(), PartField: at.Field("subset"),
+				}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		for i, t := range spec.GetTargetRefs() {
+			at := Path("spec.targetRefs").Index(i)
+			if !yield(Reference{
+				Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
+				Part: t.GetSectionName(), PartField: at.Field("sectionName"),
+			}) {
+				return
+			}
+		}
+		yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}})
+	}
+}
+
+func pluginReferences(spec *weirv1.PluginSpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		yield(Reference{Field: "spec.digest", To: Ref{Kind: KindBlob, Name: spec.GetDigest()}})
+	}
+}
+
+// Lack says which part of the target the reference asks for in vain: the field
+// that asks, and a sentence. A reference that is whole lacks nothing.
+func (ref Reference) Lack(target *weirv1.Resource) (field Path, message string, lacks bool) {
+	if ref.Part != "" {
+		word, parts := Parts(target)
+		if !slices.Contains(parts, ref.Part) {
+			return ref.PartField, fmt.Sprintf("%s has no %s %q%s", ref.To, word, ref.Part, meant(ref.Part, parts)), true
+		}
+	}
+	if ref.Port != 0 && !listens(target, ref.Part, ref.Port) {
+		which := "listener"
+		if ref.Part != "" {
+			which = fmt.Sprintf("listener %q", ref.Part)
+		}
+		return ref.PortField, fmt.Sprintf("%s has no %s on port %d", ref.To, which, ref.Port), true
+	}
+	return "", "", false
+}
+
+// Parts lists what can be named inside a resource, and the word for it.
+func Parts(r *weirv1.Resource) (word string, names []string) {
+	switch k := r.GetKind().(type) {
+	case *weirv1.Resource_Gateway:
+		for _, l := range k.Gateway.GetSpec().GetListeners() {
+			names = append(names, l.GetName())
+		}
+		return "listener", names
+	case *weirv1.Resource_Route:
+		for _, rule := range k.Route.GetSpec().GetRules() {
+			if rule.GetName() != "" {
+				names = append(names, rule.GetName())
+			}
+		}
+		return "rule", names
+	case *weirv1.Resource_Service:
+		for _, s := range k.Service.GetSpec().GetSubsets() {
+			names = append(names, s.GetName())
+		}
+		return "subset", names
+	}
+	return "part", nil
+}
+
+func listens(r *weirv1.Resource, name string, port uint32) bool {
+	for _, l := range r.GetGateway().GetSpec().GetListeners() {
+		if l.GetPort() == port && (name == "" || l.GetName() == name) {
+			return true
+		}
+	}
+	return false
+}
+
+// meant is the end of a sentence about a name that is not there.
+func meant(name string, candidates []string) string {
+	if near := Nearest(name, candidates); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}

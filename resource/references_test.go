@@ -1,0 +1,96 @@
+package resource
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+func TestReferences(t *testing.T) {
+	meta := &weirv1.Metadata{Name: "x", Tenant: "shop"}
+	tests := map[string]struct {
+		message Message
+		want    []Reference
+	}{
+		"a Gateway and a Service refer to nothing": {message: &weirv1.Gateway{Metadata: meta}},
+		"a Route refers to its parents and backends": {
+			message: &weirv1.Route{Metadata: meta, Spec: &weirv1.RouteSpec{
+				ParentRefs: []*weirv1.ParentRef{{Name: "public", SectionName: "https", Port: 443}, {Kind: "Service", Name: "books"}},
+				Rules: []*weirv1.RouteRule{
+					{},
+					{BackendRefs: []*weirv1.BackendRef{{Name: "a"}, {Name: "b", Subset: "v1"}}},
+				},
+			}},
+			want: []Reference{
+				{Field: "spec.parentRefs[0].name", To: Ref{"Gateway", "shop", "public"},
+					Part: "https", PartField: "spec.parentRefs[0].sectionName", Port: 443, PortField: "spec.parentRefs[0].port"},
+				{Field: "spec.parentRefs[1].name", To: Ref{"Service", "shop", "books"},
+					PartField: "spec.parentRefs[1].sectionName", PortField: "spec.parentRefs[1].port"},
+				{Field: "spec.rules[1].backendRefs[0].name", To: Ref{"Service", "shop", "a"}, PartField: "spec.rules[1].backendRefs[0].subset"},
+				{Field: "spec.rules[1].backendRefs[1].name", To: Ref{"Service", "shop", "b"},
+					Part: "v1", PartField: "spec.rules[1].backendRefs[1].subset"},
+			},
+		},
+		"a Policy refers to its targets and its plugin": {
+			message: &weirv1.Policy{Metadata: meta, Spec: &weirv1.PolicySpec{
+				TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "books", SectionName: "list"}},
+				Plugin:     "stamp",
+			}},
+			want: []Reference{
+				{Field: "spec.targetRefs[0].name", To: Ref{"Route", "shop", "books"}, Part: "list", PartField: "spec.targetRefs[0].sectionName"},
+				{Field: "spec.plugin", To: Ref{"Plugin", "shop", "stamp"}},
+			},
+		},
+		"a Plugin refers to a blob, which has no tenant": {
+			message: &weirv1.Plugin{Metadata: meta, Spec: &weirv1.PluginSpec{Digest: "sha256:ab"}},
+			want:    []Reference{{Field: "spec.digest", To: Ref{"Blob", "", "sha256:ab"}}},
+		},
+		"an empty name refers to nothing": {message: &weirv1.Plugin{Metadata: meta}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, slices.Collect(References(Wrap(test.message)))); diff != "" {
+				t.Errorf("references (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReferenceLack(t *testing.T) {
+	gateway := Wrap(&weirv1.Gateway{Metadata: &weirv1.Metadata{Name: "public"}, Spec: &weirv1.GatewaySpec{
+		Listeners: []*weirv1.Listener{{Name: "http", Port: 80}, {Name: "https", Port: 443}},
+	}})
+	service := Wrap(&weirv1.Service{Metadata: &weirv1.Metadata{Name: "books"}, Spec: &weirv1.ServiceSpec{
+		Subsets: []*weirv1.Subset{{Name: "v1"}},
+	}})
+	toGateway := Reference{To: Of(gateway), PartField: "section", PortField: "port"}
+	tests := map[string]struct {
+		ref           Reference
+		target        *weirv1.Resource
+		part          string
+		port          uint32
+		field, saying string
+	}{
+		"no part asked for":           {ref: toGateway, target: gateway},
+		"a listener that is there":    {ref: toGateway, target: gateway, part: "http"},
+		"a port that is there":        {ref: toGateway, target: gateway, port: 443},
+		"a listener that is not":      {ref: toGateway, target: gateway, part: "htpp", field: "section", saying: `Gateway public has no listener "htpp"; did you mean "http"?`},
+		"a port that is not":          {ref: toGateway, target: gateway, port: 8080, field: "port", saying: `Gateway public has no listener on port 8080`},
+		"a port of the other section": {ref: toGateway, target: gateway, part: "http", port: 443, field: "port", saying: `Gateway public has no listener "http" on port 443`},
+		"a subset that is not": {ref: Reference{To: Of(service), PartField: "subset"}, target: service, part: "blue",
+			field: "subset", saying: `Service books has no subset "blue"`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			ref := test.ref
+			ref.Part, ref.Port = test.part, test.port
+			field, saying, lacks := ref.Lack(test.target)
+			if string(field) != test.field || saying != test.saying || lacks != (test.saying != "") {
+				t.Errorf("Lack = %q, %q, %v; want %q, %q", field, saying, lacks, test.field, test.saying)
+			}
+		})
+	}
+}

@@ -1,0 +1,161 @@
+package resource
+
+import (
+	"fmt"
+	"strings"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// A route is judged as the Gateway API v1 judges an HTTPRoute, so that what is
+// valid there and uses only what Weir serves is valid here.
+func (c *check) route(spec *weirv1.RouteSpec) {
+	const at = Path("spec")
+	c.count(at.Field("parentRefs"), len(spec.GetParentRefs()), 1, maxEntries, "Gateway to attach to, such as {name: public}")
+	parents := map[string]bool{}
+	for i, p := range spec.GetParentRefs() {
+		at := at.Field("parentRefs").Index(i)
+		c.parentRef(at, p)
+		c.unique(parents, at, attachment(p.GetName(), p.GetSectionName(), p.GetPort()), "the parent")
+	}
+	c.count(at.Field("hostnames"), len(spec.GetHostnames()), 0, maxList, "hostname")
+	hosts := map[string]bool{}
+	for i, h := range spec.GetHostnames() {
+		at := at.Field("hostnames").Index(i)
+		c.syntax(at, checkHostname(h, true))
+		c.unique(hosts, at, h, "the hostname")
+	}
+	c.count(at.Field("rules"), len(spec.GetRules()), 1, maxList, "rule")
+	names := map[string]bool{}
+	for i, rule := range spec.GetRules() {
+		at := at.Field("rules").Index(i)
+		c.optional(at.Field("name"), rule.GetName(), checkLabel)
+		c.unique(names, at.Field("name"), rule.GetName(), "the rule")
+		c.rule(at, rule)
+	}
+}
+
+func (c *check) parentRef(at Path, p *weirv1.ParentRef) {
+	switch p.GetKind() {
+	case "", KindGateway:
+	case KindService:
+		c.add(at.Field("kind"), "a Service as a parent is not served yet: only a Gateway is")
+	default:
+		c.add(at.Field("kind"), "a route is attached to a Gateway, not to %q", p.GetKind())
+	}
+	c.syntax(at.Field("name"), checkLabel(p.GetName()))
+	c.optional(at.Field("sectionName"), p.GetSectionName(), checkLabel)
+	if p.GetPort() != 0 {
+		c.syntax(at.Field("port"), checkPort(p.GetPort()))
+	}
+}
+
+func (c *check) rule(at Path, rule *weirv1.RouteRule) {
+	c.count(at.Field("matches"), len(rule.GetMatches()), 0, maxList, "match")
+	for i, m := range rule.GetMatches() {
+		c.match(at.Field("matches").Index(i), m)
+	}
+	c.filters(at, rule)
+	c.count(at.Field("backendRefs"), len(rule.GetBackendRefs()), 0, maxEntries, "backend")
+	for i, b := range rule.GetBackendRefs() {
+		at := at.Field("backendRefs").Index(i)
+		if k := b.GetKind(); k != "" && k != KindService {
+			c.add(at.Field("kind"), "a backend is a Service, not a %q", k)
+		}
+		c.syntax(at.Field("name"), checkLabel(b.GetName()))
+		c.optional(at.Field("subset"), b.GetSubset(), checkLabel)
+		c.weight(at.Field("weight"), b.GetWeight())
+	}
+	c.timeouts(at.Field("timeouts"), rule.GetTimeouts())
+	c.retry(at.Field("retry"), rule.GetRetry())
+}
+
+func (c *check) match(at Path, m *weirv1.RouteMatch) {
+	if p := m.GetPath(); p != nil {
+		value := at.Field("path").Field("value")
+		if p.GetType() == weirv1.PathMatch_REGULAR_EXPRESSION {
+			c.syntax(value, checkRegexp(p.GetValue()))
+		} else {
+			c.syntax(value, checkPath(p.GetValue()))
+		}
+	}
+	c.count(at.Field("headers"), len(m.GetHeaders()), 0, maxEntries, "header")
+	headers := map[string]bool{}
+	for i, h := range m.GetHeaders() {
+		at := at.Field("headers").Index(i)
+		c.syntax(at.Field("name"), checkHeaderName(h.GetName()))
+		c.unique(headers, at.Field("name"), strings.ToLower(h.GetName()), "the header")
+		if h.GetType() == weirv1.HeaderMatch_REGULAR_EXPRESSION {
+			c.syntax(at.Field("value"), checkRegexp(h.GetValue()))
+		} else {
+			c.syntax(at.Field("value"), checkHeaderValue(h.GetValue()))
+		}
+	}
+	c.count(at.Field("queryParams"), len(m.GetQueryParams()), 0, maxEntries, "query parameter")
+	params := map[string]bool{}
+	for i, q := range m.GetQueryParams() {
+		c.queryParam(at.Field("queryParams").Index(i), q, params)
+	}
+	c.optional(at.Field("method"), m.GetMethod(), checkMethod)
+}
+
+func (c *check) queryParam(at Path, q *weirv1.QueryParamMatch, seen map[string]bool) {
+	switch name := q.GetName(); {
+	case name == "":
+		c.add(at.Field("name"), "is required")
+	case len(name) > 256:
+		c.add(at.Field("name"), "is %d bytes long; a parameter's name has at most 256", len(name))
+	}
+	c.unique(seen, at.Field("name"), q.GetName(), "the query parameter")
+	switch value := q.GetValue(); {
+	case q.GetType() == weirv1.QueryParamMatch_REGULAR_EXPRESSION:
+		c.syntax(at.Field("value"), checkRegexp(value))
+	case len(value) > 1024:
+		c.add(at.Field("value"), "is %d bytes long; a parameter's value has at most 1024", len(value))
+	}
+}
+
+func (c *check) timeouts(at Path, t *weirv1.RouteTimeouts) {
+	c.duration(at.Field("request"), t.GetRequest())
+	c.duration(at.Field("backendRequest"), t.GetBackendRequest())
+	request, backend := t.GetRequest().AsDuration(), t.GetBackendRequest().AsDuration()
+	if request > 0 && backend > request {
+		c.add(at.Field("backendRequest"), "must not be longer than request (%s), not %s", request, backend)
+	}
+}
+
+func (c *check) retry(at Path, r *weirv1.RouteRetry) {
+	c.count(at.Field("codes"), len(r.GetCodes()), 0, maxEntries, "code")
+	codes := map[string]bool{}
+	for i, code := range r.GetCodes() {
+		at := at.Field("codes").Index(i)
+		if code < 400 || code > 599 {
+			c.add(at, "must be a status from 400 to 599, not %d", code)
+		}
+		c.unique(codes, at, fmt.Sprint(code), "the code")
+	}
+	if n := r.GetAttempts(); n > maxAttempts {
+		c.add(at.Field("attempts"), "must be at most %d, not %d", maxAttempts, n)
+	}
+	c.duration(at.Field("backoff"), r.GetBackoff())
+}
+
+// attachment is how a reference to a part of a resource reads, such as
+// "public/http:8080".
+func attachment(name, section string, port uint32) string {
+	if section != "" {
+		name += "/" + section
+	}
+	if port != 0 {
+		name += fmt.Sprintf(":%d", port)
+	}
+	return name
+}
+
+// english joins words as a sentence does.
+func english(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

@@ -1,0 +1,43 @@
+package resource
+
+import (
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+func (c *check) service(spec *weirv1.ServiceSpec) {
+	const at = Path("spec")
+	switch spec.GetProtocol() {
+	case weirv1.ServiceSpec_HTTP, weirv1.ServiceSpec_PROTOCOL_UNSPECIFIED:
+	default:
+		c.add(at.Field("protocol"), "%s is not served yet: only HTTP is", spec.GetProtocol())
+	}
+	c.count(at.Field("endpoints"), len(spec.GetEndpoints()), 0, maxList, "endpoint")
+	addresses := map[string]bool{}
+	for i, e := range spec.GetEndpoints() {
+		at := at.Field("endpoints").Index(i)
+		c.syntax(at.Field("address"), checkEndpoint(e.GetAddress()))
+		c.unique(addresses, at.Field("address"), e.GetAddress(), "the endpoint")
+		c.labels(at.Field("labels"), e.GetLabels())
+		c.weight(at.Field("weight"), e.GetWeight())
+	}
+	c.count(at.Field("subsets"), len(spec.GetSubsets()), 0, maxEntries, "subset")
+	names := map[string]bool{}
+	for i, s := range spec.GetSubsets() {
+		at := at.Field("subsets").Index(i)
+		c.syntax(at.Field("name"), checkLabel(s.GetName()))
+		c.unique(names, at.Field("name"), s.GetName(), "the subset")
+		c.count(at.Field("labels"), len(s.GetLabels()), 1, maxEntries, "label that its endpoints bear")
+		c.labels(at.Field("labels"), s.GetLabels())
+	}
+	timeout := at.Field("connectTimeout")
+	c.duration(timeout, spec.GetConnectTimeout())
+	if d := spec.GetConnectTimeout(); d != nil && d.AsDuration() == 0 {
+		c.add(timeout, "must be more than 0; leave it out for the default of 5s")
+	}
+}
+
+func (c *check) weight(at Path, weight uint32) {
+	if weight > maxWeight {
+		c.add(at, "must be at most %d, not %d", maxWeight, weight)
+	}
+}

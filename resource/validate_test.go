@@ -1,0 +1,320 @@
+package resource_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// read makes a resource from its spec in YAML with protobuf's enum names.
+func read(t *testing.T, kind, spec string) *weirv1.Resource {
+	t.Helper()
+	var value any
+	if err := yaml.Unmarshal([]byte(spec), &value); err != nil {
+		t.Fatalf("%s\n%v", spec, err)
+	}
+	return readBody(t, kind, map[string]any{"metadata": map[string]any{"name": "x"}, "spec": value})
+}
+
+func readBody(t *testing.T, kind string, body any) *weirv1.Resource {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{strings.ToLower(kind): body})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(weirv1.Resource)
+	if err := protojson.Unmarshal(data, r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// expect compares violations with the beginnings of their text, one a line.
+func expect(t *testing.T, r *weirv1.Resource, want ...string) {
+	t.Helper()
+	resource.Normalize(r)
+	found := resource.Validate(r)
+	for i, v := range found {
+		if i >= len(want) || !strings.HasPrefix(v.String(), want[i]) {
+			t.Errorf("unexpected violation: %s", v)
+		}
+	}
+	for _, w := range want[min(len(found), len(want)):] {
+		t.Errorf("missing violation: %s", w)
+	}
+}
+
+const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func TestWhatIsValid(t *testing.T) {
+	for _, c := range []struct{ name, kind, spec string }{
+		{"a gateway", "Gateway", `{listeners: [{name: http, port: 8080, protocol: HTTP}]}`},
+		{"one port, told apart by hostname", "Gateway", `{listeners: [
+			{name: a, port: 80, protocol: HTTP, hostname: a.example},
+			{name: b, port: 80, protocol: HTTP, hostname: "*.b.example"}, {name: c, port: 80, protocol: HTTP}]}`},
+		{"one port on two addresses", "Gateway", `{listeners: [
+			{name: a, port: 80, protocol: HTTP, address: 127.0.0.1}, {name: b, port: 80, protocol: HTTP, address: "::1"}]}`},
+		{"a selector", "Gateway", `{selector: {weir.example/zone: a_1}, listeners: [{name: http, port: 1, protocol: HTTP}]}`},
+		{"a service", "Service", `{protocol: HTTP, connectTimeout: 1s, endpoints: [
+			{address: "127.0.0.1:9001", labels: {version: v1}, weight: 0}, {address: "[::1]:9001"}, {address: "Books_1.internal:80"},
+			{address: "books.internal:80"}], subsets: [{name: v1, labels: {version: v1}}]}`},
+		{"a service without endpoints yet", "Service", `{}`},
+		{"a route that matches all", "Route", `{parentRefs: [{name: public}], rules: [{backendRefs: [{name: b}]}]}`},
+		{"hostnames", "Route", `{parentRefs: [{name: p, sectionName: http, port: 80}, {name: p0}, {name: p}],
+			hostnames: [shop.example, "*.example.com", localhost], rules: [{}]}`},
+		{"matches", "Route", `{parentRefs: [{name: p}], rules: [{name: all, matches: [
+			{path: {}}, {path: {type: EXACT, value: "/a/b;c=1/%C3%A4"}}, {path: {type: REGULAR_EXPRESSION, value: "/v[0-9]+/.*"}},
+			{headers: [{name: X-Canary, value: "yes"}, {name: y, type: REGULAR_EXPRESSION, value: "a|b"}], method: PROPFIND},
+			{queryParams: [{name: "q[]", value: ""}]}]}]}`},
+		{"every filter", "Route", `{parentRefs: [{name: p}], rules: [{matches: [{path: {value: /a}}], backendRefs: [{name: b, weight: 0}], filters: [
+			{type: REQUEST_HEADER_MODIFIER, requestHeaderModifier: {set: [{name: a, value: "1"}], add: [{name: b, value: "1"}, {name: b, value: "2"}], remove: [c]}},
+			{responseHeaderModifier: {remove: [server]}},
+			{urlRewrite: {hostname: b.internal, path: {type: REPLACE_PREFIX_MATCH}}}]}]}`},
+		{"a redirect", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{requestRedirect: {scheme: https, port: 8443, statusCode: 308, path: {replaceFullPath: /new}}}]}]}`},
+		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}}]}`},
+		{"a plugin", "Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 65536, fuel: 1}}`},
+		{"a policy", "Policy", `{targetRefs: [{kind: Route, name: a}, {kind: Gateway, name: a, sectionName: http}], plugin: stamp, config: {n: 1}, failureMode: OPEN, stage: AUTHN}`},
+	} {
+		t.Run(c.name, func(t *testing.T) { expect(t, read(t, c.kind, c.spec)) })
+	}
+}
+
+func TestGatewayIsRefused(t *testing.T) {
+	for _, c := range []struct{ spec, want string }{
+		{`{}`, `spec.listeners: needs at least one listener`},
+		{`{listeners: [{port: 1, protocol: HTTP}]}`, `spec.listeners[0].name: is required`},
+		{`{listeners: [{name: "a b", port: 1, protocol: HTTP}]}`, `spec.listeners[0].name: "a b" is not a name: use lower-case letters, digits and '-', beginning and ending with a letter or digit, such as "a-b"`},
+		{`{listeners: [{name: a, protocol: HTTP}]}`, `spec.listeners[0].port: must be from 1 to 65535, not 0`},
+		{`{listeners: [{name: a, port: 65536, protocol: HTTP}]}`, `spec.listeners[0].port: must be from 1 to 65535, not 65536`},
+		{`{listeners: [{name: a, port: 1}]}`, `spec.listeners[0].protocol: is required: HTTP`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS}]}`, `spec.listeners[0].protocol: HTTPS is not served yet: only HTTP is`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, address: localhost}]}`, `spec.listeners[0].address: "localhost" is not an IP address to bind`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: a, port: 2, protocol: HTTP}]}`, `spec.listeners[1].name: the listener "a" is there twice`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: b, port: 1, protocol: HTTP}]}`, `spec.listeners[1].port: port 1 is taken by the listener "a"`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: b, port: 1, protocol: HTTP, address: 127.0.0.1}]}`, `spec.listeners[1].address: port 1 is taken by the listener "a", and one of the two binds every address`},
+		{`{selector: {zone: "a b"}, listeners: [{name: a, port: 1, protocol: HTTP}]}`, `spec.selector["zone"]: "a b" is not a label value`},
+	} {
+		t.Run(c.want, func(t *testing.T) { expect(t, read(t, "Gateway", c.spec), c.want) })
+	}
+}
+
+func TestHostnameIsRefused(t *testing.T) {
+	for host, want := range map[string]string{
+		"":                    "is empty",
+		"Shop.example":        `"Shop.example" must be lower case: "shop.example"`,
+		"shop.example:80":     `"shop.example:80" must not hold a port`,
+		"http://shop.example": `"http://shop.example" is a URL`,
+		"127.0.0.1":           `"127.0.0.1" is an IP address`,
+		"[::1]":               `"[::1]" is an IP address`,
+		"shop.example.":       `"shop.example." must not end with a dot`,
+		"*":                   `"*": a wildcard is one leading label`,
+		"a.*.example":         `"a.*.example": a wildcard is one leading label`,
+		"*shop.example":       `"*shop.example": a wildcard is one leading label`,
+		"shop_1.example":      `"shop_1.example" is not a hostname`,
+		"a..b":                `"a..b" is not a hostname`,
+	} {
+		t.Run(host, func(t *testing.T) {
+			r := read(t, "Route", `{parentRefs: [{name: p}], rules: [{}]}`)
+			r.GetRoute().Spec.Hostnames = []string{host}
+			expect(t, r, "spec.hostnames[0]: "+want)
+		})
+	}
+}
+
+func TestServiceIsRefused(t *testing.T) {
+	for _, c := range []struct{ spec, want string }{
+		{`{protocol: HTTP3}`, `spec.protocol: HTTP3 is not served yet: only HTTP is`},
+		{`{endpoints: [{}]}`, `spec.endpoints[0].address: is required`},
+		{`{endpoints: [{address: localhost}]}`, `spec.endpoints[0].address: "localhost" has no port`},
+		{`{endpoints: [{address: "::1"}]}`, `spec.endpoints[0].address: "::1" has no port`},
+		{`{endpoints: [{address: "fe80::1:zz:80"}]}`, `spec.endpoints[0].address: "fe80::1:zz:80": "fe80::1:zz" is neither`},
+		{`{endpoints: [{address: "http://books:80/"}]}`, `spec.endpoints[0].address: "http://books:80/" must be "host:port"`},
+		{`{endpoints: [{address: "books:0"}]}`, `spec.endpoints[0].address: "books:0": the port must be from 1 to 65535, not "0"`},
+		{`{endpoints: [{address: "books:http"}]}`, `spec.endpoints[0].address: "books:http": the port must be from 1 to 65535, not "http"`},
+		{`{endpoints: [{address: "2001:db8::1:fffff"}]}`, `spec.endpoints[0].address: "2001:db8::1:fffff": the port must be`},
+		{`{endpoints: [{address: "[127.0.0.1]:80"}]}`, `spec.endpoints[0].address: "[127.0.0.1]:80": [127.0.0.1] is not an IPv6 address`},
+		{`{endpoints: [{address: "bo oks:80"}]}`, `spec.endpoints[0].address: "bo oks:80": "bo oks" is neither an IP address nor a DNS name`},
+		{`{endpoints: [{address: "a:1"}, {address: "a:1"}]}`, `spec.endpoints[1].address: the endpoint "a:1" is there twice`},
+		{`{endpoints: [{address: "a:1", weight: 1000001}]}`, `spec.endpoints[0].weight: must be at most 1000000`},
+		{`{subsets: [{name: v1}]}`, `spec.subsets[0].labels: needs at least one label`},
+		{`{subsets: [{name: v1, labels: {a: b}}, {name: v1, labels: {a: c}}]}`, `spec.subsets[1].name: the subset "v1" is there twice`},
+		{`{connectTimeout: -1s}`, `spec.connectTimeout: must not be negative, not -1s`},
+		{`{connectTimeout: 0s}`, `spec.connectTimeout: must be more than 0`},
+	} {
+		t.Run(c.want, func(t *testing.T) { expect(t, read(t, "Service", c.spec), c.want) })
+	}
+}
+
+func TestRouteIsRefused(t *testing.T) {
+	for _, c := range []struct{ spec, want string }{
+		{`{rules: [{}]}`, `spec.parentRefs: needs at least one Gateway`},
+		{`{parentRefs: [{name: p}]}`, `spec.rules: needs at least one rule`},
+		{`{parentRefs: [{name: p, kind: Service}], rules: [{}]}`, `spec.parentRefs[0].kind: a Service as a parent is not served yet`},
+		{`{parentRefs: [{name: p, kind: Host}], rules: [{}]}`, `spec.parentRefs[0].kind: a route is attached to a Gateway, not to "Host"`},
+		{`{parentRefs: [{name: p, port: 70000}], rules: [{}]}`, `spec.parentRefs[0].port: must be from 1 to 65535`},
+		{`{parentRefs: [{name: p}, {kind: Gateway, name: p}], rules: [{}]}`, `spec.parentRefs[1]: the parent "p" is there twice`},
+		{`{parentRefs: [{name: p}], hostnames: [a.b, a.b], rules: [{}]}`, `spec.hostnames[1]: the hostname "a.b" is there twice`},
+		{`{parentRefs: [{name: p}], rules: [{name: a}, {name: a}]}`, `spec.rules[1].name: the rule "a" is there twice`},
+	} {
+		t.Run(c.want, func(t *testing.T) { expect(t, read(t, "Route", c.spec), c.want) })
+	}
+}
+
+func TestRuleIsRefused(t *testing.T) {
+	const in = "spec.rules[0]."
+	for _, c := range []struct{ rule, want string }{
+		{`{matches: [{path: {value: books}}]}`, `matches[0].path.value: "books" must start with "/": "/books"`},
+		{`{matches: [{path: {type: EXACT}}]}`, `matches[0].path.value: is required`},
+		{`{matches: [{path: {value: /a//b}}]}`, `matches[0].path.value: "/a//b" must not contain "//"`},
+		{`{matches: [{path: {value: /a/..}}]}`, `matches[0].path.value: "/a/.." must not contain "." or ".."`},
+		{`{matches: [{path: {value: /a/./b}}]}`, `matches[0].path.value: "/a/./b" must not contain "." or ".."`},
+		{`{matches: [{path: {value: /a%2Fb}}]}`, `matches[0].path.value: "/a%2Fb" must not contain an encoded slash`},
+		{`{matches: [{path: {value: "/a?b"}}]}`, `matches[0].path.value: "/a?b" must be a path alone`},
+		{`{matches: [{path: {value: "/a/*"}}]}`, `matches[0].path.value: "/a/*": a path holds no wildcard`},
+		{`{matches: [{path: {value: "/a b"}}]}`, `matches[0].path.value: "/a b" holds " "`},
+		{`{matches: [{path: {value: "/a%zz"}}]}`, `matches[0].path.value: "/a%zz" holds "%"`},
+		{`{matches: [{path: {type: REGULAR_EXPRESSION, value: "/(a"}}]}`, `matches[0].path.value: "/(a" is not a regular expression (RE2 syntax): missing closing )`},
+		{`{matches: [{path: {type: REGULAR_EXPRESSION, value: "(?=a)"}}]}`, `matches[0].path.value: "(?=a)" is not a regular expression`},
+		{`{matches: [{path: {type: REGULAR_EXPRESSION, value: "a{1001}"}}]}`, `matches[0].path.value: "a{1001}" is not a regular expression`},
+		{`{matches: [{path: {type: REGULAR_EXPRESSION}}]}`, `matches[0].path.value: is required`},
+		{`{matches: [{method: get}]}`, `matches[0].method: "get" must be upper case: "GET"`},
+		{`{matches: [{method: "G T"}]}`, `matches[0].method: "G T" is not an HTTP method`},
+		{`{matches: [{headers: [{value: a}]}]}`, `matches[0].headers[0].name: is required`},
+		{`{matches: [{headers: [{name: ":path", value: a}]}]}`, `matches[0].headers[0].name: ":path" is not a header name`},
+		{`{matches: [{headers: [{name: a, value: "a\r\nb: c"}]}]}`, `matches[0].headers[0].value: "a\r\nb: c" holds the control character "\r"`},
+		{`{matches: [{headers: [{name: a, value: " a"}]}]}`, `matches[0].headers[0].value: " a" must not begin or end with a blank`},
+		{`{matches: [{headers: [{name: a, value: "1"}, {name: A, value: "2"}]}]}`, `matches[0].headers[1].name: the header "a" is there twice`},
+		{`{matches: [{headers: [{name: a, type: REGULAR_EXPRESSION, value: "["}]}]}`, `matches[0].headers[0].value: "[" is not a regular expression`},
+		{`{matches: [{queryParams: [{value: a}]}]}`, `matches[0].queryParams[0].name: is required`},
+		{`{matches: [{queryParams: [{name: a, value: "1"}, {name: a, value: "2"}]}]}`, `matches[0].queryParams[1].name: the query parameter "a" is there twice`},
+		{`{backendRefs: [{name: b, kind: Route}]}`, `backendRefs[0].kind: a backend is a Service, not a "Route"`},
+		{`{backendRefs: [{name: B}]}`, `backendRefs[0].name: "B" is not a name`},
+		{`{backendRefs: [{name: b, subset: "v 1"}]}`, `backendRefs[0].subset: "v 1" is not a name`},
+		{`{backendRefs: [{name: b, weight: 1000001}]}`, `backendRefs[0].weight: must be at most 1000000`},
+		{`{timeouts: {request: -1s}}`, `timeouts.request: must not be negative, not -1s`},
+		{`{timeouts: {request: 1s, backendRequest: 2s}}`, `timeouts.backendRequest: must not be longer than request (1s), not 2s`},
+		{`{retry: {codes: [200]}}`, `retry.codes[0]: must be a status from 400 to 599, not 200`},
+		{`{retry: {codes: [503, 503]}}`, `retry.codes[1]: the code "503" is there twice`},
+		{`{retry: {attempts: 17}}`, `retry.attempts: must be at most 16, not 17`},
+		{`{retry: {backoff: -1s}}`, `retry.backoff: must not be negative`},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			expect(t, read(t, "Route", `{parentRefs: [{name: p}], rules: [`+c.rule+`]}`), in+c.want)
+		})
+	}
+}
+
+func TestFilterIsRefused(t *testing.T) {
+	const in = "spec.rules[0].filters[0]"
+	for _, c := range []struct{ filter, want string }{
+		{`{}`, `: is empty`},
+		{`{type: URL_REWRITE, requestRedirect: {port: 1}}`, `.type: is URLRewrite, so urlRewrite must be set`},
+		{`{requestHeaderModifier: {remove: [a]}, responseHeaderModifier: {remove: [a]}}`, `: sets requestHeaderModifier and responseHeaderModifier: a filter does one thing`},
+		{`{requestHeaderModifier: {}}`, `.requestHeaderModifier: is empty`},
+		{`{requestHeaderModifier: {set: [{name: "a b", value: c}]}}`, `.requestHeaderModifier.set[0].name: "a b" is not a header name`},
+		{`{requestHeaderModifier: {set: [{name: a, value: "b\n"}]}}`, `.requestHeaderModifier.set[0].value: "b\n" holds the control character "\n"`},
+		{`{requestHeaderModifier: {set: [{name: a, value: b}, {name: A, value: c}]}}`, `.requestHeaderModifier.set[1].name: the header "a" is there twice`},
+		{`{requestHeaderModifier: {remove: [Content-Length]}}`, `.requestHeaderModifier.remove[0]: "Content-Length" is the proxy's own`},
+		{`{requestHeaderModifier: {set: [{name: Host, value: b}]}}`, `.requestHeaderModifier.set[0].name: "Host" is set by a URLRewrite filter`},
+		{`{responseHeaderModifier: {add: [{name: Transfer-Encoding, value: chunked}]}}`, `.responseHeaderModifier.add[0].name: "Transfer-Encoding" is the proxy's own`},
+		{`{requestRedirect: {}}`, `.requestRedirect: would send the client to where it is`},
+		{`{requestRedirect: {scheme: ftp}}`, `.requestRedirect.scheme: must be http or https, not "ftp"`},
+		{`{requestRedirect: {hostname: "*.a.b"}}`, `.requestRedirect.hostname: "*.a.b" must be one host`},
+		{`{requestRedirect: {port: 65536}}`, `.requestRedirect.port: must be from 1 to 65535`},
+		{`{requestRedirect: {port: 1, statusCode: 200}}`, `.requestRedirect.statusCode: must be 301, 302, 303, 307 or 308, not 200`},
+		{`{urlRewrite: {}}`, `.urlRewrite: is empty`},
+		{`{urlRewrite: {path: {}}}`, `.urlRewrite.path.type: is required: ReplaceFullPath or ReplacePrefixMatch`},
+		{`{urlRewrite: {path: {replaceFullPath: a}}}`, `.urlRewrite.path.replaceFullPath: "a" must start with "/"`},
+		{`{urlRewrite: {path: {type: REPLACE_FULL_PATH, replaceFullPath: /a, replacePrefixMatch: /b}}}`, `.urlRewrite.path.replacePrefixMatch: cannot stand beside type ReplaceFullPath`},
+		{`{urlRewrite: {path: {type: REPLACE_PREFIX_MATCH, replaceFullPath: /a, replacePrefixMatch: /b}}}`, `.urlRewrite.path.replaceFullPath: cannot stand beside type ReplacePrefixMatch`},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			expect(t, read(t, "Route", `{parentRefs: [{name: p}], rules: [{filters: [`+c.filter+`]}]}`), in+c.want)
+		})
+	}
+}
+
+func TestFiltersThatDoNotStandTogether(t *testing.T) {
+	const redirect, rewrite = `{requestRedirect: {port: 1}}`, `{urlRewrite: {hostname: a.b}}`
+	for _, c := range []struct {
+		rule string
+		want []string
+	}{
+		{`{filters: [` + redirect + `], backendRefs: [{name: b}]}`, []string{`spec.rules[0].backendRefs: cannot stand beside a RequestRedirect filter`}},
+		{`{filters: [` + redirect + `, ` + rewrite + `]}`, []string{`spec.rules[0].filters: URLRewrite cannot stand beside RequestRedirect`}},
+		{`{filters: [` + rewrite + `, ` + rewrite + `]}`, []string{`spec.rules[0].filters[1]: a rule has one URLRewrite filter at most`}},
+		{`{matches: [{path: {value: /a}}, {path: {type: EXACT, value: /b}}], filters: [{urlRewrite: {path: {replacePrefixMatch: /c}}}]}`,
+			[]string{`spec.rules[0].filters[0].urlRewrite.path.type: ReplacePrefixMatch needs a prefix to replace, but matches[1].path is not of type PathPrefix`}},
+	} {
+		t.Run(c.want[0], func(t *testing.T) {
+			expect(t, read(t, "Route", `{parentRefs: [{name: p}], rules: [`+c.rule+`]}`), c.want...)
+		})
+	}
+}
+
+func TestPluginAndPolicyAreRefused(t *testing.T) {
+	for _, c := range []struct{ kind, spec, want string }{
+		{"Plugin", `{}`, `spec.digest: is required`},
+		{"Plugin", `{digest: "sha256:ABC"}`, `spec.digest: "sha256:ABC" is not`},
+		{"Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 1}}`, `spec.limits.memoryBytes: must be from 65536 to 1073741824, not 1`},
+		{"Plugin", `{digest: "` + digest + `", limits: {fuel: 10000000001}}`, `spec.limits.fuel: must be at most`},
+		{"Policy", `{plugin: p}`, `spec.targetRefs: needs at least one Gateway or Route`},
+		{"Policy", `{plugin: p, targetRefs: [{name: a}]}`, `spec.targetRefs[0].kind: is required`},
+		{"Policy", `{plugin: p, targetRefs: [{kind: Service, name: a}]}`, `spec.targetRefs[0].kind: a policy is attached to a Gateway or a Route, not to "Service"`},
+		{"Policy", `{plugin: p, targetRefs: [{kind: Route, name: a}, {kind: Route, name: a}]}`, `spec.targetRefs[1]: the target "Route a" is there twice`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}]}`, `spec.plugin: is required`},
+	} {
+		t.Run(c.want, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })
+	}
+}
+
+func TestHeaderIsRefused(t *testing.T) {
+	type object = map[string]any
+	for _, c := range []struct {
+		name string
+		body object
+		want []string
+	}{
+		{"no metadata", object{}, []string{"metadata.name: is required"}},
+		{"another kind", object{"kind": "Route", "metadata": object{"name": "x"}}, []string{`kind: must be "Service"`}},
+		{"another version", object{"apiVersion": "v1", "metadata": object{"name": "x"}}, []string{`apiVersion: must be "weir/v1", not "v1"`}},
+		{"a name too long", object{"metadata": object{"name": strings.Repeat("x", 64)}}, []string{"metadata.name: is 64 bytes long"}},
+		{"a tenant in capitals", object{"metadata": object{"name": "x", "tenant": "ACME"}}, []string{`metadata.tenant: "ACME" is not a name`}},
+		{"labels", object{"metadata": object{"name": "x", "labels": object{"a b": "c", "d": "e/f", "-/g": ""}}},
+			[]string{`metadata.labels["-/g"]: "-/g": "-" before`, `metadata.labels["a b"]: "a b" is not a label key`, `metadata.labels["d"]: "e/f" is not a label value`}},
+		{"too big", object{"metadata": object{"name": "x", "annotations": object{"a": strings.Repeat("x", resource.MaxBytes)}}}, []string{"is 262"}},
+	} {
+		t.Run(c.name, func(t *testing.T) { expect(t, readBody(t, "Service", c.body), c.want...) })
+	}
+}
+
+func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
+	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin or Policy")
+
+	r := read(t, "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p}`)
+	r.GetPolicy().Spec.Stage = 99
+	expect(t, r, "spec.stage: has the value 99, which this version does not know")
+
+	r = read(t, "Route", `{parentRefs: [{name: p}], rules: [{matches: [{path: {value: /a}}], filters: [{}], timeouts: {}}]}`)
+	rule := r.GetRoute().Spec.Rules[0]
+	rule.Matches[0].Path.Type = 42
+	rule.Filters[0].Type = 43
+	rule.Timeouts.Request = &durationpb.Duration{Seconds: 1, Nanos: -1}
+	resource.Normalize(r)
+	found := map[string]bool{}
+	for _, v := range resource.Validate(r) {
+		found[v.Field] = true
+	}
+	for _, field := range []string{"spec.rules[0].matches[0].path.type", "spec.rules[0].filters[0].type", "spec.rules[0].timeouts.request"} {
+		if !found[field] {
+			t.Errorf("%s is not refused", field)
+		}
+	}
+}
