@@ -49,8 +49,8 @@ func (f *Fields) Values(name string) iter.Seq[[]byte] {
 }
 
 // Add appends a field. The slices are kept, not copied. A name that is no token
-// adds nothing and gives false; what a value must not hold (CR, LF, NUL) becomes
-// a space (RFC 9110, section 5.5), so that no one can break out of a field.
+// adds nothing and gives false; what a value must not hold (control characters)
+// becomes a space (RFC 9110, section 5.5), so that no one can break out of a field.
 func (f *Fields) Add(name, value []byte) bool {
 	if !ValidName(name) {
 		return false
@@ -134,17 +134,21 @@ var tokenByte = func() (t [256]bool) {
 }()
 
 func clean(value []byte) []byte {
-	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0 && bytes.IndexByte(value, 0) < 0 {
-		return value
-	}
-	cleaned := bytes.Clone(value)
-	for i, b := range cleaned {
-		if b == '\n' || b == '\r' || b == 0 {
-			cleaned[i] = ' '
+	for i, b := range value {
+		if control(b) {
+			cleaned := bytes.Clone(value)
+			for ; i < len(cleaned); i++ {
+				if control(cleaned[i]) {
+					cleaned[i] = ' '
+				}
+			}
+			return cleaned
 		}
 	}
-	return cleaned
+	return value
 }
+
+func control(b byte) bool { return b < ' ' && b != '\t' || b == 0x7f }
 
 // EqualFold compares field names: ASCII letters without regard to case.
 func EqualFold(b []byte, s string) bool { return equalFold(b, s) }

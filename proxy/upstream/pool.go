@@ -7,7 +7,8 @@
 // # Promises
 //
 //   - A connection is used again only after its last response was read to its
-//     end and nothing stood behind it.
+//     end and nothing stood behind it; and nothing is sent on one that has
+//     something to read by then, so that no answer is taken for another's.
 //   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
 //     what a decision to try again rests on.
 //   - A Stream that is opened is closed, and then holds nothing.
