@@ -1,6 +1,8 @@
 package wasm
 
 import (
+	"unsafe"
+
 	"github.com/weirmesh/weir/policy/wasm/abi"
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -12,8 +14,8 @@ func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
 	case abi.VMConfiguration:
 		return nil, true
 	case abi.PluginConfiguration:
-		v.scratch = append(v.scratch[:0], v.policy.spec.Config...)
-		return v.scratch, true
+		// Only read, so a view of the string will do: guests may ask often.
+		return unsafe.Slice(unsafe.StringData(v.policy.spec.Config), len(v.policy.spec.Config)), true
 	}
 	if f := v.body(b); f != nil {
 		return f.body.view, true

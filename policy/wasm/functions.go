@@ -181,13 +181,13 @@ func (v *vm) writable(at uint32) bool {
 // where. The pointers are checked first: a guest that gives bad ones is told so
 // before anything happens.
 func (v *vm) give(data []byte, atPointer, atSize uint32) abi.Status {
+	v.drawBytes(len(data)) // before all else: who called has copied it, whether it arrives or not
 	if !v.writable(atPointer) || !v.writable(atSize) {
 		return abi.InvalidMemoryAccess
 	}
 	address := uint32(0)
 	// SDKs of the old version read from the address of an empty result, too.
 	if len(data) > 0 || v.policy.module.version == abi.V010 {
-		v.drawBytes(len(data))
 		address = v.allocate(uint32(max(len(data), 1)))
 		if address == 0 {
 			return abi.InternalFailure

@@ -25,9 +25,17 @@ type headers struct {
 	digits   []byte // the status
 }
 
-// headers opens a map. What does not exist in the stage is not there: a response
-// has no head before there is a response.
+// headers opens a map, which costs as much as to look at every field of it once.
+// What does not exist in the stage is not there: a response has no head before
+// there is a response.
 func (v *vm) headers(m abi.Map) (h headers, ok bool) {
+	if h, ok = v.mapOf(m); ok {
+		v.draw(int64(h.len()))
+	}
+	return h, ok
+}
+
+func (v *vm) mapOf(m abi.Map) (h headers, ok bool) {
 	f := v.effective
 	if f == nil {
 		return h, false

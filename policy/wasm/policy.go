@@ -72,6 +72,7 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.log = newGuestLog(h.config, spec)
 	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
 	p.pool.policy, p.pool.limit = p, h.config.VMs
+	p.pool.waiting.L = &p.pool.mu
 	p.circuit.pause = h.config.Open
 	p.filters.New = func() any { return &filter{policy: p} }
 	return p

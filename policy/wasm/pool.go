@@ -11,8 +11,9 @@ import (
 // An exchange that finds an idle VM has it alone. When there is none and the
 // limit allows it, the exchange makes one, which takes it some milliseconds,
 // once: VMs outlive exchanges. At the limit exchanges share the VM that serves
-// the fewest; its callbacks take turns. So the pool never refuses and never
-// makes anyone wait for another exchange's upstream, only for a callback; the
+// the fewest; its callbacks take turns. Only when all of them are still being
+// made is there nothing to share, and the wait is for the first. So the pool
+// never refuses and never makes anyone wait for another exchange's upstream; the
 // price is that exchanges which share a VM share its end.
 //
 // The VM used last is used next: its memory is still in the caches, and what
@@ -24,10 +25,13 @@ type pool struct {
 	mu     sync.Mutex
 	idle   []*vm // the last is the one used last
 	busy   []*vm
-	making int // VMs that are on no list: being made, or retired and still held
+	making int // VMs being made
+	held   int // VMs that were retired, and freed with that, but not yet put back
 	puts   uint
-	closed bool
-	freed  bool
+	// waiting: for one that is being made.
+	waiting sync.Cond
+	closed  bool
+	freed   bool
 }
 
 // idleFor is how long a VM is kept that traffic does not need.
@@ -45,25 +49,29 @@ func (p *pool) adopt(v *vm) {
 // take returns a VM to serve one more exchange; give it back with put.
 func (p *pool) take() (*vm, error) {
 	p.mu.Lock()
-	switch {
-	case p.closed:
-		p.mu.Unlock()
-		return nil, errReleased
-	case len(p.idle) > 0:
-		v := p.idle[len(p.idle)-1]
-		p.idle = p.idle[:len(p.idle)-1]
-		p.serve(v)
-		p.mu.Unlock()
-		return v, nil
-	case len(p.busy)+p.making >= p.limit && len(p.busy) > 0:
-		v := p.leastBusy()
-		v.serves++
-		p.mu.Unlock()
-		return v, nil
+	for {
+		switch {
+		case p.closed:
+			p.mu.Unlock()
+			return nil, errReleased
+		case len(p.idle) > 0:
+			v := p.idle[len(p.idle)-1]
+			p.idle = p.idle[:len(p.idle)-1]
+			p.serve(v)
+			p.mu.Unlock()
+			return v, nil
+		case len(p.busy)+p.making < p.limit:
+			p.making++
+			p.mu.Unlock()
+			return p.make()
+		case len(p.busy) > 0:
+			v := p.leastBusy()
+			v.serves++
+			p.mu.Unlock()
+			return v, nil
+		}
+		p.waiting.Wait()
 	}
-	p.making++
-	p.mu.Unlock()
-	return p.make()
 }
 
 func (p *pool) make() (*vm, error) {
@@ -74,6 +82,7 @@ func (p *pool) make() (*vm, error) {
 	if err == nil {
 		p.serve(v)
 	}
+	p.waiting.Broadcast() // there is one to share, or another has to be made
 	last := p.empty()
 	p.mu.Unlock()
 	if err != nil {
@@ -118,7 +127,7 @@ func (p *pool) retire(v *vm) {
 	p.mu.Lock()
 	if v.place >= 0 {
 		p.unlist(v)
-		p.making++ // counts as being there until it is put back
+		p.held++
 	}
 	p.mu.Unlock()
 }
@@ -130,7 +139,7 @@ func (p *pool) put(v *vm) {
 	v.serves--
 	if v.serves == 0 {
 		if v.place < 0 {
-			p.making-- // it was retired
+			p.held-- // it was retired
 		} else {
 			p.unlist(v)
 			v.idleSince = time.Time{}
@@ -174,6 +183,7 @@ func (p *pool) close() {
 	p.closed = true
 	idle := p.idle
 	p.idle = nil
+	p.waiting.Broadcast()
 	last := p.empty()
 	p.mu.Unlock()
 	for _, v := range idle {
@@ -186,7 +196,7 @@ func (p *pool) close() {
 
 // empty reports, once, that a closed pool has no VM left. mu is held.
 func (p *pool) empty() bool {
-	if !p.closed || p.freed || p.making > 0 || len(p.busy) > 0 || len(p.idle) > 0 {
+	if !p.closed || p.freed || p.making > 0 || p.held > 0 || len(p.busy) > 0 || len(p.idle) > 0 {
 		return false
 	}
 	p.freed = true

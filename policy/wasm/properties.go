@@ -119,6 +119,7 @@ func (v *vm) number(n int64) ([]byte, bool) {
 
 func (v *vm) requestProperty(x *exchange.Exchange, path []byte) ([]byte, bool) {
 	r := &x.Request
+	v.draw(int64(r.Fields.Len()))
 	name, rest := part(path)
 	switch text(name) {
 	case "path":
@@ -167,6 +168,7 @@ func (v *vm) responseProperty(x *exchange.Exchange, path []byte) ([]byte, bool) 
 		return nil, false
 	}
 	r := &x.Response
+	v.draw(int64(r.Fields.Len() + r.Trailers.Len()))
 	name, rest := part(path)
 	switch text(name) {
 	case "code":

@@ -91,6 +91,9 @@ func (t *tenantData) set(key, value []byte, version uint32) abi.Status {
 		t.values[string(key)] = s
 	}
 	t.bytes += grows
+	if cap(s.data) > 2*len(value)+64 {
+		s.data = nil // what is kept is what is counted, or little more
+	}
 	s.data = append(s.data[:0], value...)
 	if s.version++; s.version == 1<<32-1 {
 		s.version = 1

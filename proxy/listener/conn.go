@@ -155,6 +155,7 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 	// here, so that a client that sends byte by byte costs no more than others.
 	c.wire.ReadUntil(x.Start.Add(c.listener.cfg.Head))
 	for {
+		forget(&x.Request) // what there is of it moves as it grows
 		seen := max(0, len(c.wire.Buffered())-3)
 		if err := c.wire.Fill(wire.SmallBuffer, http1.MaxHead); err != nil {
 			return 0, headError(err, len(c.wire.Buffered()))
@@ -169,6 +170,12 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// forget drops what was parsed of a head whose memory may be another's soon.
+func forget(r *exchange.Request) {
+	r.Method, r.Authority, r.Path = nil, nil, nil
+	r.Fields.Reset()
 }
 
 // errClientLeft ends a connection without a word: there is no one to hear it.

@@ -64,6 +64,7 @@ type Stream struct {
 	mu   sync.Mutex // between Abort and those who set link
 	link *link
 
+	bodyless bool // asked with HEAD; the method may have been changed since
 	reused   bool
 	asked    bool       // the request was sent; until then it is pending
 	sent     bool       // the whole request is on its way
@@ -175,6 +176,7 @@ func (s *Stream) renewRead() { s.limitReads(time.Now()) }
 // must not be.
 func (s *Stream) send(x *exchange.Exchange, small bool) error {
 	s.link.SetOut(http1.AppendRequest(s.link.Out(), &x.Request))
+	s.bodyless = string(x.Request.Method) == "HEAD"
 	body := x.Request.Body
 	if small {
 		return s.gather(body)
@@ -332,7 +334,7 @@ func (s *Stream) beginBody(x *exchange.Exchange, head int) {
 	r.Body = nil
 	s.answered = true
 	switch {
-	case string(x.Request.Method) == "HEAD" || r.Status == 204 || r.Status == 304:
+	case s.bodyless || r.Status == 204 || r.Status == 304:
 		return
 	case f.Chunked:
 		s.body.BeginChunked(s.link.Conn, &r.Trailers)
@@ -375,7 +377,7 @@ func (s *Stream) Close(x *exchange.Exchange) {
 	whole := s.answered && (!s.bodied || s.body.Done())
 	switch {
 	case l == nil: // none came about
-	case s.sent && whole && s.framing.KeepAlive && len(l.Buffered()) == 0:
+	case s.sent && whole && s.framing.KeepAlive && len(l.Buffered()) == 0 && !l.Aborted():
 		p.put(l, x.Start)
 	default:
 		discard(l)

@@ -335,6 +335,9 @@ func (c *Conn) Abort() {
 	_ = c.net.SetWriteDeadline(past)
 }
 
+// Aborted reports whether reads or writes were aborted, and not resumed.
+func (c *Conn) Aborted() bool { return c.readAborted.Load() || c.writeAborted.Load() }
+
 // AbortRead does that to reads alone.
 func (c *Conn) AbortRead() {
 	c.readAborted.Store(true)

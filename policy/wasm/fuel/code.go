@@ -34,8 +34,16 @@ type coder struct {
 	lengths bool // a charge by length is needed
 	locals  uint32
 
+	// blocks and work measure what the engine will have to do: it takes time by
+	// the square of a function's blocks, and by the square of the depth of its
+	// loops far more, so that some kilobytes could keep it busy for hours.
+	blocks, work uint64
+
 	out []byte
 }
+
+// costDepth is what a loop costs the engine for each loop around it.
+const costDepth = 40
 
 // frame is a block, loop, if or the function itself, while it is open.
 type frame struct {
@@ -95,6 +103,7 @@ func (c *coder) charge(body []byte, params int) ([]byte, error) {
 	if r.err != nil {
 		return nil, fmt.Errorf("byte %d: %w", r.at, r.err)
 	}
+	c.work += c.blocks * c.blocks
 	return c.write(body, groups, code), nil
 }
 
@@ -122,6 +131,7 @@ func (c *coder) reset(fine bool) {
 	c.loops = append(c.loops[:0], 0)
 	c.costs, c.points = c.costs[:0], c.points[:0]
 	c.dead, c.fine, c.lengths = false, fine, false
+	c.blocks, c.work = 0, 0
 }
 
 // region begins one that is paid for at a place in the code.
@@ -148,6 +158,7 @@ func (c *coder) instruction(r *reader) {
 		c.blockType(r)
 		c.open(op, r)
 	case immLabel:
+		c.blocks++
 		c.branch(r, r.u32(), false)
 	case immTable:
 		c.branchTable(r)
@@ -241,7 +252,9 @@ func (c *coder) open(op byte, r *reader) {
 	}
 	f := frame{kind: op, depth: len(c.loops) - 1, dead: c.dead, from: noRegion, entered: *c.here()}
 	c.frames = append(c.frames, f)
+	c.blocks++
 	if op == opLoop {
+		c.work += costDepth * uint64(len(c.loops))
 		id := c.region(r.at, true)
 		c.loops = append(c.loops, id)
 		c.pay(1) // even an empty loop costs something
@@ -268,6 +281,7 @@ var errLabel = errors.New("a branch to a block that is not there")
 
 func (c *coder) branchTable(r *reader) {
 	n := r.count("labels", maxBody)
+	c.blocks += 1 + uint64(n)/4
 	for range n + 1 {
 		c.branch(r, r.u32(), n > 0)
 		if r.err != nil {

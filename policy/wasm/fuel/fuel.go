@@ -89,6 +89,10 @@ const (
 	maxAllLocals  = 4 << 20
 	maxDepth      = 50_000
 	maxNameLength = 4 << 10
+	// maxWork bounds what the engine has to do to compile a module beyond what
+	// its length says, in units of about 20 ns: see coder.work. Ten times as much
+	// as the largest programs of stock Go need.
+	maxWork = 500_000_000
 )
 
 // ErrNotWASM says that the bytes are no module of any kind.

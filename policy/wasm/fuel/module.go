@@ -61,6 +61,7 @@ type rewriter struct {
 	codes     int
 	globals   uint32 // the module's own; the tank comes after them
 	locals    int    // of all functions
+	work      uint64 // of all functions
 	named     bool   // a name section has been seen
 
 	code coder
@@ -390,6 +391,10 @@ func (m *rewriter) codeSection(r *reader) []byte {
 		}
 		if err != nil {
 			r.failf("function %d: %w", len(m.about.Imports)+i, err)
+			return nil
+		}
+		if m.work += m.code.work; m.work > maxWork {
+			r.failf("function %d: its blocks are too many, or too deep, to be compiled", len(m.about.Imports)+i)
 			return nil
 		}
 		out = appendU32(out, uint32(len(charged)))

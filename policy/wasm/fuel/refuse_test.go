@@ -1,6 +1,7 @@
 package fuel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -45,6 +46,12 @@ func TestRefusals(t *testing.T) {
 		{"too many locals", assembly{funcs: []function{{locals: cat(1, 0xff, 0xff, 0xff, 0xff, 0x0f, i32), code: get(0)}}}.bytes(),
 			"4294967296 locals: at most 50000 are allowed"},
 		{"code after the end", code(get(0), opEnd, get(0)), "code goes on after its end"},
+		{"a block too many", code(bytes.Repeat([]byte{opI32Const, 0, opIf, typeVoid, opEnd}, 30_000), get(0)),
+			"its blocks are too many, or too deep, to be compiled"},
+		{"loops too deep", code(bytes.Repeat([]byte{opLoop, typeVoid}, 6_000), bytes.Repeat([]byte{opEnd}, 6_000), get(0)),
+			"its blocks are too many, or too deep, to be compiled"},
+		{"labels too many", code(opBlock, typeVoid, get(0), opBrTable, appendU32(nil, 100_000), make([]byte, 100_001), opEnd, get(0)),
+			"its blocks are too many, or too deep, to be compiled"},
 		{"else without if", code(opElse, get(0)), "else without if"},
 		{"a branch to nowhere", code(opBr, 1), "a branch to a block that is not there"},
 		{"a block type from nowhere", code(opBlock, 9, opEnd), "block type 9 of 1"},
