@@ -470,6 +470,25 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
+// A server whose log is gone founds no new cluster under the names of the old.
+func TestServerThatHasLostItsLog(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	run(t, serverConfig(t, dir, address)).ready().stop()
+	env, err := os.ReadFile(filepath.Join(dir, "admin.env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "raft")), os.RemoveAll(filepath.Join(dir, "state"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		run(t, serverConfig(t, dir, address)).failed("though this member had one")
+	}
+	if after, err := os.ReadFile(filepath.Join(dir, "admin.env")); err != nil || !bytes.Equal(after, env) {
+		t.Errorf("admin.env was changed: %v", err)
+	}
+}
+
 func TestEdgeKeepsItsName(t *testing.T) {
 	serverDir, edgeDir, address := t.TempDir(), t.TempDir(), freeAddress(t)
 	run(t, serverConfig(t, serverDir, address)).ready()
