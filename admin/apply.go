@@ -42,7 +42,7 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	if len(violations) > 0 {
 		return nil, refusal(&Refused{Violations: violations}, index)
 	}
-	if err := s.fillStatus(ctx, tx.Puts); err != nil {
+	if err := s.fillStatus(ctx, tx.Puts, index); err != nil {
 		return nil, err
 	}
 	return s.transact(ctx, tx, req.GetDryRun(), index)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -68,15 +69,26 @@ func (s *service) pluginToBe(req *weirv1.PushPluginRequest) *weirv1.Plugin {
 	resource.Normalize(resource.Wrap(plugin))
 	stored, _ := s.Store.View().Get(resource.Of(resource.Wrap(plugin)))
 	if old := stored.GetPlugin(); old != nil {
+		// What is taken over must not undo what someone changes meanwhile.
+		plugin.Metadata.Revision = old.GetMetadata().GetRevision()
 		plugin.Metadata.Annotations = old.GetMetadata().GetAnnotations()
 		if len(req.GetLabels()) == 0 {
 			plugin.Metadata.Labels = old.GetMetadata().GetLabels()
 		}
-		if req.GetLimits() == nil {
-			plugin.Spec.Limits = old.GetSpec().GetLimits()
-		}
+		plugin.Spec.Limits = mergeLimits(req.GetLimits(), old.GetSpec().GetLimits())
 	}
 	return plugin
+}
+
+// mergeLimits is what is given, and for the rest what was.
+func mergeLimits(given, old *weirv1.PluginLimits) *weirv1.PluginLimits {
+	if given == nil || old == nil {
+		return cmp.Or(given, old)
+	}
+	return &weirv1.PluginLimits{
+		MemoryBytes: cmp.Or(given.GetMemoryBytes(), old.GetMemoryBytes()),
+		Fuel:        cmp.Or(given.GetFuel(), old.GetFuel()),
+	}
 }
 
 // pushField is the request's name for a field of the plugin.
@@ -113,7 +125,7 @@ func (s *service) storeBlob(ctx context.Context, digest string, content []byte) 
 
 // fillStatus writes the status of resources that callers put: theirs does not
 // count. A Plugin's says what its module is.
-func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource) error {
+func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource, index func(resource.Ref) resource.Path) error {
 	for _, r := range puts {
 		body := resource.Body(r).ProtoReflect()
 		body.Clear(body.Descriptor().Fields().ByName("status"))
@@ -127,7 +139,7 @@ func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource) error
 			plugin.Status = proto.CloneOf(old.GetStatus())
 			continue
 		}
-		if err := s.admitStored(ctx, plugin); err != nil {
+		if err := s.admitStored(ctx, plugin, index); err != nil {
 			return err
 		}
 	}
@@ -136,7 +148,7 @@ func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource) error
 
 // admitStored judges a module that is stored already, under other limits or
 // another name. One that is not stored is the store's to refuse.
-func (s *service) admitStored(ctx context.Context, plugin *weirv1.Plugin) error {
+func (s *service) admitStored(ctx context.Context, plugin *weirv1.Plugin, index func(resource.Ref) resource.Path) error {
 	module, err := s.Store.Blob(plugin.GetSpec().GetDigest())
 	if err != nil {
 		return fmt.Errorf("read module: %w", err)
@@ -146,9 +158,11 @@ func (s *service) admitStored(ctx context.Context, plugin *weirv1.Plugin) error 
 	}
 	status, err := s.Admission.Admit(ctx, module, plugin.GetSpec().GetLimits())
 	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		ref := resource.Of(resource.Wrap(plugin))
-		return refusal(&Refused{Violations: []Violation{{Ref: ref, Field: "spec", Reason: ReasonInvalid, Message: err.Error()}}},
-			func(resource.Ref) resource.Path { return "" })
+		return refusal(&Refused{Violations: []Violation{{Ref: ref, Field: "spec", Reason: ReasonInvalid, Message: err.Error()}}}, index)
 	}
 	plugin.Status = status
 	return nil

@@ -2,10 +2,12 @@ package admin_test
 
 import (
 	"bytes"
+	"context"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 
+	"github.com/weirmesh/weir/admin"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -45,9 +47,9 @@ func TestPushPlugin(t *testing.T) {
 	if same.GetRevision() != first.GetRevision() || len(a.cluster.Commands()) != 5 {
 		t.Errorf("the same module again was a change: %d commands, revision %d", len(a.cluster.Commands()), same.GetRevision())
 	}
-	other := a.push(t, &weirv1.PushPluginRequest{Name: "stamp", Module: module(10, 2)})
+	other := a.push(t, &weirv1.PushPluginRequest{Name: "stamp", Module: module(10, 2), Limits: &weirv1.PluginLimits{MemoryBytes: 1 << 20}})
 	if p := other.GetPlugin(); p.GetSpec().GetDigest() == first.GetPlugin().GetSpec().GetDigest() || p.GetSpec().GetLimits().GetFuel() != 7 ||
-		p.GetMetadata().GetLabels()["a"] != "b" || other.GetRevision() <= first.GetRevision() {
+		p.GetSpec().GetLimits().GetMemoryBytes() != 1<<20 || p.GetMetadata().GetLabels()["a"] != "b" || other.GetRevision() <= first.GetRevision() {
 		t.Errorf("got %v", other)
 	}
 }
@@ -105,5 +107,43 @@ func TestApplyPlugin(t *testing.T) {
 		t.Errorf("got %v", done)
 	}
 	_, err := a.Apply(t.Context(), &weirv1.ApplyRequest{Resources: read(t, "kind: Plugin\nmetadata: {name: stamp}\nspec: {digest: "+digest+", limits: {memoryBytes: 65536}}")})
-	expectError(t, err, connect.CodeInvalidArgument, "Plugin stamp: spec: asks for 2 pages")
+	fields := expectError(t, err, connect.CodeInvalidArgument, "Plugin stamp: spec: asks for 2 pages")
+	if len(fields) != 1 || fields[0] != "resources[0].spec" {
+		t.Errorf("got fields %q", fields)
+	}
+}
+
+// A push takes over what it does not say. What someone else changes while its
+// module is judged is not undone by that.
+func TestPushPluginBesideAnotherChange(t *testing.T) {
+	judging, judged := make(chan struct{}), make(chan struct{})
+	a := start(t, func(c *admin.Config) { c.Admission = slow{c.Admission, judging, judged} })
+	go func() { <-judging; judged <- struct{}{} }()
+	pushed := a.push(t, &weirv1.PushPluginRequest{Name: "stamp", Module: module(10, 1), Limits: &weirv1.PluginLimits{Fuel: 7}})
+
+	changed := make(chan error, 1)
+	go func() {
+		<-judging
+		_, err := a.Apply(t.Context(), &weirv1.ApplyRequest{Resources: read(t, "kind: Plugin\nmetadata: {name: stamp, labels: {a: b}}\nspec: {digest: "+
+			pushed.GetPlugin().GetSpec().GetDigest()+", limits: {fuel: 7}}")})
+		changed <- err
+		judged <- struct{}{}
+	}()
+	_, err := a.PushPlugin(t.Context(), &weirv1.PushPluginRequest{Name: "stamp", Module: module(10, 2)})
+	if err := <-changed; err != nil {
+		t.Fatal(err)
+	}
+	expectError(t, err, connect.CodeAborted, "Plugin stamp: metadata.revision: revision 2 was expected")
+}
+
+// slow is an Admission that waits while something else happens.
+type slow struct {
+	admin.Admission
+	judging, judged chan struct{}
+}
+
+func (s slow) Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+	s.judging <- struct{}{}
+	<-s.judged
+	return s.Admission.Admit(ctx, module, limits)
 }

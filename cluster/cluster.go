@@ -75,6 +75,9 @@ type Config struct {
 	Dir string
 	// Address is where others find this member. Empty: its name.
 	Address string
+	// Existing: the member is known to have had a log. Where there is none it is
+	// lost, and nothing is founded in its place.
+	Existing bool
 	// Logger hears what an operator must know, and with debug all that Raft
 	// says. nil: nothing is heard.
 	Logger *slog.Logger
@@ -264,6 +267,9 @@ func (n *Node) found(conf *raft.Config, snapshots raft.SnapshotStore, transport 
 	list, err := snapshots.List()
 	if err != nil || last > 0 || len(list) > 0 {
 		return err
+	}
+	if n.cfg.Existing {
+		return fmt.Errorf("there is no log in %s, though this member had one: it is lost, or the directory is the wrong one", n.cfg.Dir)
 	}
 	if err := n.log.clear(); err != nil {
 		return fmt.Errorf("found cluster: %w", err)

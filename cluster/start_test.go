@@ -134,6 +134,12 @@ func TestStartRefuses(t *testing.T) {
 		requireStartError(t, cfg, sm, "a part of it is lost")
 		requireStartError(t, cfg, sm, "a part of it is lost") // and does not found a new one
 	})
+	t.Run("a log that is gone", func(t *testing.T) {
+		cfg := config(t)
+		cfg.Existing = true
+		requireStartError(t, cfg, new(ledger), "though this member had one")
+		requireStartError(t, cfg, new(ledger), "though this member had one") // the first try left none
+	})
 	t.Run("a log that was damaged", func(t *testing.T) {
 		for _, bucket := range [][]byte{bucketLog, bucketStable} {
 			cfg, sm := used(t)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -215,6 +216,25 @@ func TestStartFails(t *testing.T) {
 			c.cfg.Data = t.TempDir()
 			run(t, c.cfg).failed(c.want)
 		})
+	}
+}
+
+// A server whose log is gone founds no new cluster under the names of the old.
+func TestServerThatHasLostItsLog(t *testing.T) {
+	dir, address := t.TempDir(), freeAddress(t)
+	run(t, serverConfig(t, dir, address)).ready().stop()
+	env, err := os.ReadFile(filepath.Join(dir, "admin.env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "raft")), os.RemoveAll(filepath.Join(dir, "state"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		run(t, serverConfig(t, dir, address)).failed("though this member had one")
+	}
+	if after, err := os.ReadFile(filepath.Join(dir, "admin.env")); err != nil || !bytes.Equal(after, env) {
+		t.Errorf("admin.env was changed: %v", err)
 	}
 }
 

@@ -87,9 +87,13 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	return s, nil
 }
 
-// startLog opens the store and has the log fill it.
+// startLog opens the store and has the log fill it. The identity, opened first,
+// tells a server that is new from one that has lost its log.
 func (s *server) startLog(p *process, sc ServerConfig, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("start server: %w", err)
+	}
+	if s.identity, err = identity.Open(filepath.Join(dir, "identity")); err != nil {
 		return fmt.Errorf("start server: %w", err)
 	}
 	if s.store, err = store.Open(store.Config{Dir: filepath.Join(dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
@@ -98,6 +102,8 @@ func (s *server) startLog(p *process, sc ServerConfig, dir string) (err error) {
 	p.onStop("store", s.store.Close)
 	s.cluster, err = cluster.Start(cluster.Config{
 		Name: sc.Name, Dir: filepath.Join(dir, "raft"), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
+		// A certificate is only ever issued by way of a log.
+		Existing: s.identity.Joined(),
 	}, s.store)
 	if err != nil {
 		return err
@@ -114,9 +120,6 @@ func (s *server) startLog(p *process, sc ServerConfig, dir string) (err error) {
 // at each start: the addresses in it may have changed.
 func (s *server) startIdentity(p *process, sc ServerConfig, dir string, keyring *identity.Keyring) (err error) {
 	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, keyring); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	if s.identity, err = identity.Open(filepath.Join(dir, "identity")); err != nil {
 		return fmt.Errorf("start server: %w", err)
 	}
 	names := namesOf(sc.Admin, sc.Node)

@@ -42,14 +42,25 @@ func (c *check) listenersClash(at Path, l, earlier *weirv1.Listener) {
 	if l.GetPort() != earlier.GetPort() || l.GetPort() == 0 {
 		return
 	}
-	switch a, b := l.GetAddress(), earlier.GetAddress(); {
+	every := netip.Addr{}
+	switch a, b := bound(l.GetAddress()), bound(earlier.GetAddress()); {
 	case a == b && l.GetHostname() == earlier.GetHostname():
 		c.add(at.Field("port"), "port %d is taken by the listener %q: give another port, or a hostname of its own",
 			l.GetPort(), earlier.GetName())
-	case a != b && (a == "" || b == ""):
+	case a != b && (a == every || b == every):
 		c.add(at.Field("address"), "port %d is taken by the listener %q, and one of the two binds every address",
 			l.GetPort(), earlier.GetName())
 	}
+}
+
+// bound is the address that a proxy binds for what was written, the zero one
+// for every address of its host.
+func bound(s string) netip.Addr {
+	address, err := netip.ParseAddr(s)
+	if err != nil || address.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return address.Unmap()
 }
 
 func checkAddress(s string) string {

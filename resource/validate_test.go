@@ -57,6 +57,7 @@ const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012345678
 func TestWhatIsValid(t *testing.T) {
 	for _, c := range []struct{ name, kind, spec string }{
 		{"a gateway", "Gateway", `{listeners: [{name: http, port: 8080, protocol: HTTP}]}`},
+		{"one port of every address, in two spellings", "Gateway", `{listeners: [{name: a, port: 80, protocol: HTTP, address: "::"}, {name: b, port: 80, protocol: HTTP, hostname: b.example}]}`},
 		{"one port, told apart by hostname", "Gateway", `{listeners: [
 			{name: a, port: 80, protocol: HTTP, hostname: a.example},
 			{name: b, port: 80, protocol: HTTP, hostname: "*.b.example"}, {name: c, port: 80, protocol: HTTP}]}`},
@@ -100,6 +101,8 @@ func TestGatewayIsRefused(t *testing.T) {
 		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: a, port: 2, protocol: HTTP}]}`, `spec.listeners[1].name: the listener "a" is there twice`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: b, port: 1, protocol: HTTP}]}`, `spec.listeners[1].port: port 1 is taken by the listener "a"`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: b, port: 1, protocol: HTTP, address: 127.0.0.1}]}`, `spec.listeners[1].address: port 1 is taken by the listener "a", and one of the two binds every address`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, address: 0.0.0.0}, {name: b, port: 1, protocol: HTTP, address: "::1"}]}`, `spec.listeners[1].address: port 1 is taken by the listener "a", and one of the two binds every address`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, address: "::1"}, {name: b, port: 1, protocol: HTTP, address: "0:0:0:0:0:0:0:1"}]}`, `spec.listeners[1].port: port 1 is taken by the listener "a"`},
 		{`{selector: {zone: "a b"}, listeners: [{name: a, port: 1, protocol: HTTP}]}`, `spec.selector["zone"]: "a b" is not a label value`},
 	} {
 		t.Run(c.want, func(t *testing.T) { expect(t, read(t, "Gateway", c.spec), c.want) })

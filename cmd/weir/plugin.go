@@ -63,9 +63,13 @@ under way finish with the old one.`,
 		}
 		plugin := resource.Wrap(answer.GetPlugin())
 		if *output != formatTable {
-			return c.writeResources(cmd.OutOrStdout(), *output, []*weirv1.Resource{plugin}, true)
+			err = c.writeResources(cmd.OutOrStdout(), *output, []*weirv1.Resource{plugin}, true)
+		} else {
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
+		if err != nil {
+			return err
+		}
 		if wait > 0 && !dryRun {
 			api, err := c.connect(cmd.ErrOrStderr())
 			if err != nil {
