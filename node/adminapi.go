@@ -56,10 +56,8 @@ func (d declared) Watch(ctx context.Context, after uint64) iter.Seq2[admin.Chang
 	}
 }
 
-func (d declared) Blob(digest string) ([]byte, error) { return readBlob(d.Store, digest) }
-
-func readBlob(s *store.Store, digest string) ([]byte, error) {
-	blob, ok := s.Blob(digest)
+func (d declared) Blob(digest string) ([]byte, error) {
+	blob, ok := d.Store.Blob(digest)
 	if !ok {
 		return nil, nil
 	}
@@ -87,7 +85,12 @@ func (s source) Watch(ctx context.Context, after uint64) iter.Seq2[nodeapi.Chang
 	}
 }
 
-func (s source) Blob(digest string) ([]byte, error) { return readBlob(s.store, digest) }
+func (s source) Blob(digest string) io.Reader {
+	if blob, ok := s.store.Blob(digest); ok {
+		return blob
+	}
+	return nil
+}
 
 // log is the cluster as the admin API sees it.
 type log struct {

@@ -2,6 +2,8 @@ package nodeapi
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -61,7 +63,7 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 	}
 	defer stream.Close()
 	if err := f.subscribe(stream); err != nil {
-		return false, err
+		return false, verdict(stream, err)
 	}
 	changes := make(chan *received, queued)
 	var receiving sync.WaitGroup
@@ -115,6 +117,17 @@ func (f *follower) subscribe(stream clientStream) error {
 		return err
 	}
 	return f.report(stream)
+}
+
+// verdict is what a server said when it ended a stream that was being written
+// to: the write itself only finds the end.
+func verdict(stream clientStream, err error) error {
+	if errors.Is(err, io.EOF) {
+		if _, said := stream.Receive(); said != nil {
+			return said
+		}
+	}
+	return err
 }
 
 // report says what became of what is held.

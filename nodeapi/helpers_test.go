@@ -1,10 +1,12 @@
 package nodeapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"net"
@@ -35,6 +37,7 @@ type declared struct {
 	resources map[resource.Ref]*weirv1.Resource
 	changes   []Change
 	blobs     map[string][]byte
+	endless   string // the digest of a blob of zeros without an end
 	wake      chan struct{}
 }
 
@@ -105,10 +108,23 @@ func (d *declared) Watch(ctx context.Context, after uint64) iter.Seq2[Change, er
 	}
 }
 
-func (d *declared) Blob(digest string) ([]byte, error) {
+func (d *declared) Blob(digest string) io.Reader {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.blobs[digest], nil
+	if digest == d.endless {
+		return zeros{}
+	}
+	if content, ok := d.blobs[digest]; ok {
+		return bytes.NewReader(content)
+	}
+	return nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 func (d *declared) putBlob(data []byte) (digest string) {

@@ -3,6 +3,7 @@ package nodeapi
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"maps"
@@ -18,8 +19,9 @@ type Source interface {
 	// lasts. After 0, or a revision that is forgotten, the first change is a
 	// Reset that holds everything, and it comes at once.
 	Watch(ctx context.Context, after uint64) iter.Seq2[Change, error]
-	// Blob returns content by its digest, or nil when there is none.
-	Blob(digest string) ([]byte, error)
+	// Blob returns a reader of content by its digest, or nil when there is none.
+	// It may be left before its end.
+	Blob(digest string) io.Reader
 }
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -131,29 +132,34 @@ func (s *Server) refuse(c *caller, err error) error {
 // blobChunk is how much of a blob travels in one message.
 const blobChunk = 256 << 10
 
-// GetBlob streams content to any node that asks for it by its digest.
+// GetBlob streams content to any node that asks for it by its digest. It holds
+// one part of it at a time: after a push, all proxies ask at once.
 func (s *Server) GetBlob(ctx context.Context, m *weirv1.GetBlobRequest, stream weirv1connect.NodeServiceGetBlobServerStream) error {
 	c, err := liveNode(ctx)
 	if err != nil {
 		return err
 	}
-	blob, err := s.cfg.Source.Blob(m.GetDigest())
-	if err != nil {
-		s.cfg.Logger.Error("blob not read", "digest", m.GetDigest(), "error", err)
-		return connect.NewError(connect.CodeUnavailable, "the blob cannot be read now")
-	}
+	blob := s.cfg.Source.Blob(m.GetDigest())
 	if blob == nil {
 		return connect.Errorf(connect.CodeNotFound, "there is no blob %s", truncate(m.GetDigest(), maxName))
 	}
-	for len(blob) > 0 {
-		chunk := blob[:min(len(blob), blobChunk)]
-		blob = blob[len(chunk):]
-		_ = c.writeBy(time.Now().Add(sendTimeout))
-		if err := stream.Send(&weirv1.GetBlobResponse{Chunk: chunk}); err != nil {
-			return err
+	part := make([]byte, blobChunk)
+	for {
+		n, err := io.ReadFull(blob, part)
+		if n > 0 {
+			_ = c.writeBy(time.Now().Add(sendTimeout))
+			if err := stream.Send(&weirv1.GetBlobResponse{Chunk: part[:n]}); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			s.cfg.Logger.Error("blob not read", "digest", m.GetDigest(), "error", err)
+			return connect.NewError(connect.CodeUnavailable, "the blob cannot be read now")
 		}
 	}
-	return nil
 }
 
 func addressOf(ctx context.Context) string {

@@ -223,6 +223,24 @@ func TestBlob(t *testing.T) {
 	}
 }
 
+// A blob is read as it is sent: one that never ends begins all the same.
+func TestBlobIsSentAsItIsRead(t *testing.T) {
+	c := startCluster(t)
+	c.source.endless = "sha256:" + strings.Repeat("0", 64)
+	l := newLink(c.address, c.enrol(identity.RoleEdge, "e1").ClientTLS(http3.NextProtoH3))
+	defer l.close()
+	stream, err := l.api.GetBlob(t.Context(), &weirv1.GetBlobRequest{Digest: c.source.endless})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	for range 3 {
+		if m, err := stream.Receive(); err != nil || len(m.GetChunk()) != blobChunk {
+			t.Fatalf("got %d bytes, %v", len(m.GetChunk()), err)
+		}
+	}
+}
+
 func TestBlobThatIsNotWhatItsDigestSays(t *testing.T) {
 	c := startCluster(t)
 	digest := c.source.putBlob([]byte("module"))
@@ -294,7 +312,8 @@ func TestNodeThatWasShutOut(t *testing.T) {
 	c := startCluster(t)
 	first := c.enrol(identity.RoleEdge, "e1")
 	c.enrol(identity.RoleEdge, "e1") // another machine has taken the name
-	_, err := subscribe(t, c, first, &weirv1.Subscribe{}).Receive()
+	f := &follower{client: newEdge(t, first, t.TempDir(), nil, c.address).client, held: newHeld()}
+	_, err := f.session(t.Context(), c.address)
 	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "another node has joined") {
 		t.Fatalf("got %v", err)
 	}
