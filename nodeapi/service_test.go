@@ -227,7 +227,10 @@ func TestBlob(t *testing.T) {
 func TestBlobIsSentAsItIsRead(t *testing.T) {
 	c := startCluster(t)
 	c.source.endless = "sha256:" + strings.Repeat("0", 64)
-	l := newLink(c.address, c.enrol(identity.RoleEdge, "e1").ClientTLS(http3.NextProtoH3))
+	l, err := dialLink(t.Context(), c.address, c.enrol(identity.RoleEdge, "e1").ClientTLS(http3.NextProtoH3))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.close()
 	stream, err := l.api.GetBlob(t.Context(), &weirv1.GetBlobRequest{Digest: c.source.endless})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -68,11 +69,17 @@ func (c *conn) cut() {
 	}
 }
 
-// serve runs the connection to its end.
+// serve runs the connection to its end. A panic ends it and nothing else: what
+// its exchange held (buffers, a generation) is given up, not given back, since
+// no one knows what state it is in.
 func (c *conn) serve() {
 	defer c.listener.forget(c)
 	defer func() {
 		_ = c.wire.Close()
+		if p := recover(); p != nil {
+			c.listener.cfg.Logger.Error("exchange panicked; its connection is closed", "panic", p, "stack", string(debug.Stack()))
+			return
+		}
 		c.wire.Free()
 	}()
 	for c.waitForRequest() {

@@ -388,3 +388,24 @@ func TestStalledReader(t *testing.T) {
 		t.Error("the answer was taken for sent")
 	}
 }
+
+func TestPanicCostsItsOwnConnection(t *testing.T) {
+	h := newHandler(nil)
+	h.serve = func(x *exchange.Exchange) {
+		if string(x.Request.Path) == "/panic" {
+			h.finished.Add(1) // as it never will be
+			panic("on purpose")
+		}
+		x.Answer(200, []byte("fine"))
+	}
+	l := start(t, h)
+	bad, good := dial(t, l), dial(t, l)
+	io.WriteString(bad, "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n")
+	if got, err := bad.in.ReadByte(); err == nil {
+		t.Errorf("got %q: its connection is closed without a word", got)
+	}
+	io.WriteString(good, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if line, err := good.in.ReadString('\n'); line != "HTTP/1.1 200 OK\r\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+}
