@@ -173,6 +173,22 @@ func (s *logStore) edge(of func(*bolt.Cursor) (key, value []byte)) (index uint64
 	return index, err
 }
 
+// newest counts the newest entries that have no more than so many bytes
+// together; at the least there is one.
+func (s *logStore) newest(size int64) (entries uint64, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketLog).Cursor()
+		for key, value := c.Last(); key != nil; key, value = c.Prev() {
+			if size -= int64(len(value)); size < 0 {
+				break
+			}
+			entries++
+		}
+		return nil
+	})
+	return max(entries, 1), err
+}
+
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		key := binary.BigEndian.AppendUint64(nil, index)

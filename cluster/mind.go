@@ -34,11 +34,34 @@ func (n *Node) compact() {
 		case <-n.stopped:
 			return
 		case <-n.machine.full:
-			if err := n.Snapshot(); err != nil && !errors.Is(err, ErrClosed) {
+			if err := n.compactTo(n.cfg.SnapshotBytes); err != nil && !errors.Is(err, ErrClosed) {
 				n.cfg.Logger.Error("cannot compact the log", "error", err)
 			}
 		}
 	}
+}
+
+// compactTo takes a snapshot and leaves no more than so many bytes of entries
+// behind it. Raft counts entries here too: what it leaves of big ones, such as
+// the chunks of modules, would be gigabytes.
+func (n *Node) compactTo(bytes int64) error {
+	entries, err := n.log.newest(bytes)
+	if err != nil {
+		return err
+	}
+	if err := n.leaveBehind(min(entries, trailing)); err != nil {
+		return err
+	}
+	return errors.Join(n.Snapshot(), n.leaveBehind(trailing))
+}
+
+func (n *Node) leaveBehind(entries uint64) error {
+	conf := n.raft.ReloadableConfig()
+	conf.TrailingLogs = entries
+	if err := n.raft.ReloadConfig(conf); err != nil {
+		return fmt.Errorf("set the length of the log: %w", err)
+	}
+	return nil
 }
 
 // Snapshot writes the state beside the log and drops the log before it. It is

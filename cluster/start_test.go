@@ -72,16 +72,38 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 	cfg.SnapshotBytes = 64 << 10
 	sm := new(ledger)
 	n := start(t, cfg, sm)
-	for n.raft.Stats()["last_snapshot_index"] == "0" {
+	for snapshots := 0; snapshots < 3; {
+		before := n.raft.Stats()["last_snapshot_index"]
 		propose(t, n, strings.Repeat("x", 4<<10))
+		if n.raft.Stats()["last_snapshot_index"] != before {
+			snapshots++
+		}
 	}
 	propose(t, n, "last")
 	shut(t, n)
+	requireLogWithin(t, cfg, 2*cfg.SnapshotBytes)
 	again := new(ledger)
 	start(t, cfg, again)
 	again.require(t, sm.keys...)
 	if again.restored != 1 {
 		t.Errorf("it was restored %d times", again.restored)
+	}
+}
+
+func requireLogWithin(t *testing.T, cfg Config, most int64) {
+	t.Helper()
+	l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit, err := l.newest(most)
+	first, err1 := l.FirstIndex()
+	last, err2 := l.LastIndex()
+	if err := errors.Join(err, err1, err2, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if first == 1 || last-first >= fit {
+		t.Errorf("entries %d to %d are left; %d have %d bytes", first, last, fit, most)
 	}
 }
 
