@@ -30,8 +30,8 @@ type machine struct {
 	StateMachine
 	progress
 
-	// bytes were applied since the last snapshot; full is told when they are
-	// more than the bound.
+	// bytes were applied since the last snapshot, or since full was told that
+	// they were more than the bound: it is told once.
 	bytes, bound int64
 	full         chan struct{}
 }
@@ -64,6 +64,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	last := logs[len(logs)-1]
 	m.progress.advance(last.Index, last.Term)
 	if m.bytes > m.bound {
+		m.bytes = 0
 		select {
 		case m.full <- struct{}{}:
 		default:

@@ -90,6 +90,24 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 	}
 }
 
+// A snapshot takes a while to begin; what is applied meanwhile asks for no other.
+func TestLogThatHasGrownIsCompactedOnce(t *testing.T) {
+	m := newMachine(new(ledger), 100)
+	asked := 0
+	for index := range uint64(21) {
+		// Not a command: the state machine only sees that it passes.
+		m.ApplyBatch([]*raft.Log{{Index: index + 1, Type: raft.LogConfiguration, Data: make([]byte, 10)}})
+		select {
+		case <-m.full:
+			asked++
+		default:
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for 210 bytes", asked)
+	}
+}
+
 func requireLogWithin(t *testing.T, cfg Config, most int64) {
 	t.Helper()
 	l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
