@@ -13,7 +13,6 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/exchange"
-
 )
 
 // pretender is a policy that turns the request into another once its head was

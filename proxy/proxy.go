@@ -70,6 +70,7 @@ type Update struct {
 type Proxy struct {
 	cfg      Config
 	current  atomic.Pointer[generation]
+	lives    generations
 	pools    *upstream.Registry
 	backends backends
 	admin    *http.Server
@@ -91,7 +92,9 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listen = net.Listen
 	}
 	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
-	p.current.Store(newGeneration(nil, 0))
+	first := p.newGeneration(nil, 0, 0)
+	p.lives.list = append(p.lives.list, first)
+	p.current.Store(first)
 	if err := p.serveAdmin(); err != nil {
 		p.pools.Close()
 		return nil, err
