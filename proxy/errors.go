@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"time"
 
@@ -70,6 +71,8 @@ func upstreamError(err error) *Error {
 		return policyError(failed)
 	case u.Client && errors.As(err, &bad):
 		return &Error{Status: bad.Status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + bad.Reason + ".", Err: err}
+	case u.Client && errors.Is(err, os.ErrDeadlineExceeded):
+		return &Error{Status: 408, Blame: Client, Code: "body_timeout", Detail: "The request's body did not arrive in time.", Err: err}
 	case u.Client:
 		return &Error{Status: 400, Blame: Client, Code: "body_incomplete", Detail: "The request's body did not arrive whole.", Err: err}
 	case u.Timeout && !u.Sent:
