@@ -50,13 +50,13 @@ func (p *Proxy) AdminAddr() string {
 // readyz: a configuration is in force and all of its sockets are open.
 func (p *Proxy) readyz(w http.ResponseWriter, _ *http.Request) {
 	revision := p.Revision()
-	p.mu.Lock()
+	p.shown.Lock()
 	var failing []error
 	for _, err := range p.failing {
 		failing = append(failing, err)
 	}
 	refused := p.refused
-	p.mu.Unlock()
+	p.shown.Unlock()
 	if revision == 0 {
 		http.Error(w, "no configuration yet", http.StatusServiceUnavailable)
 		return
@@ -72,7 +72,7 @@ func (p *Proxy) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // debugConfig shows what the proxy was told, in short.
 func (p *Proxy) debugConfig(w http.ResponseWriter, _ *http.Request) {
-	p.mu.Lock()
+	p.shown.Lock()
 	state := map[string]any{"revision": p.Revision(), "refused": p.refused}
 	names := make([]string, 0, len(p.desired.resources))
 	for ref := range p.desired.resources {
@@ -82,7 +82,7 @@ func (p *Proxy) debugConfig(w http.ResponseWriter, _ *http.Request) {
 	for k := range p.bound {
 		open = append(open, k.String())
 	}
-	p.mu.Unlock()
+	p.shown.Unlock()
 	state["resources"], state["listeners"] = names, open
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(state) // the client's connection; nothing to do about it

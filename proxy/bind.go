@@ -44,6 +44,8 @@ const (
 // error names those that could not be opened for the first time. The caller
 // holds p.mu.
 func (p *Proxy) bind() error {
+	p.shown.Lock()
+	defer p.shown.Unlock()
 	wanted := map[bindKey]string{}
 	for l := range p.current.Load().table.Listeners() {
 		k := bindKey{port: l.Port}

@@ -46,8 +46,8 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descDials, prometheus.CounterValue, float64(s.Dials), address)
 		ch <- prometheus.MustNewConstMetric(descFailures, prometheus.CounterValue, float64(s.Failures), address)
 	}
-	c.proxy.mu.Lock()
-	defer c.proxy.mu.Unlock()
+	c.proxy.shown.Lock()
+	defer c.proxy.shown.Unlock()
 	for k, b := range c.proxy.bound {
 		open, accepted := b.listener.Connections()
 		ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())

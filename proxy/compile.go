@@ -34,7 +34,8 @@ type rule struct {
 	split          *balancer.Split
 	backends       []*backend
 
-	held []func() // what release gives back
+	since uint64   // the first generation that it is part of
+	held  []func() // what release gives back
 }
 
 type listenerID struct {
@@ -63,7 +64,8 @@ func (r *rule) release() {
 // compile makes the next generation out of the current one and what changed.
 // The caller holds p.mu.
 func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
-	table := p.current.Load().table
+	current := p.current.Load()
+	table, seq := current.table, current.seq+1
 	gateways, routes, gone := p.desired.dirty()
 	change := router.Change{Removed: gone}
 	for _, ref := range gateways {
@@ -76,6 +78,7 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 	next, err := table.With(change, func(route *weirv1.Route, index int) (*rule, error) {
 		r, err := p.compileRule(ctx, route, index)
 		if err == nil {
+			r.since = seq
 			made = append(made, r)
 		}
 		return r, err
@@ -86,10 +89,10 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		}
 		return swapped{}, err
 	}
-	s := swapped{next: newGeneration(next, revision)}
+	s := swapped{next: p.newGeneration(next, revision, seq)}
 	for _, ref := range append(routes, gone...) {
 		for _, old := range table.Rules(ref) {
-			s.drops = append(s.drops, old.Value.release)
+			s.drops = append(s.drops, drop{old.Value.since, old.Value.release})
 		}
 	}
 	return s, nil

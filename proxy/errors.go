@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"time"
 
@@ -53,6 +54,7 @@ var (
 	errNoRoute    = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
 	errNoBackend  = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
 	errNoEndpoint = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
+	errDisguised  = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
 	errBadPath    = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
 )
 
@@ -69,6 +71,8 @@ func upstreamError(err error) *Error {
 		return policyError(failed)
 	case u.Client && errors.As(err, &bad):
 		return &Error{Status: bad.Status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + bad.Reason + ".", Err: err}
+	case u.Client && errors.Is(err, os.ErrDeadlineExceeded):
+		return &Error{Status: 408, Blame: Client, Code: "body_timeout", Detail: "The request's body did not arrive in time.", Err: err}
 	case u.Client:
 		return &Error{Status: 400, Blame: Client, Code: "body_incomplete", Detail: "The request's body did not arrive whole.", Err: err}
 	case u.Timeout && !u.Sent:

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/weirmesh/weir/proxy/router"
@@ -10,27 +12,58 @@ import (
 //
 // # Life
 //
-// Each request holds the generation it began with, the proxy holds the current
-// one, and a generation holds the one after it. So generations end in order,
-// and what a swap took out of use is released when the generation before the
-// swap ends: no request that could still reach it is left then.
+// Each request holds the generation it began with, and the proxy holds the
+// current one. What a swap takes out of use was in use from one generation to
+// another: it is released when the last of these ends. So a request that lasts
+// for hours keeps what it may still reach, and nothing that came and went since.
 type generation struct {
 	table    *router.Table[*rule]
 	revision uint64
+	seq      uint64 // counts swaps
 
-	refs atomic.Int64
-	// next and drops are set by the swap that replaced this generation.
-	next  *generation
-	drops []func()
+	refs  atomic.Int64
+	proxy *Proxy
+	drops []drop // what may go when this generation has ended; under proxy.lives
 }
 
-func newGeneration(t *router.Table[*rule], revision uint64) *generation {
+// drop is something that is in use by generations from since on, up to the one
+// that it hangs on.
+type drop struct {
+	since uint64
+	give  func()
+}
+
+func (p *Proxy) newGeneration(t *router.Table[*rule], revision, seq uint64) *generation {
 	if t == nil {
 		t = new(router.Table[*rule])
 	}
-	g := &generation{table: t, revision: revision}
+	g := &generation{table: t, revision: revision, seq: seq, proxy: p}
 	g.refs.Store(1) // the proxy's
 	return g
+}
+
+// generations are those that have not ended, the oldest first.
+type generations struct {
+	mu   sync.Mutex
+	list []*generation
+}
+
+// end takes a generation off the list and returns what can go with it. The rest
+// hangs on the one before, which may still reach it.
+func (l *generations) end(g *generation) (free []drop) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.list, g)
+	l.list = slices.Delete(l.list, i, i+1)
+	for _, d := range g.drops {
+		if i > 0 && l.list[i-1].seq >= d.since {
+			l.list[i-1].drops = append(l.list[i-1].drops, d)
+		} else {
+			free = append(free, d)
+		}
+	}
+	g.drops = nil
+	return free
 }
 
 // acquire returns the current generation, held until release.
@@ -53,25 +86,24 @@ func (g *generation) release() {
 	if g.refs.Add(-1) != 0 || !g.refs.CompareAndSwap(0, ended) {
 		return
 	}
-	for _, drop := range g.drops {
-		drop()
-	}
-	if g.next != nil {
-		g.next.release()
+	for _, d := range g.proxy.lives.end(g) {
+		d.give()
 	}
 }
 
 // swapped is a compiled configuration and what it no longer uses.
 type swapped struct {
 	next  *generation
-	drops []func()
+	drops []drop
 }
 
 // swap puts a generation into force.
 func (p *Proxy) swap(s swapped) {
 	old := p.current.Load()
-	s.next.refs.Add(1) // the old one's hold
-	old.next, old.drops = s.next, s.drops
+	p.lives.mu.Lock()
+	p.lives.list = append(p.lives.list, s.next)
+	old.drops = append(old.drops, s.drops...)
+	p.lives.mu.Unlock()
 	p.current.Store(s.next)
 	old.release()
 }
@@ -79,10 +111,10 @@ func (p *Proxy) swap(s swapped) {
 // retireAll ends the current generation and releases what it uses.
 func (p *Proxy) retireAll() {
 	g := p.current.Load()
-	empty := newGeneration(nil, g.revision)
-	var drops []func()
+	empty := p.newGeneration(nil, g.revision, g.seq+1)
+	var drops []drop
 	for r := range g.table.All() {
-		drops = append(drops, r.Value.release)
+		drops = append(drops, drop{r.Value.since, r.Value.release})
 	}
 	p.swap(swapped{empty, drops})
 }

@@ -208,7 +208,7 @@ func TestSlowBody(t *testing.T) {
 	e := startEdgeWith(t, impatient, service("s", o.addr), route("r", "/", "s"))
 	client := dial(t, e.addr)
 	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel")
-	if got, want := client.verdicts(), "400!"; got != want {
+	if got, want := client.verdicts(), "408!"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -10,11 +10,13 @@ import (
 // it, and in which it is sent, so that what they decide on is what the service
 // sees: characters that need no percent-encoding have none (RFC 3986, section
 // 6.2.2.2), and there are no dot segments (section 5.2.4). A path that climbs
-// above its root is refused.
+// above its root is refused, and so is one with a segment that some servers take
+// for a dot segment although it is none: with a parameter ("..;a"), or behind an
+// encoded slash or a backslash.
 func normalisePath(x *exchange.Exchange) *Error {
 	path := x.Request.Path
 	encoded := bytes.IndexByte(path, '%') >= 0
-	if !encoded && !bytes.Contains(path, dotSegment) {
+	if !encoded && !bytes.Contains(path, dotSegment) && bytes.IndexByte(path, '\\') < 0 {
 		return nil
 	}
 	query := []byte(nil)
@@ -27,7 +29,10 @@ func normalisePath(x *exchange.Exchange) *Error {
 			x.Request.Path = x.Copy(string(path), string(query))
 		}
 	}
-	if !hasDots(path) {
+	switch plain, disguised := findDots(path); {
+	case disguised:
+		return errDisguised
+	case !plain:
 		return nil
 	}
 	clean, ok := removeDots(x, path)
@@ -96,11 +101,43 @@ var (
 	dotSegment = []byte("/.")
 )
 
-func hasDots(path []byte) bool {
-	for segment := range bytes.SplitSeq(path, slash) {
+// findDots reports whether there are dot segments, plain or in disguise. The path
+// has its unreserved characters decoded.
+func findDots(path []byte) (plain, disguised bool) {
+	start, clean := 0, true // of the segment, and whether slashes bound it
+	for i := 0; i <= len(path); i++ {
+		width, isSlash := separator(path[i:])
+		if width == 0 {
+			continue
+		}
+		segment, parameter, _ := bytes.Cut(path[start:i], semicolon)
 		if s := string(segment); s == "." || s == ".." {
-			return true
+			if clean && isSlash && len(segment)+len(parameter) == i-start {
+				plain = true
+			} else {
+				return plain, true
+			}
+		}
+		start, clean = i+width, isSlash
+		i += width - 1
+	}
+	return plain, false
+}
+
+var semicolon = []byte(";")
+
+// separator says how many bytes of what ends a segment stand here, and whether
+// they are what RFC 3986 has for it: a slash, or the end.
+func separator(rest []byte) (width int, isSlash bool) {
+	switch {
+	case len(rest) == 0 || rest[0] == '/':
+		return 1, true
+	case rest[0] == '\\':
+		return 1, false
+	case len(rest) > 2 && rest[0] == '%':
+		if c := unhex(rest[1])<<4 | unhex(rest[2]); c == '/' || c == '\\' {
+			return 3, false
 		}
 	}
-	return false
+	return 0, false
 }

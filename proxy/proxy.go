@@ -70,11 +70,14 @@ type Update struct {
 type Proxy struct {
 	cfg      Config
 	current  atomic.Pointer[generation]
+	lives    generations
 	pools    *upstream.Registry
 	backends backends
 	admin    *http.Server
 	adminOn  net.Listener
 	done     sync.WaitGroup
+
+	unrouted *telemetry.Series // what no route matches
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
@@ -83,6 +86,9 @@ type Proxy struct {
 	stopped bool
 	failing map[bindKey]error // sockets that could not be opened
 	refused string            // why the newest update is not in force; "" when it is
+	// shown is held, with mu, by those who change desired, bound, failing or
+	// refused, and alone by those who show them: an update may take seconds.
+	shown sync.Mutex
 }
 
 // New returns a proxy that serves nothing yet but its admin address.
@@ -91,7 +97,10 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Listen = net.Listen
 	}
 	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
-	p.current.Store(newGeneration(nil, 0))
+	first := p.newGeneration(nil, 0, 0)
+	p.lives.list = append(p.lives.list, first)
+	p.current.Store(first)
+	p.unrouted = cfg.Metrics.Route("")
 	if err := p.serveAdmin(); err != nil {
 		p.pools.Close()
 		return nil, err
@@ -109,18 +118,25 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	if p.stopped {
 		return fmt.Errorf("update configuration: the proxy is shut down")
 	}
-	p.desired.merge(u)
+	p.show(func() { p.desired.merge(u) })
 	next, err := p.compile(ctx, u.Revision)
 	if err != nil {
 		p.cfg.Metrics.Refused.Inc()
-		p.refused = err.Error()
+		p.show(func() { p.refused = err.Error() })
 		return fmt.Errorf("compile revision %d: %w", u.Revision, err)
 	}
 	p.swap(next)
 	p.desired.settled()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))
-	p.refused = ""
+	p.show(func() { p.refused = "" })
 	return p.bind()
+}
+
+// show changes what the admin address shows. The caller holds p.mu.
+func (p *Proxy) show(change func()) {
+	p.shown.Lock()
+	defer p.shown.Unlock()
+	change()
 }
 
 // Revision is the configuration in force; 0: none yet.
@@ -135,7 +151,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		p.retry.Stop()
 	}
 	bound := p.bound
-	p.bound = map[bindKey]*binding{}
+	p.show(func() { p.bound = map[bindKey]*binding{} })
 	p.mu.Unlock()
 
 	var first error

@@ -37,6 +37,7 @@ type session struct {
 	stream     upstream.Stream
 	chunk      exchange.Chunk
 	whole      []byte    // the request's body, while it may have to be sent again
+	rejected   bool      // it was no request
 	answered   time.Time // when the head of the service's answer was read
 }
 
@@ -64,7 +65,11 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		return errNoRoute
 	}
 	s.enter(x, &hit)
+	s.addForwarded(x) // before policies decide by it
 	s.run = s.rule.chainFor(hit.Listener).Begin(x)
+	if s.run != nil && s.rule.timeout > 0 {
+		x.Request.Deadline = x.Start.Add(s.rule.timeout) // a policy may wait for the body
+	}
 	outcome, err := s.run.Request()
 	switch {
 	case err != nil: // of a policy, or of the body that it held
@@ -103,7 +108,6 @@ func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
 		f.redirect.answer(x, hit)
 		return s.finishResponse(x)
 	}
-	s.addForwarded(x)
 	if f != nil {
 		f.request.apply(&x.Request.Fields)
 		if f.rewrite != nil {
@@ -173,19 +177,23 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 	addDate(x)
 	x.Response.Fields.Set(headerRequestID, x.ID)
 	s.proxy.cfg.Metrics.Rejected(status)
+	s.rejected = true
 }
 
 // Finish implements listener.Session.
 func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	now := time.Now()
-	if s.rule != nil {
+	switch {
+	case s.rule != nil:
 		s.rule.metrics.Answered(x.Response.Status, now.Sub(x.Start))
+	case !s.rejected: // counted already, as what it was
+		s.proxy.unrouted.Answered(x.Response.Status, now.Sub(x.Start))
 	}
 	s.proxy.cfg.Access.Log(x, sent, now, err)
 	s.run.Close()
 	s.stream.Close(x)
 	s.generation.release()
-	s.generation, s.rule, s.run, s.whole = nil, nil, nil, nil
+	s.generation, s.rule, s.run, s.whole, s.rejected = nil, nil, nil, nil, false
 }
 
 // Cut implements listener.Session.
@@ -215,8 +223,8 @@ func identify(x *exchange.Exchange) {
 	x.ID = x.CopyBytes(id[:])
 }
 
-// addForwarded tells the service who asks. What the client sent in these fields
-// is not trusted, and replaced.
+// addForwarded tells the policies and the service who asks. What the client sent
+// in these fields is not trusted, and replaced; in Forwarded, dropped.
 func (s *session) addForwarded(x *exchange.Exchange) {
 	f := &x.Request.Fields
 	var ip [48]byte
@@ -224,4 +232,5 @@ func (s *session) addForwarded(x *exchange.Exchange) {
 	f.Set(headerProto, x.Request.Scheme)
 	f.Set(headerHost, x.Request.Authority)
 	f.Set(headerRequestID, x.ID)
+	f.Del("forwarded")
 }

@@ -43,6 +43,8 @@ type Request struct {
 	Body Body
 	// Trailers are filled once Body has returned io.EOF.
 	Trailers Fields
+	// Deadline is when the body must have arrived; zero: never.
+	Deadline time.Time
 	// Shared: another goroutine reads Body, so the codec leaves it alone until
 	// the exchange is finished.
 	Shared bool
@@ -144,6 +146,9 @@ func (x *Exchange) Answer(status int, body []byte) {
 	}
 }
 
+// keptArena is how much memory an exchange keeps for the next one.
+const keptArena = 64 << 10
+
 // Reset prepares the exchange for its next use and keeps its memory.
 func (x *Exchange) Reset() {
 	request, response, trailers := x.Request.Fields, x.Response.Fields, x.Request.Trailers
@@ -152,6 +157,9 @@ func (x *Exchange) Reset() {
 	response.Reset()
 	trailers.Reset()
 	responseTrailers.Reset()
+	if cap(arena) > keptArena {
+		arena = nil
+	}
 	*x = Exchange{
 		Request:  Request{Fields: request, Trailers: trailers},
 		Response: Response{Fields: response, Trailers: responseTrailers},

@@ -60,6 +60,12 @@ func TestArenaKeepsEarlierCopies(t *testing.T) {
 		t.Errorf("an earlier copy changed: %q", first)
 	}
 	x.Reset()
+	x.CopyBytes(make([]byte, 1<<20))
+	x.Reset()
+	if cap(x.arena) > keptArena {
+		t.Errorf("an exchange keeps %d bytes for the next", cap(x.arena))
+	}
+	x.Copy("warm")
 	if n := testing.AllocsPerRun(100, func() { x.Copy("warm"); x.Reset() }); n != 0 {
 		t.Errorf("a warm arena allocates %v times", n)
 	}

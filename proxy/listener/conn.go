@@ -223,7 +223,7 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 		c.wire.Discard(-head)
 		c.head = c.wire.Detach(head)
 		if c.renew == nil {
-			c.renew = func() { c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Stall)) }
+			c.renew = c.renewRead
 		}
 		c.body.Idle = c.renew
 		if f.Continue {
@@ -231,6 +231,15 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 		}
 	}
 	return nil
+}
+
+// renewRead runs before each wait for more of the body.
+func (c *conn) renewRead() {
+	until := time.Now().Add(c.listener.cfg.Stall)
+	if d := c.place.Load().x.Request.Deadline; !d.IsZero() && d.Before(until) {
+		until = d
+	}
+	c.wire.ReadUntil(until)
 }
 
 // sendContinue tells a client that waits for it to send the body (RFC 9110,
