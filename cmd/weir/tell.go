@@ -25,6 +25,9 @@ func tell(stderr io.Writer, err error) {
 			noun = "problems"
 		}
 		fmt.Fprintf(stderr, "weir: %d %s; nothing was changed\n", len(problems), noun)
+		if connect.CodeOf(err) == connect.CodeAborted {
+			fmt.Fprintln(stderr, "hint: read it again (weir get … -o yaml) and repeat; without metadata.revision apply overwrites what is there")
+		}
 		return
 	}
 	fmt.Fprintf(stderr, "weir: %s\n", sentence(err))
