@@ -184,7 +184,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 				return context.Cause(ctx)
 			}
 			h.refuse(err.Error())
-			f.client.cfg.Logger.Warn("configuration refused; the last good one stays", "revision", u.Revision, "error", err)
+			f.client.cfg.Logger.Warn("configuration refused", "revision", u.Revision, "error", err)
 			return sendNack(stream, h.refused, h.reason)
 		}
 		f.store(u)
