@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
@@ -49,6 +50,9 @@ func hintFor(err error) string {
 	var lost *unreachableError
 	if errors.As(err, &lost) {
 		return lost.hint
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	}
 	// How net/http answers who speaks no TLS to a port that wants it.
 	if strings.HasSuffix(err.Error(), "400 Bad Request") {
