@@ -106,7 +106,7 @@ func New(config Config) (http.Handler, error) {
 	reflector := grpcreflect.NewStaticReflector(weirv1connect.AdminServiceName, healthService)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector))
-	return newGuard(config, mux), nil
+	return newGuard(config, spoken(mux)), nil
 }
 
 // service is weir.v1.AdminService, one file for a few methods each.

@@ -86,6 +86,44 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// Who calls by hand and leaves something out is told what.
+func TestCallsThatAreNone(t *testing.T) {
+	a := start(t, nil)
+	transport := &http.Transport{DisableKeepAlives: true}
+	for _, c := range []struct {
+		method, path, contentType string
+		code                      int
+		want                      string
+	}{
+		{"POST", "/weir.v1.AdminService/GetStatus", "application/x-www-form-urlencoded", 415, "Content-Type: application/json"},
+		{"POST", "/weir.v1.AdminService/GetStatus", "", 415, "Content-Type: application/json"},
+		{"POST", "/weir.v1.AdminService/GetStatus", "application/json; charset=utf-8", 200, "leader"},
+		{"POST", "/weir.v1.AdminService/Watch", "application/json", 415, "a watch is a stream"},
+		{"GET", "/weir.v1.AdminService/GetStatus", "", 405, "a call is a POST"},
+		{"POST", "/weir.v1.AdminService/Status", "application/json", 501, "not registered"},
+		{"GET", "/", "", 404, ""},
+	} {
+		t.Run(c.method+" "+c.path+" "+c.contentType, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+a.address+c.path, strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.contentType != "" {
+				req.Header.Set("Content-Type", c.contentType)
+			}
+			res, err := transport.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != c.code || !strings.Contains(string(body), c.want) {
+				t.Errorf("got %d %s, %v", res.StatusCode, body, err)
+			}
+		})
+	}
+}
+
 func TestWhoMayCall(t *testing.T) {
 	open := start(t, nil)
 	closed := start(t, func(c *admin.Config) { c.AllowLoopback = false })

@@ -63,6 +63,10 @@ func (t Token) String() string {
 // ParseToken takes a join token apart.
 func ParseToken(s string) (Token, error) {
 	parts := strings.Split(strings.TrimSpace(s), ".")
+	if parts[0] == adminPrefix {
+		return Token{}, errors.New("parse join token: this one is for the admin API (WEIR_TOKEN of an admin.env?); " +
+			"make one with weir join-token create")
+	}
 	if len(parts) != 4 || parts[0] != joinPrefix {
 		return Token{}, fmt.Errorf("parse join token: want %s.<id>.<secret>.<fingerprint>", joinPrefix)
 	}

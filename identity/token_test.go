@@ -53,7 +53,7 @@ func TestJoinRefuses(t *testing.T) {
 			"a wrong secret":                {forged.String(), "wrong secret"},
 			"another cluster's":             {foreign.String(), "not known"},
 			"one that was never made":       {Token{newID(), newSecret(), good.Fingerprint}.String(), "not known"},
-			"an admin token":                {admin, "parse join token"},
+			"an admin token":                {admin, "this one is for the admin API"},
 			"one cut short":                 {strings.TrimSuffix(good.String(), good.Fingerprint[1:]), "damaged"},
 			"nothing":                       {"", "parse join token"},
 			"one of the right shape":        {"weir1.a.b.c", "damaged"},

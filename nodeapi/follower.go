@@ -200,7 +200,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 			}
 			h.refuse(err.Error())
 			f.again = time.After(f.retry)
-			f.client.cfg.Logger.Warn("configuration refused; the last good one stays", "revision", u.Revision, "error", err)
+			f.client.cfg.Logger.Warn("configuration refused", "revision", u.Revision, "error", err)
 			return sendNack(stream, h.refused, h.reason)
 		}
 		f.store(u)

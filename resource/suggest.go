@@ -68,14 +68,16 @@ func editDistance(a, b string) int {
 func ParseKind(word string) (kind string, ok bool) {
 	for _, kind := range Kinds() {
 		lower := strings.ToLower(kind)
-		if w := strings.ToLower(word); w == lower || w == plural(lower) {
+		if w := strings.ToLower(word); w == lower || w == Plural(kind) {
 			return kind, true
 		}
 	}
 	return "", false
 }
 
-func plural(word string) string {
+// Plural is how people write several of a kind: policies.
+func Plural(kind string) string {
+	word := strings.ToLower(kind)
 	if stem, ok := strings.CutSuffix(word, "y"); ok && !strings.HasSuffix(stem, "a") {
 		return stem + "ies"
 	}

@@ -72,12 +72,15 @@ func (m *model) transact(index uint64, t *weirv1.Transact) bool {
 	seen := map[resource.Ref]bool{}
 	for _, r := range t.Puts {
 		ref, old := resource.Of(r), m.resources[resource.Of(r)]
-		if want := resource.Meta(r).Revision; want != 0 && resource.Meta(old).GetRevision() != want || seen[ref] {
+		if seen[ref] {
 			return false
 		}
 		seen[ref] = true
 		if old != nil && same(old, r) {
 			continue
+		}
+		if want := resource.Meta(r).Revision; want != 0 && resource.Meta(old).GetRevision() != want {
+			return false
 		}
 		changed = true
 		now := proto.Clone(r).(*weirv1.Resource)

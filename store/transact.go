@@ -91,7 +91,6 @@ func (p *plan) planPut(r *weirv1.Resource) {
 		return
 	}
 	old, _ := p.resources.Get(resourceKey(ref))
-	p.checkRevision(ref, resource.Meta(r).GetRevision(), old)
 	c := &change{ref: ref, old: old, now: r, outcome: weirv1.ApplyResult_UPDATED}
 	switch {
 	case old == nil:
@@ -100,6 +99,9 @@ func (p *plan) planPut(r *weirv1.Resource) {
 		c.now, c.outcome = old, weirv1.ApplyResult_UNCHANGED
 	}
 	if c.changed() {
+		// What would change nothing overwrites nobody: applying a file again, or
+		// again because an answer was lost, is no conflict with oneself.
+		p.checkRevision(ref, resource.Meta(r).GetRevision(), old)
 		p.stamp(r, ref, old)
 	}
 	p.add(c)

@@ -28,7 +28,7 @@ stays as it is. With --wait it returns once every proxy has accepted the change.
 		Example: "  weir apply -f shop.yaml\n  weir apply -f declarations/ --dry-run\n  weir apply -f shop.yaml --wait=1m",
 		Args:    noArguments,
 	}
-	output := outputFlag(cmd, formatTable, formatJSON, formatYAML, formatName)
+	output := outputFlag(cmd)
 	filesFlag(cmd, &files)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything, store nothing")
 	waitFlag(cmd, &wait)
@@ -71,7 +71,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 }
 
 func writeOutcome(w io.Writer, f format, done *weirv1.ApplyResponse, dryRun bool) error {
-	if f == formatJSON || f == formatYAML {
+	if f.forPrograms() {
 		return writeMessage(w, f, done)
 	}
 	suffix := ""

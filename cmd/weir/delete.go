@@ -18,7 +18,7 @@ func newDeleteCommand(c *client) *cobra.Command {
 		Example:           "  weir delete route books\n  weir delete route/books service/books\n  weir delete -f shop.yaml",
 		ValidArgsFunction: completeTargets(c),
 	}
-	output := outputFlag(cmd, formatTable, formatName)
+	output := outputFlag(cmd)
 	filesFlag(cmd, &files)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check, but remove nothing")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -34,8 +34,12 @@ func newDeleteCommand(c *client) *cobra.Command {
 		for _, ref := range refs {
 			req.Refs = append(req.Refs, ref.Proto())
 		}
-		if _, err := api.Delete(cmd.Context(), req); err != nil {
+		done, err := api.Delete(cmd.Context(), req)
+		if err != nil {
 			return err
+		}
+		if output.forPrograms() {
+			return writeMessage(cmd.OutOrStdout(), *output, done)
 		}
 		outcome := "deleted"
 		if dryRun {

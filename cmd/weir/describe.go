@@ -17,42 +17,47 @@ import (
 )
 
 func newDescribeCommand(c *client) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:               "describe KIND NAME…",
 		Short:             "Tell all about declarations, and what uses them",
 		Example:           "  weir describe service books\n  weir describe route/books",
 		ValidArgsFunction: completeTargets(c),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			_, refs, err := targets(args, c.tenant)
-			if err != nil {
-				return err
-			}
-			if len(refs) == 0 {
-				return usagef("name what to describe: weir describe KIND NAME")
-			}
-			api, err := c.connect(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			found, err := c.getAll(cmd.Context(), api, refs)
-			if err != nil {
-				return err
-			}
-			all, err := list(cmd.Context(), api, &weirv1.ListRequest{Tenant: c.tenant})
-			if err != nil {
-				return err
-			}
-			for i, r := range found {
-				if i > 0 {
-					fmt.Fprintln(cmd.OutOrStdout())
-				}
-				if err := describe(cmd.OutOrStdout(), r, all); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
 	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		_, refs, err := targets(args, c.tenant)
+		if err != nil {
+			return err
+		}
+		if len(refs) == 0 {
+			return usagef("name what to describe: weir describe KIND NAME")
+		}
+		api, err := c.connect(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		found, err := c.getAll(cmd.Context(), api, refs)
+		if err != nil {
+			return err
+		}
+		if output.forPrograms() || *output == formatName {
+			return c.writeResources(cmd.OutOrStdout(), *output, found, len(found) == 1)
+		}
+		all, err := list(cmd.Context(), api, &weirv1.ListRequest{Tenant: c.tenant})
+		if err != nil {
+			return err
+		}
+		for i, r := range found {
+			if i > 0 {
+				fmt.Fprintln(cmd.OutOrStdout())
+			}
+			if err := describe(cmd.OutOrStdout(), r, all); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
 }
 
 func describe(w io.Writer, r *weirv1.Resource, all []*weirv1.Resource) error {

@@ -25,10 +25,14 @@ func newDevCommand() *cobra.Command {
 
 The admin API admits callers from this host without a token, and nobody else.
 Where nothing was ever declared, a gateway named "public" is, on port 8080 of
-the loopback address.`,
+the loopback address. With --demo, --data is another directory by default (demo
+beside dev), so that the bookshop does not mix with what you declare.`,
 		Example: "  weir dev\n  weir dev --demo",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if demo && !cmd.Flags().Changed("data") {
+				process.data = stateDirectory("demo")
+			}
 			config, err := process.config(cmd)
 			if err != nil {
 				return err
@@ -44,7 +48,7 @@ the loopback address.`,
 		},
 	}
 	flags := cmd.Flags()
-	process.add(flags, devData())
+	process.add(flags, stateDirectory("dev"))
 	flags.BoolVar(&demo, "demo", false, "run a bookshop behind it, and say what to try (WEIR_DEMO)")
 	flags.StringVar(&nodeAddr, "node", defaultDevNode, "UDP address of the node API (WEIR_NODE)")
 	flags.StringVar(&admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
@@ -54,9 +58,9 @@ the loopback address.`,
 	return cmd
 }
 
-// devData is where a user's programs keep what should outlive a restart; empty
-// where the user has no such place, so that --data must be given.
-func devData() string {
+// stateDirectory is where a user's programs keep what should outlive a restart;
+// empty where the user has no such place, so that --data must be given.
+func stateDirectory(name string) string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) {
 		home, err := os.UserHomeDir()
@@ -65,5 +69,5 @@ func devData() string {
 		}
 		state = filepath.Join(home, ".local", "state")
 	}
-	return filepath.Join(state, "weir", "dev")
+	return filepath.Join(state, "weir", name)
 }

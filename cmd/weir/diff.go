@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect/v2"
@@ -23,6 +24,7 @@ func newDiffCommand(c *client) *cobra.Command {
 		Short: "Show what apply would change; exit 1 when it would",
 		Args:  noArguments,
 	}
+	output := outputFlag(cmd)
 	filesFlag(cmd, &files)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		items, api, err := c.loadFor(cmd, files)
@@ -33,7 +35,16 @@ func newDiffCommand(c *client) *cobra.Command {
 		if err != nil {
 			return inFiles(err, items)
 		}
+		done.Results = slices.DeleteFunc(done.Results, func(r *weirv1.ApplyResult) bool {
+			return r.GetOutcome() == weirv1.ApplyResult_UNCHANGED
+		})
 		out := cmd.OutOrStdout()
+		if output.forPrograms() || *output == formatName {
+			if err := writeOutcome(out, *output, done, true); err != nil || len(done.Results) == 0 {
+				return err
+			}
+			return errDifferent
+		}
 		p := painter{os.Getenv("NO_COLOR") == "" && isTerminal(out)}
 		files := map[resource.Ref]string{}
 		for _, item := range items {
@@ -41,9 +52,6 @@ func newDiffCommand(c *client) *cobra.Command {
 		}
 		different := false
 		for _, result := range done.GetResults() {
-			if result.GetOutcome() == weirv1.ApplyResult_UNCHANGED {
-				continue
-			}
 			stored, err := api.Get(cmd.Context(), &weirv1.GetRequest{Ref: result.GetRef()})
 			if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 				return err

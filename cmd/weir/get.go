@@ -22,7 +22,7 @@ func newGetCommand(c *client) *cobra.Command {
 		Example:           "  weir get\n  weir get routes\n  weir get route books -o yaml\n  weir get services -l team=a -o name",
 		ValidArgsFunction: completeTargets(c),
 	}
-	output := outputFlag(cmd, formatTable, formatWide, formatJSON, formatYAML, formatName)
+	output := outputFlag(cmd)
 	cmd.Flags().StringToStringVarP(&labels, "selector", "l", nil, "only what bears these labels: key=value,…")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, refs, err := targets(args, c.tenant)
@@ -45,7 +45,7 @@ func newGetCommand(c *client) *cobra.Command {
 		if len(found) == 0 && (*output == formatTable || *output == formatWide) {
 			what := "resources"
 			if kind != "" {
-				what = kind
+				what = resource.Plural(kind)
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "there are no %s here\n", what)
 			return nil

@@ -24,7 +24,7 @@ func newJoinTokenCreateCommand(c *client) *cobra.Command {
 		Example: "  weir join-token create --role edge --ttl 1h\n  weir edge --name edge-1 --token \"$(weir join-token create --role edge -o name)\" …",
 		Args:    cobra.NoArgs,
 	}
-	output := outputFlag(cmd, formatTable, formatJSON, formatYAML, formatName)
+	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "what may join with it: server, edge or sidecar")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it may be used")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -41,10 +41,10 @@ func newJoinTokenCreateCommand(c *client) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *output == formatJSON || *output == formatYAML {
+		if output.forPrograms() {
 			return writeMessage(cmd.OutOrStdout(), *output, token)
 		}
-		if *output == formatTable {
+		if *output != formatName {
 			fmt.Fprintf(cmd.ErrOrStderr(), "It may be used until %s, and is not shown again.\n", token.GetExpireTime().AsTime().Format(time.RFC3339))
 		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), token.GetToken())

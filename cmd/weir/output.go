@@ -29,9 +29,12 @@ const (
 	formatName  format = "name"
 )
 
-// outputFlag adds -o with the formats that a command knows.
-func outputFlag(cmd *cobra.Command, formats ...format) *format {
-	f := formats[0]
+// outputFlag adds -o. Every verb takes every format, so that a script need not
+// know which verb it is about: where there is nothing more to show, wide is the
+// table.
+func outputFlag(cmd *cobra.Command) *format {
+	formats := []format{formatTable, formatWide, formatJSON, formatYAML, formatName}
+	f := formatTable
 	cmd.Flags().VarP(&formatValue{&f, formats}, "output", "o", "format: "+joinFormats(formats))
 	_ = cmd.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return strings.Split(joinFormats(formats), ", "), cobra.ShellCompDirectiveNoFileComp
@@ -69,6 +72,10 @@ func writeMessage(w io.Writer, f format, m proto.Message) error {
 	}
 	return manifest.WriteMessageYAML(w, m)
 }
+
+// forPrograms says that a format is read by a program, which wants the answer
+// itself and not what a person should know of it.
+func (f format) forPrograms() bool { return f == formatJSON || f == formatYAML }
 
 // shortName is "route/books", what -o name prints and the verbs take.
 func shortName(ref resource.Ref) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strconv"
@@ -38,16 +39,16 @@ under way finish with the old one.`,
 		Example: "  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000",
 		Args:    cobra.ExactArgs(2),
 	}
-	output := outputFlag(cmd, formatTable, formatJSON, formatYAML, formatName)
+	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&memory, "memory", "", "linear memory that one VM may have, such as 32Mi (what it has, or 16Mi)")
 	cmd.Flags().Uint64Var(&fuel, "fuel", 0, "fuel that one callback may burn (what it has, or 10000000)")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels of the plugin: key=value,…")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the module, store nothing")
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		module, err := os.ReadFile(args[1])
+		module, err := readModule(args[1])
 		if err != nil {
-			return fmt.Errorf("read module: %w", err)
+			return err
 		}
 		req := &weirv1.PushPluginRequest{Tenant: c.tenant, Name: args[0], Module: module, Labels: labels, DryRun: dryRun}
 		bytes, err := parseBytes(memory)
@@ -62,10 +63,10 @@ under way finish with the old one.`,
 			return fmt.Errorf("push %s: %w", args[1], err)
 		}
 		plugin := resource.Wrap(answer.GetPlugin())
-		if *output != formatTable {
-			err = c.writeResources(cmd.OutOrStdout(), *output, []*weirv1.Resource{plugin}, true)
-		} else {
+		if *output == formatTable || *output == formatWide {
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
+		} else {
+			err = c.writeResources(cmd.OutOrStdout(), *output, []*weirv1.Resource{plugin}, true)
 		}
 		if err != nil {
 			return err
@@ -80,6 +81,25 @@ under way finish with the old one.`,
 		return nil
 	}
 	return cmd
+}
+
+// maxModule is the most that a server takes for one.
+const maxModule = 64 << 20
+
+func readModule(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	defer f.Close()
+	module, err := io.ReadAll(io.LimitReader(f, maxModule+1))
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	if len(module) > maxModule {
+		return nil, fmt.Errorf("read module: %s is longer than %d MiB, the most that a module may have", file, maxModule>>20)
+	}
+	return module, nil
 }
 
 // push sends the module, and tells what became of the Plugin by what it was.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -46,6 +47,31 @@ func TestDevProcess(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("it does not stop")
+	}
+}
+
+// The demo keeps what it declares away from what its user declares; what it
+// cannot listen on comes with a hint.
+func TestDemoHasADirectoryOfItsOwn(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	state := t.TempDir()
+	t.Setenv("XDG_STATE_HOME", state)
+	mine := filepath.Join(state, "mine")
+	for args, directory := range map[string]string{
+		"dev": filepath.Join(state, "weir", "dev"), "dev --demo": filepath.Join(state, "weir", "demo"), "dev --demo --data " + mine: mine,
+	} {
+		var stderr bytes.Buffer
+		code := Main(append(strings.Fields(args), "--node", "127.0.0.1:0", "--admin", taken.Addr().String()), nil, io.Discard, &stderr)
+		if code != 1 || !strings.Contains(stderr.String(), "hint: another program listens there") {
+			t.Errorf("%s: exit %d, %s", args, code, stderr.String())
+		}
+		if _, err := os.Stat(directory); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
 	}
 }
 

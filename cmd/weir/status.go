@@ -18,7 +18,7 @@ func newStatusCommand(c *client) *cobra.Command {
 		Short: "Tell how the cluster and its proxies are",
 		Args:  cobra.NoArgs,
 	}
-	output := outputFlag(cmd, formatTable, formatJSON, formatYAML)
+	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		api, err := c.connect(cmd.ErrOrStderr())
 		if err != nil {
@@ -28,12 +28,28 @@ func newStatusCommand(c *client) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *output != formatTable {
+		switch {
+		case output.forPrograms():
 			return writeMessage(cmd.OutOrStdout(), *output, status)
+		case *output == formatName:
+			return writeStatusNames(cmd.OutOrStdout(), status)
 		}
 		return writeStatus(cmd.OutOrStdout(), status)
 	}
 	return cmd
+}
+
+// writeStatusNames prints who is there.
+func writeStatusNames(w io.Writer, s *weirv1.GetStatusResponse) error {
+	var b strings.Builder
+	for _, m := range s.GetMembers() {
+		fmt.Fprintf(&b, "member/%s\n", m.GetName())
+	}
+	for _, p := range s.GetProxies() {
+		fmt.Fprintf(&b, "proxy/%s\n", p.GetName())
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func writeStatus(w io.Writer, s *weirv1.GetStatusResponse) error {

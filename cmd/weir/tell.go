@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
@@ -25,6 +26,9 @@ func tell(stderr io.Writer, err error) {
 			noun = "problems"
 		}
 		fmt.Fprintf(stderr, "weir: %d %s; nothing was changed\n", len(problems), noun)
+		if connect.CodeOf(err) == connect.CodeAborted {
+			fmt.Fprintln(stderr, "hint: read it again (weir get … -o yaml) and repeat; without metadata.revision apply overwrites what is there")
+		}
 		return
 	}
 	fmt.Fprintf(stderr, "weir: %s\n", sentence(err))
@@ -46,6 +50,9 @@ func hintFor(err error) string {
 	var lost *unreachableError
 	if errors.As(err, &lost) {
 		return lost.hint
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	}
 	// How net/http answers who speaks no TLS to a port that wants it.
 	if strings.HasSuffix(err.Error(), "400 Bad Request") {

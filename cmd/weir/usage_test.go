@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/admin/admintest"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // Mistakes on the command line exit with 2 and say what to type; what goes
@@ -31,7 +32,7 @@ func TestExitCodes(t *testing.T) {
 		{"apply", 2, "name what to read with -f"},
 		{"apply shop.yaml", 2, "a file is named with -f: weir apply -f shop.yaml"},
 		{"apply -f x --wait=soon", 2, "invalid duration"},
-		{"apply -f x -o wide", 2, "must be one of table, json, yaml, name"},
+		{"apply -f x -o xml", 2, "must be one of table, wide, json, yaml, name"},
 		{"get --nonsense", 2, "unknown flag"},
 		{"get pods", 2, `there is no kind "pods"; the kinds are gateway, service, route, plugin, policy`},
 		{"get rotue", 2, `there is no kind "rotue"; did you mean "route"?`},
@@ -190,5 +191,22 @@ func serve(t *testing.T, l net.Listener, cluster *admintest.Cluster) (stop func(
 	return func() {
 		cancel()
 		<-served
+	}
+}
+
+// What a watch prints for programs has the spelling of all other answers.
+func TestEventsForPrograms(t *testing.T) {
+	event := &weirv1.WatchResponse{Type: weirv1.WatchResponse_DELETE, Revision: 7, Ref: &weirv1.ResourceRef{Kind: "Route", Tenant: "default", Name: "a"}}
+	for f, want := range map[format]string{
+		formatTable: "7 route/a deleted\n",
+		formatWide:  "7 route/a deleted\n",
+		formatName:  "route/a\n",
+		formatJSON:  `{"type":"DELETE","revision":7,"ref":{"kind":"Route","tenant":"default","name":"a"}}` + "\n",
+		formatYAML:  "---\ntype: DELETE\nrevision: 7\nref:\n  kind: Route\n  tenant: default\n  name: a\n",
+	} {
+		var out bytes.Buffer
+		if err := writeEvent(&out, f, event); err != nil || out.String() != want {
+			t.Errorf("%s: got %q, %v, want %q", f, out.String(), err, want)
+		}
 	}
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,11 +11,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/resource/manifest"
 )
 
 // retryWatch is the wait before a broken watch is taken up again.
@@ -29,7 +31,7 @@ and to what. It goes on until interrupted; when the connection breaks, it takes
 up where it was.`,
 		Example: "  weir watch\n  weir watch routes services\n  weir watch -o json",
 	}
-	output := outputFlag(cmd, formatTable, formatJSON, formatName)
+	output := outputFlag(cmd)
 	cmd.Flags().Uint64Var(&after, "after-revision", 0, "only changes after this revision, not what is there")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req := &weirv1.WatchRequest{Tenant: c.tenant, AfterRevision: after}
@@ -108,24 +110,33 @@ var changeWords = map[weirv1.WatchResponse_Type]string{
 	weirv1.WatchResponse_DELETE: "deleted",
 }
 
-// writeEvent prints one line. Bookmarks and resets are for programs.
+// writeEvent prints a line, or a YAML document. Bookmarks and resets are for
+// programs.
 func writeEvent(w io.Writer, f format, e *weirv1.WatchResponse) error {
-	var line string
+	var text bytes.Buffer
 	_, change := changeWords[e.GetType()]
 	switch {
 	case f == formatJSON:
-		data, err := protojson.Marshal(e)
-		if err != nil {
+		var indented bytes.Buffer
+		if err := manifest.WriteMessageJSON(&indented, e); err != nil {
+			return err
+		}
+		if err := json.Compact(&text, bytes.TrimSpace(indented.Bytes())); err != nil {
 			return fmt.Errorf("write event: %w", err)
 		}
-		line = string(data)
+		text.WriteByte('\n')
+	case f == formatYAML:
+		text.WriteString("---\n")
+		if err := manifest.WriteMessageYAML(&text, e); err != nil {
+			return err
+		}
 	case !change:
 		return nil
 	case f == formatName:
-		line = shortName(resource.RefOf(e.GetRef()))
+		fmt.Fprintln(&text, shortName(resource.RefOf(e.GetRef())))
 	default:
-		line = fmt.Sprintf("%d %s", e.GetRevision(), outcomeLine(resource.RefOf(e.GetRef()), changeWords[e.GetType()]))
+		fmt.Fprintf(&text, "%d %s\n", e.GetRevision(), outcomeLine(resource.RefOf(e.GetRef()), changeWords[e.GetType()]))
 	}
-	_, err := fmt.Fprintln(w, line)
+	_, err := w.Write(text.Bytes())
 	return err
 }

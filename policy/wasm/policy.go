@@ -217,7 +217,7 @@ func (c *circuit) trapped(err error, exchanges uint64) bool {
 		c.since, c.before, c.inside = now, max(exchanges, 1)-1, 0
 	}
 	c.inside++
-	if c.inside < circuitTraps || uint64(c.inside)*2 < exchanges-c.before {
+	if c.inside < circuitTraps || uint64(c.inside)*100 < (exchanges-c.before)*circuitPercentage {
 		return false
 	}
 	c.since = time.Time{}

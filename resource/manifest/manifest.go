@@ -106,7 +106,7 @@ func (ps Problems) Error() string {
 // Parse reads all resources of a file. The error is Problems.
 func Parse(file string, data []byte) ([]Item, error) {
 	if len(data) > MaxBytes {
-		return nil, Problems{{File: file, Message: fmt.Sprintf("is %d bytes long; a file has at most %d: split it", len(data), MaxBytes)}}
+		return nil, Problems{{File: file, Message: fmt.Sprintf("is longer than %d MiB, the most that a file may have: split it", MaxBytes>>20)}}
 	}
 	p := parser{file: file, budget: budgetFor(data)}
 	decoder := yaml.NewDecoder(bytes.NewReader(yamlEscapes(data)))

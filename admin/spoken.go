@@ -1,0 +1,43 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+)
+
+// mediaTypes are how a call's Content-Type may begin.
+var mediaTypes = []string{"application/json", "application/proto", "application/grpc", "application/connect+"}
+
+// spoken tells who calls by hand what a call looks like, where the protocols
+// have an empty answer: curl sends a form unless it is told otherwise.
+func spoken(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r)
+		kind := strings.ToLower(r.Header.Get("Content-Type"))
+		switch {
+		case pattern == "":
+		case r.Method != http.MethodPost:
+			w.Header().Set("Allow", http.MethodPost)
+			explain(w, http.StatusMethodNotAllowed, "a call is a POST of JSON; an empty one is {}")
+			return
+		case !slices.ContainsFunc(mediaTypes, func(t string) bool { return strings.HasPrefix(kind, t) }):
+			w.Header().Set("Accept-Post", "application/json, application/proto, application/grpc, application/grpc-web")
+			explain(w, http.StatusUnsupportedMediaType, "say what the body is: Content-Type: application/json")
+			return
+		case r.URL.Path == weirv1connect.AdminServiceWatchProcedure && strings.HasPrefix(kind, "application/json"):
+			explain(w, http.StatusUnsupportedMediaType, "a watch is a stream: weir watch -o json, gRPC, or application/connect+json")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func explain(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "{\"code\":\"unimplemented\",\"message\":%q}\n", message) // who has left needs no answer
+}
