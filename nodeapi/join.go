@@ -47,7 +47,7 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 			if final(err) {
 				return fmt.Errorf("join cluster at %s: %w", address, err)
 			}
-			cfg.Logger.Warn("no answer to the request to join; trying on", "server", address, "error", err)
+			cfg.Logger.Warn("not admitted yet; trying on", "server", address, "error", err)
 		}
 		if !tries.wait(ctx) {
 			return fmt.Errorf("join cluster: %w", context.Cause(ctx))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/listener"
@@ -20,9 +21,17 @@ type bindKey struct {
 
 func (k bindKey) String() string { return net.JoinHostPort(k.address, strconv.Itoa(int(k.port))) }
 
+// overlaps says that two sockets cannot be had at once: the same port, at every
+// address and at one of them.
+func (k bindKey) overlaps(other bindKey) bool {
+	return k.port == other.port && k.address != other.address && (k.address == "" || other.address == "")
+}
+
 // binding is a socket in use.
 type binding struct {
+	name     string // of the listener that it is for: gateway/listener
 	listener *listener.Listener
+	handler  *handler
 	stop     context.CancelFunc // ends what its exchanges wait for
 }
 
@@ -40,12 +49,36 @@ const (
 )
 
 // bind opens the sockets that the generation declares and drains those that it
-// does not. Those that cannot be opened are tried again by themselves; the
-// error names those that could not be opened for the first time. The caller
+// does not. A listener that was moved to where it cannot be opened stays where
+// it was meanwhile. Those that cannot be opened are tried again by themselves;
+// the error names those that could not be opened for the first time. The caller
 // holds p.mu.
 func (p *Proxy) bind() error {
 	p.shown.Lock()
 	defer p.shown.Unlock()
+	wanted := p.wanted()
+	failing := map[bindKey]error{}
+	for k, name := range wanted {
+		if err := p.open(k, name, wanted); err != nil {
+			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
+		}
+	}
+	p.drainUnwanted(wanted, failing)
+	var fresh []error
+	for k, err := range failing {
+		if p.failing[k] == nil {
+			fresh = append(fresh, err)
+		}
+	}
+	if p.failing = failing; len(failing) > 0 {
+		p.retryBind()
+	}
+	return errors.Join(fresh...)
+}
+
+// wanted is the sockets that the generation declares, each with the name of a
+// listener that it is for.
+func (p *Proxy) wanted() map[bindKey]string {
 	wanted := map[bindKey]string{}
 	for l := range p.current.Load().table.Listeners() {
 		k := bindKey{port: l.Port}
@@ -56,37 +89,70 @@ func (p *Proxy) bind() error {
 			wanted[k] = l.Gateway.Name + "/" + l.Name
 		}
 	}
-	for k, b := range p.bound {
-		if _, ok := wanted[k]; !ok {
-			delete(p.bound, k)
+	return wanted
+}
+
+// open opens a socket, unless it is open.
+func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
+	if b := p.bound[k]; b != nil {
+		b.name = name
+		b.handler.port.Store(uint32(k.port))
+		return nil
+	}
+	socket, err := p.cfg.Listen("tcp", k.String())
+	if errors.Is(err, syscall.EADDRINUSE) && p.makeRoom(k, wanted) {
+		socket, err = p.cfg.Listen("tcp", k.String())
+	}
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	h := &handler{proxy: p, ctx: ctx, stop: stop}
+	h.port.Store(uint32(k.port))
+	l := listener.Serve(socket, listener.Config{
+		Handler: h, Logger: p.cfg.Logger, Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+	})
+	p.bound[k] = &binding{name, l, h, stop}
+	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
+	return nil
+}
+
+// makeRoom closes sockets of our own that are in a new one's way and that nobody
+// wants any more, as when a listener goes from one address to every one.
+func (p *Proxy) makeRoom(k bindKey, wanted map[bindKey]string) (made bool) {
+	for old, b := range p.bound {
+		if _, ok := wanted[old]; ok || !old.overlaps(k) {
+			continue
+		}
+		delete(p.bound, old)
+		b.listener.StopAccepting()
+		p.drain(b)
+		made = true
+	}
+	return made
+}
+
+// drainUnwanted drains what is not declared any more, but for what stands in for
+// a listener that cannot be opened where it is declared now.
+func (p *Proxy) drainUnwanted(wanted map[bindKey]string, failing map[bindKey]error) {
+	for old, b := range p.bound {
+		if _, ok := wanted[old]; ok {
+			continue
+		}
+		stays := false
+		for k, err := range failing {
+			if wanted[k] == b.name {
+				b.handler.port.Store(uint32(k.port))
+				failing[k] = fmt.Errorf("%w (until it can be, it stays at %s)", err, b.listener.Addr())
+				stays = true
+				break
+			}
+		}
+		if !stays {
+			delete(p.bound, old)
 			p.drain(b)
 		}
 	}
-	var fresh []error
-	failing := map[bindKey]error{}
-	for k, name := range wanted {
-		if p.bound[k] != nil {
-			continue
-		}
-		socket, err := p.cfg.Listen("tcp", k.String())
-		if err != nil {
-			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
-			if p.failing[k] == nil {
-				fresh = append(fresh, failing[k])
-			}
-			continue
-		}
-		ctx, stop := context.WithCancel(context.Background())
-		h := &handler{proxy: p, port: k.port, ctx: ctx, stop: stop}
-		p.bound[k] = &binding{listener.Serve(socket, listener.Config{
-			Handler: h, Logger: p.cfg.Logger, Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
-		}), stop}
-		p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
-	}
-	if p.failing = failing; len(failing) > 0 {
-		p.retryBind()
-	}
-	return errors.Join(fresh...)
 }
 
 // retryBind tries again later, until all that is declared is open.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/policy"
@@ -18,7 +19,7 @@ import (
 // handler serves the listeners of one port.
 type handler struct {
 	proxy *Proxy
-	port  uint16
+	port  atomic.Uint32   // of the listeners; the socket's own, unless it stands in for another
 	ctx   context.Context // ends when exchanges are cut
 	stop  context.CancelFunc
 }
@@ -60,7 +61,8 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	if err := normalisePath(x); err != nil {
 		return err
 	}
-	hit, ok := s.generation.table.Match(s.port, x)
+	port := uint16(s.port.Load())
+	hit, ok := s.generation.table.Match(port, x)
 	if !ok {
 		return errNoRoute
 	}
@@ -78,7 +80,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		return s.policyAnswered(x)
 	}
 	if x.RouteChanged {
-		if hit, ok = s.generation.table.Match(s.port, x); !ok {
+		if hit, ok = s.generation.table.Match(port, x); !ok {
 			return errNoRoute
 		}
 		s.enter(x, &hit) // the policies that have begun stay in charge
@@ -164,7 +166,7 @@ func (s *session) fail(x *exchange.Exchange, err *Error) {
 	}
 	if err.Status >= 500 {
 		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
-			"endpoint", x.Endpoint, "blame", err.Blame.String(), "code", err.Code, "error", err.Err)
+			"endpoint", x.Endpoint, "blame", err.Blame.String(), "error", err)
 	}
 }
 

@@ -44,7 +44,7 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway}
 			config.Edge = &node.EdgeConfig{Name: "dev", Admin: proxyAdmin, AccessLog: log}
 			config.Demo = demo
-			return node.Run(cmd.Context(), config)
+			return runProcess(cmd.Context(), config)
 		},
 	}
 	flags := cmd.Flags()

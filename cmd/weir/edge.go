@@ -37,7 +37,7 @@ and without a server.`,
 				return err
 			}
 			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log}
-			return node.Run(cmd.Context(), config)
+			return runProcess(cmd.Context(), config)
 		},
 	}
 	flags := cmd.Flags()

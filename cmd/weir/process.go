@@ -2,13 +2,17 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
+	"connectrpc.com/connect/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -28,6 +32,33 @@ const (
 	defaultPortal     = "127.0.0.1:7402"
 	defaultProxyAdmin = "127.0.0.1:7410"
 )
+
+// processError is why a process did not start, or ended: its hints are not those
+// of a call.
+type processError struct{ cause error }
+
+func (e *processError) Error() string { return e.cause.Error() }
+func (e *processError) Unwrap() error { return e.cause }
+
+func (e *processError) hint() string {
+	switch {
+	case errors.Is(e, syscall.EADDRINUSE):
+		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
+	case connect.CodeOf(e) == connect.CodeUnauthenticated:
+		return "make another on a server: weir join-token create --role edge"
+	}
+	return ""
+}
+
+func runProcess(ctx context.Context, config node.Config) error {
+	if err := config.Validate(); err != nil {
+		return usagef("%s", err)
+	}
+	if err := node.Run(ctx, config); err != nil {
+		return &processError{err}
+	}
+	return nil
+}
 
 // processFlags are what all processes have in common.
 type processFlags struct {

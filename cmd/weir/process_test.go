@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect/v2"
 )
 
 // A process says when it is ready, answers the other verbs, and ends with 0 when
@@ -107,6 +109,8 @@ func TestProcessFlags(t *testing.T) {
 		{"server", "name a directory with --data"},
 		{"edge --data x", "name at least one server with --servers"},
 		{"edge --data x --servers a:1 --labels zone", "must be formatted as key=value"},
+		{"edge --data x --servers a", `server address "a" is not HOST:PORT`},
+		{"edge --data x --servers a:1 --name E", `name "E" is not a DNS label`},
 		{"dev --log-level loud", "--log-level must be debug, info, warn or error"},
 		{"dev --log-format xml", "--log-format must be text or json"},
 		{"dev now", "unknown command"},
@@ -118,5 +122,16 @@ func TestProcessFlags(t *testing.T) {
 				t.Errorf("exit %d, want 2 with %q: %s", code, c.want, stderr.String())
 			}
 		})
+	}
+}
+
+// A node that is not admitted needs another token, and not that of admin.env.
+func TestHintsOfProcesses(t *testing.T) {
+	refused := connect.NewError(connect.CodeUnauthenticated, "the join token is not valid")
+	if got := hintFor(&processError{refused}); !strings.Contains(got, "weir join-token create") {
+		t.Errorf("a process: %q", got)
+	}
+	if got := hintFor(refused); !strings.Contains(got, "WEIR_TOKEN") {
+		t.Errorf("a call: %q", got)
 	}
 }

@@ -29,7 +29,7 @@ leaves one, with the rest of what the command line needs, in DATA/admin.env:
 				return err
 			}
 			config.Server = &node.ServerConfig{Name: name, Node: nodeAddr, Admin: admin}
-			return node.Run(cmd.Context(), config)
+			return runProcess(cmd.Context(), config)
 		},
 	}
 	flags := cmd.Flags()

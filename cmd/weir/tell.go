@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
@@ -51,8 +50,9 @@ func hintFor(err error) string {
 	if errors.As(err, &lost) {
 		return lost.hint
 	}
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
+	var process *processError
+	if errors.As(err, &process) {
+		return process.hint()
 	}
 	// How net/http answers who speaks no TLS to a port that wants it.
 	if strings.HasSuffix(err.Error(), "400 Bad Request") {

@@ -148,19 +148,22 @@ func (l *Listener) forget(c *conn) {
 	l.mu.Unlock()
 }
 
-// Close drains the listener: see the package page. It returns ctx's error when
-// exchanges had to be cut.
-func (l *Listener) Close(ctx context.Context) error {
+// StopAccepting is the first step of Close, for those who need the address: it is
+// free when this returns.
+func (l *Listener) StopAccepting() {
 	l.mu.Lock()
-	l.draining.Store(true) // none is tracked from now on
-	l.mu.Unlock()
-	_ = l.socket.Close()
-	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining.Store(true)
+	_ = l.socket.Close() // first: who is turned away here must find no one at the door
 	for c := range l.conns {
 		c.closeIfIdle()
 	}
-	l.mu.Unlock()
+}
 
+// Close drains the listener: see the package page. It returns ctx's error when
+// exchanges had to be cut.
+func (l *Listener) Close(ctx context.Context) error {
+	l.StopAccepting()
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest
 	select {
