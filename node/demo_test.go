@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weirmesh/weir/examples/bookshop"
 	"github.com/weirmesh/weir/examples/plugins"
 )
 
@@ -21,10 +22,16 @@ func TestDemo(t *testing.T) {
 		t.Skip(err)
 	}
 	const shop = "127.0.0.1:8080" // as bookshop.yaml says
-	if l, err := net.Listen("tcp", shop); err != nil {
-		t.Skipf("the demo's own port is taken: %v", err)
-	} else if err := l.Close(); err != nil {
-		t.Fatal(err)
+	addresses := []string{shop}
+	for _, i := range bookshop.Instances() {
+		addresses = append(addresses, i.Address)
+	}
+	for _, address := range addresses {
+		if l, err := net.Listen("tcp", address); err != nil {
+			t.Skipf("a port of the demo's own is taken: %v", err)
+		} else if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var hints bytes.Buffer
 	cfg := devConfig(t, t.TempDir(), "")
@@ -37,13 +44,12 @@ func TestDemo(t *testing.T) {
 	if status, _ := ask(t, "http://"+shop+"/orders", ""); status != 401 {
 		t.Errorf("orders without a key: %d", status)
 	}
-	seen := map[int]int{}
-	for range 12 {
-		status, _ := ask(t, "http://"+shop+"/orders", "demo-key")
-		seen[status]++
+	seen := twelveOrders(t, shop)
+	if seen[429] == 0 { // the minute turned in between
+		seen = twelveOrders(t, shop)
 	}
-	if seen[200] != 10 || seen[429] != 2 {
-		t.Errorf("twelve orders with a key: %v, want ten served and two refused", seen)
+	if seen[200]+seen[429] != 12 || seen[429] < 2 {
+		t.Errorf("twelve orders with a key: %v, want at most ten served and the others refused", seen)
 	}
 	for _, want := range []string{"curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
 		if !strings.Contains(hints.String(), want) {
@@ -52,6 +58,15 @@ func TestDemo(t *testing.T) {
 	}
 	process.stop()
 	run(t, cfg).ready() // and again, over what is there
+}
+
+func twelveOrders(t *testing.T, shop string) map[int]int {
+	seen := map[int]int{}
+	for range 12 {
+		status, _ := ask(t, "http://"+shop+"/orders", "demo-key")
+		seen[status]++
+	}
+	return seen
 }
 
 func ask(t *testing.T, url, key string) (status int, body string) {
