@@ -95,6 +95,10 @@ func newRoot(started *bool) *cobra.Command {
 		newWatchCommand(c), newPluginCommand(c))
 	add("operate", newStatusCommand(c), newJoinTokenCommand(c))
 	root.AddCommand(newVersionCommand())
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil && completion != root {
+		completion.Args, completion.RunE = nil, askFurther // cobra's own prints its help, and exits with 0
+	}
 	return root
 }
 
@@ -117,19 +121,22 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 
 // group is a command that only holds others.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
-	parent := &cobra.Command{Use: use, Short: short, RunE: func(cmd *cobra.Command, args []string) error {
-		var names []string
-		for _, child := range cmd.Commands() {
-			names = append(names, child.Name())
-		}
-		if len(args) == 0 {
-			return usagef("say what to do: %s", strings.Join(names, ", "))
-		}
-		if near := resource.Nearest(args[0], names); near != "" {
-			return usagef("unknown command %q for %q; did you mean %q?", args[0], cmd.CommandPath(), near)
-		}
-		return usagef("unknown command %q for %q; expected %s", args[0], cmd.CommandPath(), strings.Join(names, ", "))
-	}}
+	parent := &cobra.Command{Use: use, Short: short, RunE: askFurther}
 	parent.AddCommand(children...)
 	return parent
+}
+
+// askFurther is what a command does that only holds others.
+func askFurther(cmd *cobra.Command, args []string) error {
+	var names []string
+	for _, child := range cmd.Commands() {
+		names = append(names, child.Name())
+	}
+	if len(args) == 0 {
+		return usagef("say what to do: %s", strings.Join(names, ", "))
+	}
+	if near := resource.Nearest(args[0], names); near != "" {
+		return usagef("unknown command %q for %q; did you mean %q?", args[0], cmd.CommandPath(), near)
+	}
+	return usagef("unknown command %q for %q; expected %s", args[0], cmd.CommandPath(), strings.Join(names, ", "))
 }

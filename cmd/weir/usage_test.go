@@ -45,6 +45,8 @@ func TestExitCodes(t *testing.T) {
 		{"plugin", 2, "say what to do: list, push"},
 		{"plugin psh", 2, `did you mean "push"?`},
 		{"plugin push a", 2, "accepts 2 arg(s)"},
+		{"completion", 2, "say what to do: bash, fish"},
+		{"completion bsh", 2, `did you mean "bash"?`},
 		{"join-token create", 2, "--role must be server, edge or sidecar"},
 		{"join-token create --role king", 2, `not "king"`},
 		{"status extra", 2, "unknown command"},
