@@ -124,16 +124,6 @@ func (r *running) failed(want string) {
 	r.err = nil
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func serverConfig(t *testing.T, dir, node string) Config {
 	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0"}}
 }

@@ -14,13 +14,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // A server and an edge on their own: joining, serving, and each one's death.
 func TestServerAndEdge(t *testing.T) {
 	serverDir, edgeDir := t.TempDir(), t.TempDir()
-	address, gateway, upstream := freeAddress(t), freeAddress(t), newUpstream(t)
+	address, gateway, upstream := freeport.Address(t), freeport.Address(t), newUpstream(t)
 	server := run(t, serverConfig(t, serverDir, address)).ready()
 	api := adminAPI(t, serverDir)
 	edge := run(t, edgeConfig(edgeDir, address, joinToken(t, api))).ready()
@@ -137,13 +138,13 @@ func TestQuote(t *testing.T) {
 func devConfig(t *testing.T, dir, starter string) Config {
 	return Config{
 		Data:   dir,
-		Server: &ServerConfig{Name: "dev", Node: "127.0.0.1:0", Admin: freeAddress(t), Open: true, Starter: starter},
-		Edge:   &EdgeConfig{Name: "dev", Admin: freeAddress(t)},
+		Server: &ServerConfig{Name: "dev", Node: "127.0.0.1:0", Admin: freeport.Address(t), Open: true, Starter: starter},
+		Edge:   &EdgeConfig{Name: "dev", Admin: freeport.Address(t)},
 	}
 }
 
 func TestDev(t *testing.T) {
-	dir, gateway := t.TempDir(), freeAddress(t)
+	dir, gateway := t.TempDir(), freeport.Address(t)
 	cfg := devConfig(t, dir, gateway)
 	process := run(t, cfg).ready()
 	if status, _ := get(t, "http://"+gateway+"/"); status != 404 {
@@ -221,7 +222,7 @@ func TestStartFails(t *testing.T) {
 
 // A server whose log is gone founds no new cluster under the names of the old.
 func TestServerThatHasLostItsLog(t *testing.T) {
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), freeport.Address(t)
 	run(t, serverConfig(t, dir, address)).ready().stop()
 	env, err := os.ReadFile(filepath.Join(dir, "admin.env"))
 	if err != nil {
@@ -239,7 +240,7 @@ func TestServerThatHasLostItsLog(t *testing.T) {
 }
 
 func TestEdgeKeepsItsName(t *testing.T) {
-	serverDir, edgeDir, address := t.TempDir(), t.TempDir(), freeAddress(t)
+	serverDir, edgeDir, address := t.TempDir(), t.TempDir(), freeport.Address(t)
 	run(t, serverConfig(t, serverDir, address)).ready()
 	api := adminAPI(t, serverDir)
 	first := edgeConfig(edgeDir, address, joinToken(t, api))
@@ -253,7 +254,7 @@ func TestEdgeKeepsItsName(t *testing.T) {
 func TestEdgeMovesToAnotherCluster(t *testing.T) {
 	edgeDir := t.TempDir()
 	for range 2 {
-		serverDir, address := t.TempDir(), freeAddress(t)
+		serverDir, address := t.TempDir(), freeport.Address(t)
 		server := run(t, serverConfig(t, serverDir, address)).ready()
 		api := adminAPI(t, serverDir)
 		edge := run(t, edgeConfig(edgeDir, address, joinToken(t, api))).ready()
@@ -266,7 +267,7 @@ func TestEdgeMovesToAnotherCluster(t *testing.T) {
 // A process that is told to stop while it waits for a server just stops.
 func TestStopWhileStarting(t *testing.T) {
 	dir := t.TempDir()
-	serverDir, address := t.TempDir(), freeAddress(t)
+	serverDir, address := t.TempDir(), freeport.Address(t)
 	server := run(t, serverConfig(t, serverDir, address)).ready()
 	token := joinToken(t, adminAPI(t, serverDir))
 	server.stop()

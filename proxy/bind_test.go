@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 )
@@ -34,16 +35,6 @@ func startAt(t *testing.T, address string, port int) *edge {
 	return e
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func requireBooks(t *testing.T, port int) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -60,7 +51,7 @@ func requireBooks(t *testing.T, port int) {
 // A listener that goes from one address to every one, or back, is in its own
 // way; the update takes it out of it.
 func TestAListenerChangesItsAddress(t *testing.T) {
-	port := freePort(t)
+	port := freeport.Port(t)
 	e := startAt(t, "127.0.0.1", port)
 	requireBooks(t, port)
 	for _, address := range []string{"", "127.0.0.1", "0.0.0.0", ""} {
@@ -72,7 +63,7 @@ func TestAListenerChangesItsAddress(t *testing.T) {
 // A listener that is moved to a port that another program has stays where it
 // was, until the port is free or it is moved on.
 func TestAListenerThatCannotMoveStays(t *testing.T) {
-	old, next := freePort(t), freePort(t)
+	old, next := freeport.Port(t), freeport.Port(t)
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -14,18 +14,20 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+
+	"github.com/weirmesh/weir/internal/freeport"
 )
 
 // A process says when it is ready, answers the other verbs, and ends with 0 when
 // it is told to stop.
 func TestDevProcess(t *testing.T) {
-	admin := freeAddress(t)
+	admin := freeport.Address(t)
 	stdout, out := io.Pipe()
 	var log lockedBuffer
 	exit := make(chan int, 1)
 	go func() {
 		exit <- Main([]string{"dev", "--data", filepath.Join(t.TempDir(), "data"), "--node", "127.0.0.1:0", "--admin", admin,
-			"--portal", "127.0.0.1:0", "--proxy-admin", freeAddress(t), "--access-log", "off"}, nil, out, &log)
+			"--portal", "127.0.0.1:0", "--proxy-admin", freeport.Address(t), "--access-log", "off"}, nil, out, &log)
 		out.Close()
 	}()
 	lines := bufio.NewScanner(stdout)
@@ -75,16 +77,6 @@ func TestDemoHasADirectoryOfItsOwn(t *testing.T) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 type lockedBuffer struct {

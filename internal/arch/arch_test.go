@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 
 	"internal/arch":        {},
 	"internal/durable":     {},
+	"internal/freeport":    {},
 	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
