@@ -39,6 +39,9 @@ const (
 	maxModule  = 64 << 20
 	// A module travels with a little beside it, and in JSON as base64.
 	maxPush = maxModule/3*4 + 1<<20
+	// Less than this is answered as it is: to compress it costs both sides more
+	// than to send it.
+	minCompressed = 4 << 10
 )
 
 // Config is what the API is made of. Store, Cluster, Proxies, Admission and
@@ -97,6 +100,7 @@ func New(config Config) (http.Handler, error) {
 	connecthttp.Mount(mux, server,
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), jsonCodec{connectproto.NewJSONCodec()}),
 		connecthttp.WithReadMaxBytes(maxRequest),
+		connecthttp.WithCompressMinBytes(minCompressed),
 		connecthttp.WithConditionalOptions(func(spec connect.Spec) []connecthttp.Option {
 			if spec.Procedure == weirv1connect.AdminServicePushPluginProcedure {
 				return []connecthttp.Option{connecthttp.WithReadMaxBytes(maxPush)}
