@@ -197,6 +197,7 @@ func Start(cfg Config, sm StateMachine) (*Node, error) {
 	if n.log, err = openLog(filepath.Join(cfg.Dir, "log.db")); err != nil {
 		return nil, fmt.Errorf("start member %s: %w", cfg.Name, err)
 	}
+	n.machine.agreed = n.log.noteAgreed
 	if err := n.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start member %s: %w", cfg.Name, err), n.log.Close())
 	}
@@ -213,7 +214,7 @@ func (n *Node) start() error {
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	if conf.NoSnapshotRestoreOnStart, err = n.reconcile(snapshots); err != nil {
+	if conf.NoSnapshotRestoreOnStart, err = n.replay(snapshots); err != nil {
 		return err
 	}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(n.cfg.Address))
@@ -231,6 +232,7 @@ func (n *Node) start() error {
 	n.serving.Go(n.verify)
 	n.minding.Go(n.lead)
 	n.minding.Go(n.compact)
+	n.minding.Go(n.settle)
 	n.electAlone()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,6 +29,9 @@ import (
 type logStore struct {
 	db   *bolt.DB
 	path string
+	// agreed is how far the log is known to be agreed on, written how far the
+	// file says so.
+	agreed, written atomic.Uint64
 }
 
 var (
@@ -216,8 +220,51 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 				return err
 			}
 		}
-		return nil
+		return s.storeAgreed(tx)
 	})
+}
+
+// keyAgreed is where that index stands among Raft's stable values.
+var keyAgreed = []byte("agreed index")
+
+// noteAgreed takes note that the log is agreed on up to an index. It is written
+// with the entries that come next and costs no sync of its own, so the file is a
+// little behind. A member that starts without a majority knows by it how much of
+// its log it may apply. (Raft can do the same, RestoreCommittedLogs, but waits for
+// ever on a log of more than 8,192 entries: nobody applies them yet.)
+func (s *logStore) noteAgreed(index uint64) { s.agreed.Store(index) }
+
+// storeAgreed writes the index beside entries that are being written. It never
+// names more than the log holds.
+func (s *logStore) storeAgreed(tx *bolt.Tx) error {
+	index := s.agreed.Load()
+	if last, _ := tx.Bucket(bucketLog).Cursor().Last(); len(last) == 8 {
+		index = min(index, binary.BigEndian.Uint64(last))
+	}
+	if index <= s.written.Load() {
+		return nil
+	}
+	tx.OnCommit(func() { s.written.Store(index) })
+	record := binary.BigEndian.AppendUint64(make([]byte, sumSize), index)
+	return tx.Bucket(bucketStable).Put(keyAgreed, seal(keyAgreed, record))
+}
+
+// settle writes the index where no entry came that would have taken it along.
+func (s *logStore) settle() error {
+	if s.agreed.Load() <= s.written.Load() {
+		return nil
+	}
+	return s.db.Update(s.storeAgreed)
+}
+
+// agreedIndex is how far the log is agreed on, as far as the file knows.
+func (s *logStore) agreedIndex() (uint64, error) {
+	index, err := s.GetUint64(keyAgreed)
+	if err != nil || index == 0 {
+		return 0, err
+	}
+	last, err := s.LastIndex()
+	return min(index, last), err
 }
 
 // DeleteRange deletes the entries from min to max, both included.

@@ -29,6 +29,8 @@ type StateMachine interface {
 type machine struct {
 	StateMachine
 	progress
+	// agreed is told how far the log is known to be agreed on; nil: nobody is.
+	agreed func(index uint64)
 
 	// bytes were applied since the last snapshot, or since full was told that
 	// they were more than the bound: it is told once.
@@ -63,6 +65,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	}
 	last := logs[len(logs)-1]
 	m.progress.advance(last.Index, last.Term)
+	if m.agreed != nil {
+		m.agreed(last.Index)
+	}
 	if m.bytes > m.bound {
 		m.bytes = 0
 		select {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -22,6 +23,26 @@ func (n *Node) lead() {
 				n.raft.Apply(nil, 0)
 			}
 			n.machine.nudge()
+		}
+	}
+}
+
+// settleEvery bounds how long the disk may not know that the log's last entries
+// are agreed on.
+const settleEvery = 5 * time.Second
+
+// settle has the log note, from time to time, how far it is agreed on.
+func (n *Node) settle() {
+	ticker := time.NewTicker(settleEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-n.stopped:
+			return
+		case <-ticker.C:
+			if err := n.log.settle(); err != nil {
+				n.cfg.Logger.Error("cannot note how far the log is agreed on", "error", err)
+			}
 		}
 	}
 }
