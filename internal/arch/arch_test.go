@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"resource/manifest": {"proto/weir/v1", "resource"},
 	"store":             {"proto/weir/v1", "resource", "internal/durable"},
 	"cluster":           {"proto/weir/v1", "internal/durable"},
+	"cluster/wal":       {"internal/durable"},
 	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
@@ -75,7 +76,7 @@ var allowed = map[string][]string{
 // that replacing one is one package's work.
 var onlyIn = map[string][]string{
 	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
-	"github.com/hashicorp/raft":         {"cluster", "internal/testcluster"},
+	"github.com/hashicorp/raft":         {"cluster", "cluster/wal", "internal/testcluster"},
 	"go.etcd.io/bbolt":                  {"store", "cluster"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
 	"github.com/anishathalye/porcupine": {"test/linear"},
