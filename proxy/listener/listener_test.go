@@ -81,7 +81,7 @@ func start(t testing.TB, h *handler, change ...func(*listener.Config)) *listener
 	}
 	l := listener.Serve(socket, cfg)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = l.Close(ctx)
 		if served, finished := h.served.Load()+h.rejected.Load(), h.finished.Load(); served != finished {
