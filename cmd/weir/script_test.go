@@ -45,10 +45,8 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	proxies := admintest.NewProxies()
 	logger := slog.New(slog.DiscardHandler)
-	config := admin.Config{Store: cluster, Cluster: cluster, Proxies: proxies, Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+	config := admintest.Config(cluster, logger)
 	open, err := admin.New(config)
 	if err != nil {
 		return err
@@ -74,7 +72,7 @@ func setup(env *testscript.Env) error {
 		<-served
 		cluster.Close()
 	})
-	env.Values["proxies"] = proxies
+	env.Values["proxies"], env.Values["servers"] = config.Proxies, config.Servers
 	env.Setenv("WEIR_ADMIN", l.Addr().String())
 	env.Setenv("TLS_ADMIN", secure.Listener.Addr().String())
 	env.Setenv("HOME", env.WorkDir)

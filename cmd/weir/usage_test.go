@@ -182,8 +182,7 @@ func TestWatch(t *testing.T) {
 func serve(t *testing.T, l net.Listener, cluster *admintest.Cluster) (stop func()) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	handler, err := admin.New(admin.Config{Store: cluster, Cluster: cluster, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, AllowLoopback: true, Logger: logger})
+	handler, err := admin.New(admintest.Config(cluster, logger))
 	if err != nil {
 		t.Fatal(err)
 	}
