@@ -135,7 +135,7 @@ func freeAddress(t *testing.T) string {
 }
 
 func serverConfig(t *testing.T, dir, node string) Config {
-	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0"}}
+	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0", Bootstrap: true}}
 }
 
 func edgeConfig(dir, server, token string) Config {
