@@ -105,6 +105,7 @@ func baseURLs(addresses string, secure bool) ([]*url.URL, error) {
 
 // baseURL reads an address as people write it.
 func baseURL(address string, secure bool) (*url.URL, error) {
+	given := address
 	if !strings.Contains(address, "://") {
 		scheme := "http://"
 		if secure {
@@ -114,7 +115,7 @@ func baseURL(address string, secure bool) (*url.URL, error) {
 	}
 	base, err := url.Parse(strings.TrimSuffix(address, "/"))
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.Path != "" || base.RawQuery != "" {
-		return nil, usagef("--admin %q is not an address such as %s or https://weir.example:7401", address, defaultAdmin)
+		return nil, usagef("--admin %q is not an address such as %s or https://weir.example:7401", given, defaultAdmin)
 	}
 	if base.Port() == "" {
 		base.Host = net.JoinHostPort(base.Hostname(), adminPort)

@@ -107,6 +107,11 @@ func (b *lockedBuffer) String() string {
 func TestProcessFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"server", "name a directory with --data"},
+		{"server --data x --name a --bootstrap --join b:7400", "begins in one way"},
+		{"server --data x --name a --bootstrap-expect 3", "say where they are with --join"},
+		{"server --data x --name a --join b", `join address "b" is not HOST:PORT`},
+		{"server --data x --dead-after 3d", "did you mean 72h?"},
+		{"server --data x --dead-after 5s", "at least 1m, or off"},
 		{"edge --data x", "name at least one server with --servers"},
 		{"edge --data x --servers a:1 --labels zone", "must be formatted as key=value"},
 		{"edge --data x --servers a", `server address "a" is not HOST:PORT`},
