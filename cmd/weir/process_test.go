@@ -36,6 +36,17 @@ func TestDevProcess(t *testing.T) {
 	if code := Main([]string{"status", "-o", "json", "--admin", admin}, nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), `"leader"`) {
 		t.Errorf("status: exit %d, %s%s", code, answer.String(), complaint.String())
 	}
+	for args, want := range map[string]string{
+		"cluster status -o json":  `"leader": "dev"`,
+		"cluster members -o json": `"role": "VOTER"`,
+		"cluster members":         "dev      voter   leader",
+		"get all --stale":         "public",
+	} {
+		answer.Reset()
+		if code := Main(append(strings.Fields(args), "--admin", admin), nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), want) {
+			t.Errorf("%s: exit %d, %s%s", args, code, answer.String(), complaint.String())
+		}
+	}
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
