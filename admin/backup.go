@@ -71,7 +71,7 @@ func (o operator) Restore(ctx context.Context, stream weirv1connect.ClusterServi
 	}
 	if there := o.resources(); there > 0 && !first.GetOptions().GetForce() {
 		return nil, fmt.Errorf("restore backup: %w", &Refused{Violations: []Violation{{Reason: ReasonState,
-			Message: fmt.Sprintf("the cluster holds %d resources, which the backup would replace; force it if that is meant", there)}}})
+			Message: fmt.Sprintf("what is declared would be replaced by the backup (resources: %d); force it if that is meant", there)}}})
 	}
 	pieces := &pieces{stream: stream}
 	revision, err := o.Servers.Restore(ctx, pieces)

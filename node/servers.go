@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,12 +67,35 @@ func (v servers) streams() (n uint32) {
 	return n
 }
 
-func (v servers) Remove(context.Context, string, bool) error {
-	return fmt.Errorf("a cluster of one server loses none: %w", errors.ErrUnsupported)
+func (v servers) Remove(_ context.Context, name string, _ bool) error {
+	if err := v.known(name); err != nil {
+		return err
+	}
+	return refused(admin.ReasonState, "%s is the only server: a cluster without one is none", name)
 }
 
-func (v servers) Transfer(context.Context, string) (string, error) {
-	return "", fmt.Errorf("a cluster of one server has no other to lead: %w", errors.ErrUnsupported)
+func (v servers) Transfer(_ context.Context, to string) (string, error) {
+	own := v.s.cluster.Status().Name
+	if to == "" {
+		return "", refused(admin.ReasonState, "%s is the only server: there is no other to lead", own)
+	}
+	return own, v.known(to)
+}
+
+// known refuses names that no member has.
+func (v servers) known(name string) error {
+	var names []string
+	for _, m := range v.s.cluster.Status().Members {
+		if m.Name == name {
+			return nil
+		}
+		names = append(names, m.Name)
+	}
+	return refused(admin.ReasonNotFound, "there is no member %q; there are %s", name, strings.Join(names, ", "))
+}
+
+func refused(reason admin.Reason, format string, args ...any) error {
+	return &admin.Refused{Violations: []admin.Violation{{Reason: reason, Message: fmt.Sprintf(format, args...)}}}
 }
 
 func (v servers) Backup(context.Context, bool) (io.ReadCloser, uint64, error) {

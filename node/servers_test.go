@@ -44,6 +44,14 @@ func TestServerTellsHowItIs(t *testing.T) {
 			t.Errorf("got %v", check)
 		}
 	}
+	_, err = api.RemoveMember(t.Context(), &weirv1.RemoveMemberRequest{Name: "dev"})
+	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("got %v", err)
+	}
+	_, err = api.TransferLeadership(t.Context(), &weirv1.TransferLeadershipRequest{To: "b"})
+	if connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("got %v", err)
+	}
 	if status, body := get(t, base+"/readyz"); status != 200 {
 		t.Errorf("readyz: %d %s", status, body)
 	}
