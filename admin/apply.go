@@ -114,7 +114,7 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 	var done *weirv1.ApplyResponse
 	var err error
 	if dryRun {
-		if err := s.Cluster.Sync(ctx); err != nil {
+		if err := s.sync(ctx); err != nil {
 			return nil, err
 		}
 		done, err = s.Store.DryRun(tx)
@@ -140,7 +140,10 @@ func (s *service) propose(ctx context.Context, cmd *weirv1.Command) (*weirv1.App
 	var id [16]byte
 	rand.Read(id[:])
 	cmd.Id, cmd.Time, cmd.Actor = hex.EncodeToString(id[:]), timestamppb.New(time.Now()), actorOf(ctx)
-	return s.Cluster.Propose(ctx, cmd)
+	within, cancel := deciding(ctx)
+	defer cancel()
+	done, err := s.Cluster.Propose(within, cmd)
+	return done, undecided(ctx, err)
 }
 
 // audit logs what a transaction changed.

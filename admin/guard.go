@@ -73,7 +73,9 @@ func (g *guard) authenticate(r *http.Request) (string, *connect.Error) {
 	if g.config.Tokens == nil {
 		return "", connect.NewError(connect.CodeUnauthenticated, "the token is not known: this server knows none (unset WEIR_TOKEN)")
 	}
-	actor, err := g.config.Tokens.Authenticate(r.Context(), token)
+	within, cancel := deciding(r.Context())
+	defer cancel()
+	actor, err := g.config.Tokens.Authenticate(within, token)
 	switch {
 	case errors.Is(err, ErrNoSuchToken):
 		return "", connect.NewError(connect.CodeUnauthenticated, "the token is not known, or has expired")

@@ -22,6 +22,7 @@ import (
 func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Handler, error) {
 	return admin.New(admin.Config{
 		Store: declared{s.store}, Cluster: log{s.cluster, s.registrar.Authority().TrustDomain()},
+		Servers: servers{s, cfg.Version}, Metrics: servers{s, cfg.Version}.metrics(),
 		Proxies: proxies{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
 		Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
 		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
@@ -161,14 +162,29 @@ func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 
 type joinTokens struct{ tokens *identity.Tokens }
 
-func (j joinTokens) Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, _ string) (string, time.Time, error) {
+func (j joinTokens) Create(ctx context.Context, n admin.NewJoinToken) (admin.JoinToken, error) {
+	if n.Uses > 0 {
+		return admin.JoinToken{}, fmt.Errorf("a token for so many uses: %w (--uses 0 makes one for any number)", errors.ErrUnsupported)
+	}
 	roles := map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
 		weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
 		weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
 		weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
 	}
-	token, expires, err := j.tokens.CreateJoin(ctx, roles[role], ttl)
-	return token, expires, outcome(err)
+	token, expires, err := j.tokens.CreateJoin(ctx, roles[n.Role], n.TTL)
+	if err != nil {
+		return admin.JoinToken{}, outcome(err)
+	}
+	parsed, err := identity.ParseToken(token)
+	return admin.JoinToken{Token: token, ID: parsed.ID, Expires: expires}, err
+}
+
+func (j joinTokens) List(context.Context) ([]*weirv1.JoinToken, error) {
+	return nil, fmt.Errorf("list: %w", errors.ErrUnsupported)
+}
+
+func (j joinTokens) Revoke(context.Context, string) error {
+	return fmt.Errorf("revoke: %w", errors.ErrUnsupported)
 }
 
 type adminTokens struct{ tokens *identity.Tokens }

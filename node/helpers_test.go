@@ -125,7 +125,7 @@ func (r *running) failed(want string) {
 }
 
 func serverConfig(t testing.TB, dir, node string) Config {
-	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0"}}
+	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0", Bootstrap: true}}
 }
 
 func edgeConfig(dir, server, token string) Config {

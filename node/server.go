@@ -25,13 +25,14 @@ type server struct {
 	registrar *identity.Registrar
 	identity  *identity.Identity
 	api       *nodeapi.Server
+	dir       string
 	// Where the APIs can be reached from this host.
 	nodeAddress, adminAddress string
 }
 
 // startServer starts a member with its data in dir.
 func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *host) (*server, error) {
-	s := new(server)
+	s := &server{dir: dir}
 	// The addresses first: nothing is written when they are taken.
 	socket, err := net.ListenPacket("udp", sc.Node)
 	if err != nil {
@@ -95,6 +96,11 @@ func (s *server) startLog(p *process, sc ServerConfig, dir string) (err error) {
 	}
 	if s.identity, err = identity.Open(filepath.Join(dir, "identity")); err != nil {
 		return fmt.Errorf("start server: %w", err)
+	}
+	if !s.identity.Joined() {
+		if err := sc.beginning(); err != nil {
+			return fmt.Errorf("start server: %w", err)
+		}
 	}
 	if s.store, err = store.Open(store.Config{Dir: filepath.Join(dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
 		return err

@@ -41,7 +41,7 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 			if err != nil {
 				return err
 			}
-			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway}
+			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway, Bootstrap: true}
 			config.Edge = &node.EdgeConfig{Name: "dev", Admin: proxyAdmin, AccessLog: log}
 			config.Demo = demo
 			return runProcess(cmd.Context(), config)
