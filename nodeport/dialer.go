@@ -32,7 +32,7 @@ const (
 	defaultHeadStart = 1500 * time.Millisecond
 	defaultRetryUDP  = 30 * time.Second
 	// attemptTimeout is how long QUIC may take to prove that UDP works.
-	attemptTimeout = 2 * handshakeTimeout
+	attemptTimeout = 3 * handshakeTimeout / 2
 )
 
 // Dialer connects to servers' ports: over QUIC, or over TCP where UDP is

@@ -167,9 +167,10 @@ func (p *peer) drop(conn *quic.Conn) {
 func (p *peer) open(ctx context.Context) (net.Conn, error) {
 	if conn := p.live(); conn != nil {
 		stream, err := p.openOn(ctx, conn)
-		if err == nil || errors.Is(err, errBusy) || conn.Context().Err() == nil {
+		if err == nil || isVerdict(err) || ctx.Err() != nil {
 			return stream, err
 		}
+		p.drop(conn)
 	}
 	select {
 	case p.dialing <- struct{}{}:
@@ -185,6 +186,13 @@ func (p *peer) open(ctx context.Context) (net.Conn, error) {
 		return p.members.overTCP(ctx, overTCP)
 	}
 	return p.openOn(ctx, conn)
+}
+
+// isVerdict tells whether an error is about a stream alone, by a peer that is
+// there.
+func isVerdict(err error) bool {
+	var ended *quic.StreamError
+	return errors.Is(err, errBusy) || errors.Is(err, errUnknown) || errors.As(err, &ended)
 }
 
 // connect returns one of the two: the QUIC connection, which somebody else may

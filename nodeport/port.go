@@ -24,8 +24,9 @@ const (
 	// the machine's word that nobody listens, or by a stateless reset.
 	keepAlive   = time.Second
 	idleTimeout = 4 * time.Second
-	// handshakeTimeout ends a handshake in which nothing comes any more.
-	handshakeTimeout = 5 * time.Second
+	// handshakeTimeout ends a handshake in which nothing comes any more. A server
+	// to which all its proxies come at once takes some seconds for the last.
+	handshakeTimeout = 10 * time.Second
 	// stopTimeout is how long calls in flight may take to end at a stop.
 	stopTimeout = 700 * time.Millisecond
 

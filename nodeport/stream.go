@@ -24,8 +24,11 @@ const (
 	greetTimeout = 5 * time.Second
 )
 
-// errBusy is the cause when a server has more streams waiting than it takes.
-var errBusy = errors.New("the server has too many streams waiting")
+var (
+	// errBusy is the cause when a server has more streams waiting than it takes.
+	errBusy    = errors.New("the server has too many streams waiting")
+	errUnknown = errors.New("the server does not know these streams")
+)
 
 // greet opens a conversation.
 func greet(conn io.ReadWriter) error {
@@ -42,7 +45,7 @@ func greet(conn io.ReadWriter) error {
 	case answerBusy:
 		return errBusy
 	}
-	return fmt.Errorf("the server does not know these streams (answer %d)", answer[0])
+	return fmt.Errorf("%w (answer %d)", errUnknown, answer[0])
 }
 
 // receive is the other side: take finds room for the stream, and may not block;

@@ -63,7 +63,7 @@ func (p *Port) serveTCP(ctx context.Context, raw net.Conn, config *tls.Config, w
 	cancel()
 	done()
 	if err != nil {
-		if ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		if refusedTCP(err) {
 			p.refusals.note(raw.RemoteAddr().String(), "TCP", err)
 		}
 		_ = conn.Close()
@@ -83,6 +83,16 @@ func (p *Port) serveTCP(ctx context.Context, raw net.Conn, config *tls.Config, w
 		p.refusals.note(raw.RemoteAddr().String(), "TCP", errors.New("no protocol was agreed on"))
 		_ = conn.Close()
 	}
+}
+
+// refusedTCP tells whether a handshake failed for what one of the two said,
+// rather than by the network.
+func refusedTCP(err error) bool {
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return network.Op == "remote error"
+	}
+	return !errors.Is(err, io.EOF) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }
 
 // countedConn is one connection less once it is closed.
