@@ -162,21 +162,22 @@ func (c *cluster) serveAt(name, address string) *server {
 	c.t.Helper()
 	node := c.node(identity.RoleServer, name)
 	log := newDiary(c.t)
-	port, err := Listen(address, Config{Identity: node, Logger: log.logger(), ResetKey: resetKey})
+	port, err := Listen(address)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return startServer(c.t, node, port, log, DialerConfig{})
+	port.Handle(http.HandlerFunc(echo))
+	return startServer(c.t, port, Config{Identity: node}, log)
 }
 
-func startServer(t testing.TB, node *identity.Identity, port *Port, log *diary, cfg DialerConfig) *server {
-	cfg.Logger = log.logger()
-	s := &server{t: t, node: node, log: log, port: port, dialer: NewDialer(cfg), address: port.Addr().String()}
-	s.members = NewMembers(node, s.dialer)
-	port.Handle(http.HandlerFunc(echo))
+func startServer(t testing.TB, port *Port, cfg Config, log *diary) *server {
+	s := &server{t: t, node: cfg.Identity, log: log, port: port, address: port.Addr().String()}
+	s.dialer = NewDialer(DialerConfig{Logger: log.logger()})
+	s.members = NewMembers(s.node, s.dialer)
+	cfg.Logger, cfg.Members, cfg.ResetKey = log.logger(), s.members, resetKey
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- port.Serve(ctx, s.members) }()
+	go func() { done <- port.Serve(ctx, cfg) }()
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; (err != nil) != s.failed {

@@ -5,6 +5,7 @@ package nodeport
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -77,7 +78,9 @@ func (c *cluster) serveOn(host *hosts.Host, port int) *server {
 		c.t.Fatal(fmt.Errorf("%w, %w", err, udp.Close()))
 	}
 	node, log := c.node(identity.RoleServer, "s1"), newDiary(c.t)
-	return startServer(c.t, node, newPort(udp, tcp, Config{Identity: node, Logger: log.logger(), ResetKey: resetKey}), log, DialerConfig{})
+	p := &Port{udp: udp, tcp: tcp}
+	p.Handle(http.HandlerFunc(echo))
+	return startServer(c.t, p, Config{Identity: node}, log)
 }
 
 var _ net.PacketConn = (*socket)(nil)

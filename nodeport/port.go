@@ -41,10 +41,12 @@ const (
 	codeGoingAway quic.ApplicationErrorCode = 0
 )
 
-// Config is what a port is made of. Connections alone may be left out.
+// Config is how a port is served. Members and Connections may be left out.
 type Config struct {
 	Identity *identity.Identity
-	Logger   *slog.Logger
+	// Members gets the streams of other servers; nil: they are not spoken with.
+	Members *Members
+	Logger  *slog.Logger
 	// ResetKey lets peers notice a restart at once. It must be secret and stay
 	// the same.
 	ResetKey [32]byte
@@ -54,28 +56,27 @@ type Config struct {
 
 // Port is the servers' end.
 type Port struct {
-	cfg      Config
-	udp      net.PacketConn
-	tcp      net.Listener
-	refusals refusals
-	api      atomic.Pointer[http.Handler]
-	members  *Members
+	udp net.PacketConn
+	tcp net.Listener
+	api atomic.Pointer[http.Handler]
 
+	cfg         Config // since Serve
+	refusals    refusals
 	connections atomic.Int64
 	handshakes  atomic.Int64
 	running     sync.WaitGroup
 }
 
 // Listen takes the port: UDP and TCP of one number. With port 0 it finds one
-// that is free in both.
-func Listen(address string, cfg Config) (*Port, error) {
+// that is free in both. Who comes before Serve waits.
+func Listen(address string) (*Port, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on node port: %w", err)
 	}
 	const tries = 20
 	for n := 1; ; n++ {
-		p, err := listenOnce(host, port, cfg)
+		p, err := listenOnce(host, port)
 		if err == nil {
 			return p, nil
 		}
@@ -85,7 +86,7 @@ func Listen(address string, cfg Config) (*Port, error) {
 	}
 }
 
-func listenOnce(host, port string, cfg Config) (*Port, error) {
+func listenOnce(host, port string) (*Port, error) {
 	tcp, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, err
@@ -95,14 +96,7 @@ func listenOnce(host, port string, cfg Config) (*Port, error) {
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	return newPort(udp, tcp, cfg), nil
-}
-
-func newPort(udp net.PacketConn, tcp net.Listener, cfg Config) *Port {
-	if cfg.Connections == 0 {
-		cfg.Connections = defaultConnections
-	}
-	return &Port{cfg: cfg, udp: udp, tcp: tcp, refusals: refusals{log: cfg.Logger}}
+	return &Port{udp: udp, tcp: tcp}, nil
 }
 
 // Addr is where the port listens, over UDP and TCP alike.
@@ -117,9 +111,12 @@ func (p *Port) Close() error { return errors.Join(p.udp.Close(), p.tcp.Close()) 
 
 // Serve lets peers in until ctx ends. It then gives calls in flight a moment,
 // closes all connections so that peers know why, and waits for everything that
-// it has started. The streams of other servers go to members, if there is one.
-func (p *Port) Serve(ctx context.Context, members *Members) error {
-	p.members = members
+// it has started. It may be called once.
+func (p *Port) Serve(ctx context.Context, cfg Config) error {
+	if cfg.Connections == 0 {
+		cfg.Connections = defaultConnections
+	}
+	p.cfg, p.refusals.log = cfg, cfg.Logger
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	resetKey := quic.StatelessResetKey(p.cfg.ResetKey)
@@ -175,7 +172,7 @@ func ignoreClosed(err error) error {
 
 // protocols are what is spoken, over a transport that has its own HTTP.
 func (p *Port) protocols(web string) []string {
-	if p.members == nil {
+	if p.cfg.Members == nil {
 		return []string{web}
 	}
 	return []string{web, protoRaft}

@@ -24,10 +24,10 @@ func TestListenTakesOneNumberInBoth(t *testing.T) {
 	if s.port.udp.LocalAddr().String() != s.port.tcp.Addr().String() {
 		t.Fatalf("UDP is at %v, TCP at %v", s.port.udp.LocalAddr(), s.port.tcp.Addr())
 	}
-	if _, err := Listen(s.address, Config{}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := Listen(s.address); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Fatalf("the port was taken twice: %v", err)
 	}
-	if _, err := Listen("nonsense", Config{}); err == nil {
+	if _, err := Listen("nonsense"); err == nil {
 		t.Fatal("an address that is none was taken")
 	}
 }
@@ -100,12 +100,11 @@ func TestBeforeThereIsAHandler(t *testing.T) {
 	c := newCluster(t)
 	node := c.node(identity.RoleServer, "s1")
 	log := newDiary(t)
-	port, err := Listen("127.0.0.1:0", Config{Identity: node, Logger: log.logger()})
+	port, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := startServer(t, node, port, log, DialerConfig{})
-	port.api.Store(nil)
+	s := startServer(t, port, Config{Identity: node}, log)
 	l := c.link(s.dialer, s.address, c.node(identity.RoleEdge, "e1"))
 	r, _ := http.NewRequestWithContext(bounded(t), "GET", "https://node/", nil)
 	response, err := l.RoundTrip(r)
@@ -312,11 +311,11 @@ func TestABurstOfDials(t *testing.T) {
 func TestConnectionsAreBounded(t *testing.T) {
 	c := newCluster(t)
 	node, log := c.node(identity.RoleServer, "s1"), newDiary(t)
-	port, err := Listen("127.0.0.1:0", Config{Identity: node, Logger: log.logger(), Connections: 2})
+	port, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := startServer(t, node, port, log, DialerConfig{})
+	s := startServer(t, port, Config{Identity: node, Connections: 2}, log)
 	edge := c.node(identity.RoleEdge, "e1")
 	first := c.link(s.dialer, s.address, edge)
 	c.link(s.dialer, s.address, edge)
@@ -387,12 +386,12 @@ func TestServeEndsWhenASocketFails(t *testing.T) {
 		"UDP": func(p *Port) { p.udp.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			port, err := Listen("127.0.0.1:0", Config{Identity: node, Logger: newDiary(t).logger()})
+			port, err := Listen("127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			done := make(chan error, 1)
-			go func() { done <- port.Serve(context.Background(), nil) }()
+			go func() { done <- port.Serve(context.Background(), Config{Identity: node, Logger: newDiary(t).logger()}) }()
 			fail(port)
 			select {
 			case err := <-done:
