@@ -54,6 +54,7 @@ func openRoster(dir, name string, configured []string) (*roster, error) {
 		r.learned, err = parseServers(data)
 	}
 	if err != nil {
+		r.learned = nil
 		return r, fmt.Errorf("read list of servers %s: %w", r.path, err)
 	}
 	r.arrange()
