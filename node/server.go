@@ -13,6 +13,7 @@ import (
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/store"
 )
@@ -34,20 +35,20 @@ type server struct {
 func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *host) (*server, error) {
 	s := &server{dir: dir}
 	// The addresses first: nothing is written when they are taken.
-	socket, err := net.ListenPacket("udp", sc.Node)
+	port, err := nodeport.Listen(sc.Node)
 	if err != nil {
 		return nil, fmt.Errorf("start node API: %w", err)
 	}
 	listener, err := net.Listen("tcp", sc.Admin)
 	if err != nil {
-		socket.Close()
+		port.Close()
 		return nil, fmt.Errorf("start admin API: %w", err)
 	}
-	s.nodeAddress, s.adminAddress = reachable(socket.LocalAddr()), reachable(listener.Addr())
+	s.nodeAddress, s.adminAddress = reachable(port.Addr()), reachable(listener.Addr())
 	served := false
 	defer func() {
 		if !served {
-			socket.Close()
+			port.Close()
 			listener.Close()
 		}
 	}()
@@ -72,10 +73,16 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	}
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
 		Identity: s.identity, Registrar: s.registrar, Source: source{s.store},
-		Logger: p.log.With("part", "node API"), ResetKey: keyring.Derive("quic stateless reset"),
+		Logger: p.log.With("part", "node API"),
 	})
 	served = true
-	p.run("node API", func(ctx context.Context) error { return s.api.Serve(ctx, socket) })
+	port.Handle(s.api)
+	p.run("node port", func(ctx context.Context) error {
+		return port.Serve(ctx, nodeport.Config{
+			Identity: s.identity, Logger: p.log.With("part", "node port"), ResetKey: keyring.Derive("quic stateless reset"),
+		})
+	})
+	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {
 		log := p.log.With("part", "admin API")
 		if sc.Open {
@@ -83,7 +90,7 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 		}
 		return admin.Serve(ctx, listener, handler, s.identity.WebTLS("h2", "http/1.1"), log)
 	})
-	p.log.Info("server started", "name", sc.Name, "node", socket.LocalAddr().String(), "admin", listener.Addr().String(),
+	p.log.Info("server started", "name", sc.Name, "node", port.Addr().String(), "admin", listener.Addr().String(),
 		"trust_domain", s.identity.TrustDomain(), "revision", s.store.View().Revision())
 	return s, nil
 }

@@ -2,15 +2,16 @@ package nodeapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 
 	"connectrpc.com/connect/v2"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -21,6 +22,8 @@ type JoinConfig struct {
 	Role    identity.Role
 	Name    string
 	Logger  *slog.Logger
+	// Dialer is shared with others; nil: joining has one of its own.
+	Dialer *nodeport.Dialer
 }
 
 // Join gets an identity its first certificate. It goes on trying while no
@@ -37,10 +40,15 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
+	dialer := cfg.Dialer
+	if dialer == nil {
+		dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: cfg.Logger})
+		defer dialer.Close()
+	}
 	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr}
 	for tries := (backoff{}); ; {
 		for _, address := range cfg.Servers {
-			issued, err := joinAt(ctx, address, token, request)
+			issued, err := joinAt(ctx, dialer, address, token, request)
 			if err == nil {
 				return install(node, issued, cfg.Role)
 			}
@@ -55,14 +63,15 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 	}
 }
 
-func joinAt(ctx context.Context, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
+func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	l, err := dialLink(ctx, address, identity.JoinTLS(token, http3.NextProtoH3))
+	trust := func(protocols ...string) *tls.Config { return identity.JoinTLS(token, protocols...) }
+	l, err := dialBriefly(ctx, dialer, address, trust)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
+	defer l.Close()
 	answer, err := l.api.Join(ctx, m)
 	if err != nil {
 		return nil, err
@@ -72,7 +81,7 @@ func joinAt(ctx context.Context, address string, token identity.Token, m *weirv1
 
 func final(err error) bool {
 	refusals := []connect.Code{connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeInvalidArgument}
-	return wrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
+	return nodeport.WrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
 }
 
 func install(node *identity.Identity, issued *weirv1.Credentials, want identity.Role) error {

@@ -19,9 +19,12 @@ const forgetAfter = 24 * time.Hour
 // Proxies is what this server knows of the proxies: who is connected, and which
 // revision each has accepted or refused.
 type Proxies struct {
-	mu      sync.Mutex
-	byID    map[identity.ID]*proxyState
-	changed chan struct{} // closed at the next change; nil while nobody waits
+	most int // may be connected
+
+	mu        sync.Mutex
+	byID      map[identity.ID]*proxyState
+	connected int
+	changed   chan struct{} // closed at the next change; nil while nobody waits
 }
 
 type proxyState struct {
@@ -35,7 +38,9 @@ type proxyState struct {
 	lastSeen time.Time
 }
 
-func newProxies() *Proxies { return &Proxies{byID: map[identity.ID]*proxyState{}} }
+func newProxies(most int) *Proxies {
+	return &Proxies{most: most, byID: map[identity.ID]*proxyState{}}
+}
 
 // Statuses returns all proxies by name, and a channel that is closed when one
 // of them has changed since.
@@ -73,9 +78,18 @@ type session struct {
 	superseded chan struct{}
 }
 
+// connect returns nil when there are as many proxies as there may be. One that
+// is connected already always finds room.
 func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	old := p.byID[id]
+	if old == nil || old.session == nil {
+		if p.connected >= p.most {
+			return nil
+		}
+		p.connected++
+	}
 	s := &session{proxies: p, id: id, superseded: make(chan struct{})}
 	state := p.byID[id]
 	if state == nil {
@@ -145,7 +159,11 @@ func (s *session) nack(revision uint64, reason string) {
 }
 
 func (s *session) close() {
-	s.update(func(p *proxyState) bool { p.session = nil; return true })
+	s.update(func(p *proxyState) bool {
+		p.session = nil
+		s.proxies.connected-- // the lock is held
+		return true
+	})
 }
 
 // Connected tells whether a node has a stream open right now.

@@ -47,11 +47,12 @@ var allowed = map[string][]string{
 	"policy/wasm/fuel":  {},
 	"policy/wasm/abi":   {},
 
-	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "internal/durable"},
+	"nodeport":        {"identity"},
+	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "nodeport", "internal/durable"},
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity",
-		"telemetry", "nodeapi", "admin", "internal/durable",
+		"telemetry", "nodeport", "nodeapi", "admin", "internal/durable",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 

@@ -567,7 +567,11 @@ type StreamConfigResponse struct {
 	Digest []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// All of the above, encoded and compressed. A big change is compressed once
 	// for all the proxies that it goes to, not once for each.
-	Zstd          []byte `protobuf:"bytes,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	Zstd []byte `protobuf:"bytes,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	// Where the cluster's servers can be reached now. A message that has any has
+	// nothing else and is no change; the proxy keeps them for when it has to find
+	// the cluster again.
+	Servers       []string `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +651,13 @@ func (x *StreamConfigResponse) GetDigest() []byte {
 func (x *StreamConfigResponse) GetZstd() []byte {
 	if x != nil {
 		return x.Zstd
+	}
+	return nil
+}
+
+func (x *StreamConfigResponse) GetServers() []string {
+	if x != nil {
+		return x.Servers
 	}
 	return nil
 }
@@ -778,7 +789,7 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x88\x02\n" +
 	"\x14StreamConfigResponse\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12%\n" +
@@ -786,7 +797,8 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\adeletes\x18\x04 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04zstd\x18\a \x01(\fR\x04zstd\"(\n" +
+	"\x04zstd\x18\a \x01(\fR\x04zstd\x12\x18\n" +
+	"\aservers\x18\b \x03(\tR\aservers\"(\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"'\n" +
 	"\x0fGetBlobResponse\x12\x14\n" +
