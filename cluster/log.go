@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,6 +29,14 @@ import (
 type logStore struct {
 	db   *bolt.DB
 	path string
+
+	// What follows is how it bears a disk without space (see space.go).
+	full    atomic.Bool
+	reserve int64
+	free    func(dir string) (bytes int64, known bool)
+	mute    chan struct{}
+
+	syncs latencies
 }
 
 var (
@@ -68,7 +77,7 @@ func openLog(path string) (*logStore, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
-	return &logStore{db: db, path: path}, nil
+	return &logStore{db: db, path: path, free: freeSpace, mute: make(chan struct{})}, nil
 }
 
 // makeDir makes a directory, and every name on the way to it durable.
@@ -206,7 +215,23 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
+// StoreLogs writes entries and syncs them. Its error is ErrNoSpace where the
+// disk is full.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	if s.lacks() {
+		s.full.Store(true)
+		return ErrNoSpace
+	}
+	began := time.Now()
+	err := s.spaceError(s.storeLogs(logs))
+	if err == nil {
+		s.syncs.add(time.Since(began))
+		s.full.Store(false)
+	}
+	return err
+}
+
+func (s *logStore) storeLogs(logs []*raft.Log) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketLog)
 		b.FillPercent = 0.95 // they come in order
@@ -235,8 +260,10 @@ func (s *logStore) DeleteRange(min, max uint64) error {
 }
 
 func (s *logStore) Set(key, value []byte) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketStable).Put(key, seal(key, append(make([]byte, sumSize), value...)))
+	return s.insist(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(bucketStable).Put(key, seal(key, append(make([]byte, sumSize), value...)))
+		})
 	})
 }
 

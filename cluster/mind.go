@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,6 +18,8 @@ func (n *Node) lead() {
 			return
 		case leads := <-n.leading:
 			if leads {
+				n.ledSince.Store(time.Now().UnixNano())
+				n.elections.Add(1)
 				// Nobody waits for it: if it fails, leadership is lost, and
 				// whoever is elected next does the same.
 				n.raft.Apply(nil, 0)
@@ -49,10 +52,10 @@ func (n *Node) compactTo(bytes int64) error {
 	if err != nil {
 		return err
 	}
-	if err := n.leaveBehind(min(entries, trailing)); err != nil {
+	if err := n.leaveBehind(min(entries, n.cfg.trail)); err != nil {
 		return err
 	}
-	return errors.Join(n.Snapshot(), n.leaveBehind(trailing))
+	return errors.Join(n.Snapshot(), n.leaveBehind(n.cfg.trail))
 }
 
 func (n *Node) leaveBehind(entries uint64) error {
@@ -75,57 +78,4 @@ func (n *Node) Snapshot() error {
 	default:
 		return fmt.Errorf("take snapshot: %w", err)
 	}
-}
-
-// Role is what a member is in the cluster.
-type Role string
-
-// The roles.
-const (
-	Voter    Role = "VOTER"
-	NonVoter Role = "NONVOTER"
-)
-
-// Member is one of those who agree on the log.
-type Member struct {
-	Name    string
-	Role    Role
-	Address string
-}
-
-// Status is a member's view of the cluster.
-type Status struct {
-	// Name is this member's, Leader the leader's; empty where none is known.
-	Name, Leader string
-	Term         uint64
-	// Commit is the last index known to be agreed on, Applied the last one
-	// that this member's state machine holds.
-	Commit, Applied uint64
-	Members         []Member
-}
-
-// Status says how the cluster looks from here, now.
-func (n *Node) Status() Status {
-	_, leader := n.raft.LeaderWithID()
-	applied, _, _ := n.machine.now()
-	return Status{
-		Name:    n.cfg.Name,
-		Leader:  string(leader),
-		Term:    n.raft.CurrentTerm(),
-		Commit:  n.raft.CommitIndex(),
-		Applied: applied,
-		Members: n.members(),
-	}
-}
-
-func (n *Node) members() []Member {
-	var members []Member
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		role := NonVoter
-		if s.Suffrage == raft.Voter {
-			role = Voter
-		}
-		members = append(members, Member{Name: string(s.ID), Role: role, Address: string(s.Address)})
-	}
-	return members
 }

@@ -26,7 +26,9 @@ var allowed = map[string][]string{
 	"resource":          {"proto/weir/v1"},
 	"resource/manifest": {"proto/weir/v1", "resource"},
 	"store":             {"proto/weir/v1", "resource", "internal/durable"},
-	"cluster":           {"proto/weir/v1", "internal/durable"},
+	"cluster":           {"proto/weir/v1", "internal/durable", "cluster/rpc", "cluster/roster"},
+	"cluster/rpc":       {},
+	"cluster/roster":    {"internal/durable"},
 	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
@@ -56,7 +58,8 @@ var allowed = map[string][]string{
 
 	"internal/arch":        {},
 	"internal/durable":     {},
-	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
+	"internal/memnet":      {},
+	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource", "internal/memnet"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
 
