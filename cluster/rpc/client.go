@@ -30,7 +30,7 @@ type answer struct {
 // for broken.
 func NewClient(conn net.Conn, stall time.Duration) *Client {
 	c := &Client{
-		out:   writer{conn: conn, stall: stall},
+		out:   newWriter(conn, stall),
 		done:  make(chan struct{}),
 		calls: map[uint64]chan answer{},
 	}

@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -136,15 +135,19 @@ func readFrame(r *bufio.Reader) (frame, error) {
 
 // writer sends frames one after the other, by whoever has one.
 type writer struct {
-	mu    sync.Mutex
+	turn  chan struct{} // holds one while somebody writes
 	conn  net.Conn
 	stall time.Duration
 	buf   []byte
 }
 
+func newWriter(conn net.Conn, stall time.Duration) writer {
+	return writer{turn: make(chan struct{}, 1), conn: conn, stall: stall}
+}
+
 func (w *writer) write(f frame) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
 	w.buf = appendFrame(w.buf[:0], f)
 	// In parts, each with its own deadline: a large frame on a slow line is not
 	// a stalled one.

@@ -15,7 +15,7 @@ type Handler func(ctx context.Context, method byte, payload []byte) (code byte, 
 // returns once no handler runs.
 func Serve(ctx context.Context, conn net.Conn, stall time.Duration, handle Handler) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &server{ctx: ctx, out: writer{conn: conn, stall: stall}, handle: handle, cancels: map[uint64]context.CancelFunc{}}
+	s := &server{ctx: ctx, out: newWriter(conn, stall), handle: handle, cancels: map[uint64]context.CancelFunc{}}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s.receive(patient{conn, stall})
 	cancel()
