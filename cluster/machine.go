@@ -1,10 +1,10 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -30,7 +30,13 @@ type machine struct {
 	StateMachine
 	progress
 	// agreed is told how far the log is known to be agreed on; nil: nobody is.
-	agreed func(index uint64)
+	agreed  func(index uint64)
+	awaited *awaited
+
+	// turn is whose it is: a backup takes its snapshot between the calls of Raft.
+	turn sync.Mutex
+	// replaced counts the Restores: what was applied before one may be undone.
+	replaced atomic.Uint64
 
 	// bytes were applied since the last snapshot, or since full was told that
 	// they were more than the bound: it is told once.
@@ -39,7 +45,7 @@ type machine struct {
 }
 
 func newMachine(sm StateMachine, bound int64) *machine {
-	m := &machine{StateMachine: sm, bound: bound, full: make(chan struct{}, 1)}
+	m := &machine{StateMachine: sm, awaited: newAwaited(), bound: bound, full: make(chan struct{}, 1)}
 	m.progress.changed = make(chan struct{})
 	m.progress.advance(sm.Applied(), 0)
 	return m
@@ -60,9 +66,12 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 		m.bytes += int64(len(l.Data))
 	}
 	results := make([]any, len(logs))
+	m.turn.Lock()
 	for i, result := range m.StateMachine.Apply(indexes, entries) {
 		results[i] = result
+		m.awaited.applied(indexes[i], entries[i], result)
 	}
+	m.turn.Unlock()
 	last := logs[len(logs)-1]
 	m.progress.advance(last.Index, last.Term)
 	if m.agreed != nil {
@@ -79,7 +88,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.turn.Lock()
 	write, release, err := m.StateMachine.Snapshot()
+	m.turn.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -88,9 +99,12 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 }
 
 func (m *machine) Restore(r io.ReadCloser) error {
+	m.turn.Lock()
+	defer m.turn.Unlock()
 	if err := m.StateMachine.Restore(r); err != nil {
 		return err
 	}
+	m.replaced.Add(1)
 	m.progress.advance(m.Applied(), 0)
 	return nil
 }
@@ -143,19 +157,4 @@ func (p *progress) now() (index, term uint64, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.index, p.term, p.changed
-}
-
-// reach waits for an index.
-func (p *progress) reach(ctx context.Context, index uint64) error {
-	for {
-		is, _, changed := p.now()
-		if is >= index {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

@@ -25,7 +25,7 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 		return false, fmt.Errorf("list snapshots: %w", err)
 	}
 	if !ahead && len(list) > 0 {
-		if err := n.restore(snapshots, list[0].ID); err != nil {
+		if err := n.restoreNewest(snapshots, list[0].ID); err != nil {
 			n.cfg.Logger.Warn("cannot restore the newest snapshot", "snapshot", list[0].ID, "error", err)
 			return false, nil
 		}
@@ -34,7 +34,7 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 	return ahead, n.replayLog()
 }
 
-func (n *Node) restore(snapshots raft.SnapshotStore, id string) error {
+func (n *Node) restoreNewest(snapshots raft.SnapshotStore, id string) error {
 	_, r, err := snapshots.Open(id)
 	if err != nil {
 		return err
@@ -44,10 +44,7 @@ func (n *Node) restore(snapshots raft.SnapshotStore, id string) error {
 }
 
 func (n *Node) replayLog() error {
-	last, err := n.log.agreedIndex()
-	if err != nil {
-		return err
-	}
+	last := n.log.AgreedIndex()
 	first, err := n.log.FirstIndex()
 	if err != nil {
 		return err

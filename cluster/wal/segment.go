@@ -84,7 +84,7 @@ func segmentPath(dir string, seq uint64) string {
 // createSegment makes a segment, at its full size: what is appended to it then
 // only needs its data synced, and a full disk is noticed before anything is
 // written.
-func createSegment(dir string, h header, room int64) (*segment, error) {
+func createSegment(dir string, h header, room int64, noSync bool) (*segment, error) {
 	if _, err := rand.Read(h.nonce[:]); err != nil {
 		return nil, err
 	}
@@ -103,7 +103,11 @@ func createSegment(dir string, h header, room int64) (*segment, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make %s: %w", s.path, err), f.Discard())
 	}
-	if err := f.CommitOpen(); err != nil {
+	commit := f.CommitOpen
+	if noSync {
+		commit = f.CommitUnsynced
+	}
+	if err := commit(); err != nil {
 		return nil, err
 	}
 	s.f = f.File

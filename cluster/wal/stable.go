@@ -17,7 +17,8 @@ import (
 // stable holds a few small values in a file that is replaced whole. They change
 // when a term or a vote does.
 type stable struct {
-	path string
+	path   string
+	noSync bool
 
 	mu     sync.RWMutex
 	values map[string][]byte
@@ -30,8 +31,8 @@ const (
 )
 
 // openStable reads the values; of a new log it makes the file.
-func openStable(path string, isNew bool) (*stable, error) {
-	s := &stable{path: path, values: map[string][]byte{}}
+func openStable(path string, isNew, noSync bool) (*stable, error) {
+	s := &stable{path: path, noSync: noSync, values: map[string][]byte{}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && isNew {
 		return s, s.replace(s.values)
@@ -63,11 +64,22 @@ func (s *stable) clear() error {
 }
 
 func (s *stable) replace(values map[string][]byte) error {
-	if err := durable.WriteFile(s.path, encodeStable(values)); err != nil {
+	f, err := durable.Create(s.path)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(encodeStable(values)); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", s.path, err), f.Discard())
+	}
+	commit := f.CommitOpen
+	if s.noSync {
+		commit = f.CommitUnsynced
+	}
+	if err := commit(); err != nil {
 		return err
 	}
 	s.values = values
-	return nil
+	return f.Close()
 }
 
 func (s *stable) get(key []byte) []byte {

@@ -49,6 +49,8 @@ type Options struct {
 	// Synced is told how long each batch took to write and to sync; nil: nobody
 	// is. It must return at once.
 	Synced func(time.Duration)
+	// NoSync syncs nothing: for simulations in which no power fails.
+	NoSync bool
 }
 
 // Log is an open log. Its methods may be called at once; those that write wait
@@ -106,7 +108,7 @@ func (l *Log) open() (err error) {
 		return err
 	}
 	// It comes before the first segment: a log without it has lost it.
-	if l.stable, err = openStable(filepath.Join(l.dir, "stable"), len(l.segments) == 0); err != nil {
+	if l.stable, err = openStable(filepath.Join(l.dir, "stable"), len(l.segments) == 0, l.options.NoSync); err != nil {
 		return err
 	}
 	for _, s := range l.segments {

@@ -109,7 +109,7 @@ func (l *Log) note(s *segment, k kind) error {
 func (l *Log) write(s *segment, b []byte) error {
 	begun := time.Now()
 	_, err := s.f.WriteAt(b, s.end)
-	if err == nil {
+	if err == nil && !l.options.NoSync {
 		err = unix.Fdatasync(int(s.f.Fd()))
 	}
 	if err != nil {
@@ -139,7 +139,7 @@ func (l *Log) begin(void uint64, size int64) (*segment, error) {
 		before = l.segments[len(l.segments)-1]
 		h.seq, h.prevSeq, h.prevEnd = before.seq+1, before.seq, before.end
 	}
-	s, err := createSegment(l.dir, h, max(l.options.SegmentBytes, headerSize+size))
+	s, err := createSegment(l.dir, h, max(l.options.SegmentBytes, headerSize+size), l.options.NoSync)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,10 @@ var allowed = map[string][]string{
 	"resource":          {"proto/weir/v1"},
 	"resource/manifest": {"proto/weir/v1", "resource"},
 	"store":             {"proto/weir/v1", "resource", "internal/durable"},
-	"cluster":           {"proto/weir/v1", "internal/durable"},
+	"cluster":           {"proto/weir/v1", "internal/durable", "cluster/rpc", "cluster/roster", "cluster/wal"},
 	"cluster/wal":       {"internal/durable"},
+	"cluster/rpc":       {},
+	"cluster/roster":    {"internal/durable"},
 	"identity":          {"proto/weir/v1", "internal/durable"},
 	"telemetry":         {"proto/weir/v1", "proxy/exchange"},
 
@@ -59,7 +61,8 @@ var allowed = map[string][]string{
 	"internal/arch":        {},
 	"internal/durable":     {},
 	"internal/freeport":    {},
-	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource"},
+	"internal/memnet":      {},
+	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource", "internal/memnet"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
 
@@ -78,7 +81,7 @@ var allowed = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
 	"github.com/hashicorp/raft":         {"cluster", "cluster/wal", "internal/testcluster"},
-	"go.etcd.io/bbolt":                  {"store", "cluster"},
+	"go.etcd.io/bbolt":                  {"store"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
 	"github.com/anishathalye/porcupine": {"test/linear"},
 }
