@@ -161,14 +161,17 @@ func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 
 type joinTokens struct{ tokens *identity.Tokens }
 
-func (j joinTokens) Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, _ string) (string, time.Time, error) {
+func (j joinTokens) Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, actor string) (string, time.Time, error) {
 	roles := map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
 		weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
 		weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
 		weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
 	}
-	token, expires, err := j.tokens.CreateJoin(ctx, roles[role], ttl)
-	return token, expires, outcome(err)
+	token, expires, err := j.tokens.CreateJoin(ctx, identity.JoinTokenConfig{Role: roles[role], TTL: ttl, By: actor})
+	if err != nil {
+		return "", time.Time{}, outcome(err)
+	}
+	return token.String(), expires, nil
 }
 
 type adminTokens struct{ tokens *identity.Tokens }
