@@ -104,6 +104,10 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 		if good {
 			tries.reset()
 		}
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			// The certificate is good for one thing yet.
+			c.cfg.Identity.RenewSoon()
+		}
 		// A server that has just gone is likely to be gone for a while.
 		c.nextServer()
 		c.cfg.Logger.Warn("no stream from the servers; connecting again", "server", server, "error", err)
