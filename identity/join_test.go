@@ -270,6 +270,13 @@ func TestAServerJoins(t *testing.T) {
 	if err := second.EnrolServer(t.Context(), node, "s2", Names{}); err != nil {
 		t.Fatal(err)
 	}
+	// It is known under its new address as soon as it says so.
+	if err := second.EnrolServer(t.Context(), node, "s2", Names{DNS: []string{"moved.example"}}); err != nil {
+		t.Fatal(err)
+	}
+	if names := chainOf(t, node)[0].DNSNames; len(names) != 2 || names[1] != "moved.example" {
+		t.Fatalf("it is named %v", names)
+	}
 	// A server keeps its name, whoever is connected.
 	if _, err := join(t, r, token, "s2", newIdentity(t)); !errors.Is(err, ErrInUse) {
 		t.Fatalf("another server of that name: %v", err)

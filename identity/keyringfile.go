@@ -116,6 +116,13 @@ func InstallKeyring(path string, exported []byte) (*Keyring, error) {
 	return k, k.install(keys)
 }
 
+// Add makes a key and puts it behind those that are there: what an operator
+// does to a file that he then hands to every server himself.
+func (k *Keyring) Add() (id string, err error) {
+	key := makeSealKey()
+	return key.name(), k.install([]sealKey{key})
+}
+
 // Export is the keyring as its file has it: every secret of it.
 func (k *Keyring) Export() []byte { return formatKeyring(k.all()) }
 

@@ -152,6 +152,10 @@ func (k *Keys) Step(ctx context.Context) error {
 	problem := errors.Join(k.takeOver(r)...)
 	members := k.cfg.Members()
 	err = k.update(ctx, func(r *ringRecord) error {
+		// Who does not know the members decides nothing for them.
+		if !slices.Contains(members, k.cfg.Member) {
+			return nil
+		}
 		k.report(r, problem, members)
 		if next := r.next(); next != nil && len(r.lacking(next.ID, members)) == 0 {
 			// Nobody waits for the copy any more.
@@ -229,7 +233,7 @@ func (k *Keys) report(r *ringRecord, problem error, members []string) {
 		own.Problem = problem.Error()
 	}
 	r.Members[k.cfg.Member] = own
-	maps.DeleteFunc(r.Members, func(name string, _ ringMember) bool { return !slices.Contains(members, name) && name != k.cfg.Member })
+	maps.DeleteFunc(r.Members, func(name string, _ ringMember) bool { return !slices.Contains(members, name) })
 }
 
 func (k *Keys) reseal(ctx context.Context) error {
@@ -296,8 +300,10 @@ func (k *Keys) Drop(ctx context.Context, id string) error {
 		return fmt.Errorf("drop cluster key %s: %w", id, err)
 	}
 	err = k.update(ctx, func(r *ringRecord) error {
-		item := r.item(id)
+		item, members := r.item(id), k.cfg.Members()
 		switch {
+		case !slices.Contains(members, k.cfg.Member):
+			return fmt.Errorf("%w: this server does not know who the members are", ErrNeeded)
 		case item == nil || !item.Dropped.IsZero():
 			return errors.New("the cluster has no such key")
 		case r.Seals == id:
@@ -305,7 +311,7 @@ func (k *Keys) Drop(ctx context.Context, id string) error {
 		case needed[id] > 0:
 			return fmt.Errorf("%w: %d things in the log are sealed by it", ErrNeeded, needed[id])
 		}
-		for _, m := range k.cfg.Members() {
+		for _, m := range members {
 			if seals := r.Members[m].Seals; seals != r.Seals {
 				return fmt.Errorf("%w: member %s has not taken over key %s yet", ErrNeeded, m, r.Seals)
 			}

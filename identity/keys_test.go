@@ -174,6 +174,22 @@ func TestAKeyThatIsNeededIsNotDropped(t *testing.T) {
 	}
 }
 
+// A server that does not know the members yet decides nothing for them.
+func TestKeysWithoutMembers(t *testing.T) {
+	m := newRingMembers(t, "a", "b")
+	m.step("a", "b")
+	if _, err := m.keys["a"].Rotate(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	old := m.ring("a").ID()
+	m.keys["a"].cfg.Members = func() []string { return nil }
+	m.step("a")
+	m.require("b", "SEALS NEXT")
+	if err := m.keys["a"].Drop(t.Context(), old); err == nil {
+		t.Fatal("it dropped a key")
+	}
+}
+
 // A rotation may be given up while it is on its way.
 func TestAKeyOnItsWayIsDropped(t *testing.T) {
 	m := newRingMembers(t, "a", "b")
@@ -255,7 +271,14 @@ func TestKeyringsThatAreHandedOver(t *testing.T) {
 	if _, err := m.keys["a"].Rotate(t.Context(), ""); !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), "behind the first one") {
 		t.Fatalf("a rotation: %v", err)
 	}
-	both := append(slices.Clone(file), []byte(strings.SplitN(string(newKeyring(t).Export()), "\n", 2)[1])...)
+	byHand, err := InstallKeyring(filepath.Join(t.TempDir(), "keyring"), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := byHand.Add(); err != nil {
+		t.Fatal(err)
+	}
+	both := byHand.Export()
 	restart("a", both)
 	m.step("a")
 	m.require("b", "SEALS NEXT")

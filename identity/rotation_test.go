@@ -92,6 +92,10 @@ func TestRootRotation(t *testing.T) {
 			t.Fatalf("state %+v, %v", state, err)
 		}
 		requireMeeting(t, server, edge)
+		// The bundle for those who are no nodes follows.
+		if bundle, err := readPEM(server.RootsPath(), "CERTIFICATE"); err != nil || len(bundle) != 2 {
+			t.Fatalf("ca.pem holds %d roots, %v", len(bundle), err)
+		}
 		renew(t, r, edge)
 		requireMeeting(t, server, edge)
 		advance(t, r, step.next)
