@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
@@ -162,29 +164,49 @@ func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 
 type joinTokens struct{ tokens *identity.Tokens }
 
+var tokenRoles = map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
+	weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
+	weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
+	weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
+}
+
 func (j joinTokens) Create(ctx context.Context, n admin.NewJoinToken) (admin.JoinToken, error) {
-	if n.Uses > 0 {
-		return admin.JoinToken{}, fmt.Errorf("a token for so many uses: %w (--uses 0 makes one for any number)", errors.ErrUnsupported)
-	}
-	roles := map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
-		weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
-		weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
-		weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
-	}
-	token, expires, err := j.tokens.CreateJoin(ctx, roles[n.Role], n.TTL)
+	token, expires, err := j.tokens.CreateJoin(ctx, identity.JoinTokenConfig{
+		Role: tokenRoles[n.Role], TTL: n.TTL, Uses: int(n.Uses), By: n.Actor,
+	})
 	if err != nil {
 		return admin.JoinToken{}, outcome(err)
 	}
-	parsed, err := identity.ParseToken(token)
-	return admin.JoinToken{Token: token, ID: parsed.ID, Expires: expires}, err
+	return admin.JoinToken{Token: token.String(), ID: token.ID, Expires: expires}, nil
 }
 
-func (j joinTokens) List(context.Context) ([]*weirv1.JoinToken, error) {
-	return nil, fmt.Errorf("list: %w", errors.ErrUnsupported)
+func (j joinTokens) List(ctx context.Context) ([]*weirv1.JoinToken, error) {
+	tokens, err := j.tokens.ListJoin(ctx)
+	if err != nil {
+		return nil, outcome(err)
+	}
+	var list []*weirv1.JoinToken
+	for _, t := range tokens {
+		m := &weirv1.JoinToken{Id: t.ID, CreateTime: timestamppb.New(t.Created), ExpireTime: timestamppb.New(t.Expires),
+			Uses: uint32(t.Uses), Used: uint32(t.Made), CreatedBy: t.By}
+		for role, name := range tokenRoles {
+			if name == t.Role {
+				m.Role = role
+			}
+		}
+		if t.Revoked.IsZero() {
+			list = append(list, m)
+		}
+	}
+	return list, nil
 }
 
-func (j joinTokens) Revoke(context.Context, string) error {
-	return fmt.Errorf("revoke: %w", errors.ErrUnsupported)
+func (j joinTokens) Revoke(ctx context.Context, id string) error {
+	err := j.tokens.RevokeJoin(ctx, id)
+	if errors.Is(err, identity.ErrNoToken) {
+		return &admin.Refused{Violations: []admin.Violation{{Field: "id", Reason: admin.ReasonNotFound, Message: "there is no token of that id"}}}
+	}
+	return outcome(err)
 }
 
 type adminTokens struct{ tokens *identity.Tokens }

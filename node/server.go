@@ -55,7 +55,7 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	if err := s.startLog(p, sc, dir); err != nil {
 		return nil, err
 	}
-	keyring, err := identity.OpenKeyring(filepath.Join(dir, "keyring"))
+	keyring, err := identity.OpenKeyring(identity.LocateKeyring(dir))
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
@@ -135,23 +135,25 @@ func (s *server) startIdentity(p *process, sc ServerConfig, dir string, keyring 
 	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, keyring); err != nil {
 		return fmt.Errorf("start server: %w", err)
 	}
-	names := namesOf(sc.Admin, sc.Node)
-	issue := func(ctx context.Context, csr []byte) (*weirv1.Credentials, error) {
-		return s.registrar.Enrol(ctx, identity.RoleServer, sc.Name, csr, names)
+	renew := func(ctx context.Context, _ []byte) (*weirv1.Credentials, error) {
+		return nil, s.registrar.EnrolServer(ctx, s.identity, sc.Name, namesOf(sc.Admin, sc.Node))
 	}
-	csr, err := s.identity.Request()
-	if err != nil {
+	if _, err := renew(p.ctx, nil); err != nil {
 		return fmt.Errorf("start server: %w", err)
 	}
-	issued, err := issue(p.ctx, csr)
-	if err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	if err := s.identity.Install(issued); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
+	log := p.log.With("part", "identity")
 	p.run("identity", func(ctx context.Context) error {
-		s.identity.Maintain(ctx, p.log.With("part", "identity"), issue)
+		s.identity.Maintain(ctx, log, renew)
+		return ctx.Err()
+	})
+	keys := identity.NewKeys(identity.KeysConfig{
+		Records: s.records, Keyring: keyring, Member: sc.Name, Members: func() []string { return []string{sc.Name} },
+		Sealed: []identity.Sealed{s.registrar},
+	})
+	p.run("identity records", func(ctx context.Context) error {
+		s.registrar.Follow(ctx, identity.FollowConfig{
+			Keys: keys, Logger: log, Changed: func(*identity.Authority) { s.identity.RenewSoon() },
+		})
 		return ctx.Err()
 	})
 	return nil
@@ -201,8 +203,13 @@ func (s *server) localToken(ctx context.Context, dir string) (string, error) {
 	if node.Knows(identity.Token{Fingerprint: s.registrar.Authority().Fingerprint()}) {
 		return "", nil
 	}
-	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.RoleEdge, 5*time.Minute)
-	return token, err
+	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.JoinTokenConfig{
+		Role: identity.RoleEdge, TTL: 5 * time.Minute, Uses: 1, By: "weir dev",
+	})
+	if err != nil {
+		return "", fmt.Errorf("start edge: %w", err)
+	}
+	return token.String(), nil
 }
 
 // awaitAccepted waits until a proxy has accepted all that is declared now.

@@ -121,6 +121,10 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 		default:
 			c.cfg.Logger.Warn("no stream from the servers; connecting again", "server", server, "error", err)
 		}
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			// The certificate is good for one thing yet.
+			c.cfg.Identity.RenewSoon()
+		}
 		if !pace.wait(ctx, good, err, len(c.roster.all())) {
 			return context.Cause(ctx)
 		}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/identity/identitytest"
 	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -166,28 +167,6 @@ func ref(kind, name string) resource.Ref {
 	return resource.Ref{Kind: kind, Tenant: resource.DefaultTenant, Name: name}
 }
 
-// records keeps identity's records in memory.
-type records struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func (m *records) Get(_ context.Context, table, key string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.values[table+"/"+key], nil
-}
-
-func (m *records) Put(_ context.Context, table, key string, value []byte, create bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.values[table+"/"+key]; ok && create {
-		return identity.ErrExists
-	}
-	m.values[table+"/"+key] = value
-	return nil
-}
-
 // cluster is one server that can be stopped and started again.
 type cluster struct {
 	t         *testing.T
@@ -217,7 +196,7 @@ func newCluster(t *testing.T) *cluster {
 	c.dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: logger(t)})
 	t.Cleanup(c.dialer.Close)
 	var err error
-	if c.registrar, err = identity.OpenRegistrar(t.Context(), &records{values: map[string][]byte{}}, c.keyring); err != nil {
+	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring); err != nil {
 		t.Fatal(err)
 	}
 	c.node = c.enrol(identity.RoleServer, "s1")

@@ -21,6 +21,8 @@ type JoinConfig struct {
 	Token   string
 	Role    identity.Role
 	Name    string
+	// Keyring is where a server keeps the cluster's keys that it is given.
+	Keyring string
 	Logger  *slog.Logger
 	// Dialer is shared with others; nil: joining has one of its own.
 	Dialer *nodeport.Dialer
@@ -45,12 +47,12 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 		dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: cfg.Logger})
 		defer dialer.Close()
 	}
-	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr}
+	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr, Role: string(cfg.Role)}
 	for tries := (backoff{}); ; {
 		for _, address := range cfg.Servers {
-			issued, err := joinAt(ctx, dialer, address, token, request)
+			answer, err := joinAt(ctx, dialer, address, token, request)
 			if err == nil {
-				return install(node, issued, cfg.Role)
+				return install(node, answer, cfg)
 			}
 			if final(err) {
 				return fmt.Errorf("join cluster at %s: %w", address, err)
@@ -63,7 +65,7 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 	}
 }
 
-func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
+func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	trust := func(protocols ...string) *tls.Config { return identity.JoinTLS(token, protocols...) }
@@ -72,11 +74,7 @@ func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token 
 		return nil, err
 	}
 	defer l.Close()
-	answer, err := l.api.Join(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	return answer.GetCredentials(), nil
+	return l.api.Join(ctx, m)
 }
 
 func final(err error) bool {
@@ -84,13 +82,20 @@ func final(err error) bool {
 	return nodeport.WrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
 }
 
-func install(node *identity.Identity, issued *weirv1.Credentials, want identity.Role) error {
-	id, err := identity.CredentialsID(issued)
+// install keeps what the node was given: the certificate last, by which it is
+// seen to have joined.
+func install(node *identity.Identity, m *weirv1.JoinResponse, cfg JoinConfig) error {
+	id, err := identity.CredentialsID(m.GetCredentials())
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
-	if id.Role != want {
-		return fmt.Errorf("join cluster: the token is for a node of role %s, this one is of role %s", id.Role, want)
+	if id.Role != cfg.Role {
+		return fmt.Errorf("join cluster: the token is for a node of role %s, this one is of role %s", id.Role, cfg.Role)
 	}
-	return node.Install(issued)
+	if id.Role == identity.RoleServer {
+		if _, err := identity.InstallKeyring(cfg.Keyring, m.GetKeyring()); err != nil {
+			return fmt.Errorf("join cluster: %w", err)
+		}
+	}
+	return node.Install(m.GetCredentials())
 }

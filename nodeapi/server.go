@@ -24,7 +24,7 @@ const (
 
 // Registrar admits nodes. It is met by [identity.Registrar].
 type Registrar interface {
-	Join(ctx context.Context, token, name string, csr []byte, inUse func(identity.ID) bool) (identity.ID, *weirv1.Credentials, error)
+	Join(ctx context.Context, m identity.JoinRequest, inUse func(identity.ID) bool) (*identity.Admission, error)
 	Check(ctx context.Context, id identity.ID, peer crypto.PublicKey) error
 	Renew(ctx context.Context, id identity.ID, peer crypto.PublicKey, csr []byte) (*weirv1.Credentials, error)
 }

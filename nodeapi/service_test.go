@@ -20,11 +20,11 @@ import (
 
 func (c *cluster) token(role identity.Role) string {
 	c.t.Helper()
-	token, _, err := c.registrar.Tokens().CreateJoin(c.t.Context(), role, time.Hour)
+	token, _, err := c.registrar.Tokens().CreateJoin(c.t.Context(), identity.JoinTokenConfig{Role: role, TTL: time.Hour})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return token
+	return token.String()
 }
 
 func join(t *testing.T, token, name string, servers ...string) (*identity.Identity, error) {

@@ -28,7 +28,10 @@ type JoinRequest struct {
 	// The name that the node wants to bear; unique among nodes of its role.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// PKCS #10, DER.
-	Csr           []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	Csr []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	// "server", "edge" or "sidecar": what the node means to be. A token for
+	// another role is refused, and not used up. Empty: whatever the token says.
+	Role          string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,9 +87,18 @@ func (x *JoinRequest) GetCsr() []byte {
 	return nil
 }
 
+func (x *JoinRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Credentials   *Credentials           `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Credentials *Credentials           `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// The cluster's keys, for a server alone.
+	Keyring       []byte `protobuf:"bytes,2,opt,name=keyring,proto3" json:"keyring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +136,13 @@ func (*JoinResponse) Descriptor() ([]byte, []int) {
 func (x *JoinResponse) GetCredentials() *Credentials {
 	if x != nil {
 		return x.Credentials
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetKeyring() []byte {
+	if x != nil {
+		return x.Keyring
 	}
 	return nil
 }
@@ -219,12 +238,15 @@ func (x *RenewResponse) GetCredentials() *Credentials {
 // Credentials are a node's certificate and whom it may trust.
 type Credentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Leaf first, DER.
+	// Leaf first, DER. Behind it is what leads to it from roots of earlier times.
 	Certificates [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// The authority's roots, DER.
-	Roots         [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
-	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Roots       [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	TrustDomain string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	ExpireTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Roots that the authority has given up, for a server alone: who bears a
+	// certificate of theirs may renew it, and nothing else.
+	FormerRoots   [][]byte `protobuf:"bytes,5,rep,name=former_roots,json=formerRoots,proto3" json:"former_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +305,13 @@ func (x *Credentials) GetTrustDomain() string {
 func (x *Credentials) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Credentials) GetFormerRoots() [][]byte {
+	if x != nil {
+		return x.FormerRoots
 	}
 	return nil
 }
@@ -755,23 +784,26 @@ var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"I\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
-	"\x03csr\x18\x03 \x01(\fR\x03csr\"F\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\"`\n" +
 	"\fJoinResponse\x126\n" +
-	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\" \n" +
+	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\x12\x18\n" +
+	"\akeyring\x18\x02 \x01(\fR\akeyring\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"G\n" +
 	"\rRenewResponse\x126\n" +
-	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\"\xa7\x01\n" +
+	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\"\xca\x01\n" +
 	"\vCredentials\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12!\n" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x9b\x01\n" +
+	"expireTime\x12!\n" +
+	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\x9b\x01\n" +
 	"\x13StreamConfigRequest\x122\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
