@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience ends a test that would otherwise hang. Nothing is decided by it.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // declared is a Source in memory.
 type declared struct {

@@ -35,7 +35,7 @@ leaves one, with the rest of what the command line needs, in DATA/admin.env:
 	flags := cmd.Flags()
 	process.add(flags, "")
 	flags.StringVar(&name, "name", hostLabel("server"), "this member's name, for ever (WEIR_NAME)")
-	flags.StringVar(&nodeAddr, "node", defaultNode, "UDP address of the node API (WEIR_NODE)")
+	flags.StringVar(&nodeAddr, "node", defaultNode, "address of the node API, UDP and TCP (WEIR_NODE)")
 	flags.StringVar(&admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
 	return cmd
 }
