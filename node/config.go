@@ -31,8 +31,8 @@ type Config struct {
 // ServerConfig is a member of the control cluster.
 type ServerConfig struct {
 	Name string
-	// Node and Admin are the addresses of the node API (UDP) and the admin API
-	// (TCP).
+	// Node and Admin are the addresses of the node port (UDP and TCP) and the admin
+	// API (TCP).
 	Node, Admin string
 	// Open admits the admin API in the clear, without a token, from this host
 	// alone. Else it is TLS, and always wants a token.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package nodeapi
 
 import (
@@ -17,13 +19,16 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // herdDir makes the test binary the server of BenchmarkHerd, whose memory is
-// then its own.
+// then its own. It gets the arguments in NODEAPI_HERD_ARGS, such as
+// -test.cpuprofile=FILE.
 const herdDir = "NODEAPI_HERD_DIR"
 
 func herdSize() int {
@@ -69,7 +74,7 @@ func TestHerdServer(t *testing.T) {
 			debug.FreeOSMemory()
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			fmt.Println("herd", rss(t), m.HeapAlloc, m.StackInuse, runtime.NumGoroutine())
+			fmt.Println("herd", rss(t), m.HeapAlloc, m.StackInuse, runtime.NumGoroutine(), cpu(t).Microseconds())
 		}
 	}
 }
@@ -87,6 +92,15 @@ func rss(t *testing.T) int {
 	return pages * os.Getpagesize()
 }
 
+// cpu is what the process has used so far.
+func cpu(t *testing.T) time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 type herd struct {
 	b       *testing.B
 	process *exec.Cmd
@@ -97,7 +111,8 @@ type herd struct {
 
 func startHerdServer(b *testing.B) (*herd, string) {
 	dir := b.TempDir()
-	h := &herd{b: b, process: exec.Command(os.Args[0], "-test.run=^TestHerdServer$"), got: make(chan time.Time, 1<<16)}
+	args := append([]string{"-test.run=^TestHerdServer$"}, strings.Fields(os.Getenv("NODEAPI_HERD_ARGS"))...)
+	h := &herd{b: b, process: exec.Command(os.Args[0], args...), got: make(chan time.Time, 1<<16)}
 	h.process.Env = append(os.Environ(), herdDir+"="+dir)
 	in, err := h.process.StdinPipe()
 	if err != nil {
@@ -178,7 +193,7 @@ func BenchmarkHerd(b *testing.B) {
 	h, dir := startHerdServer(b)
 	address := h.answer()[0]
 	before := h.memory()
-	d := nodeport.NewDialer(nodeport.DialerConfig{Logger: slog.New(slog.DiscardHandler)})
+	d := nodeport.NewDialer(nodeport.DialerConfig{Logger: slog.New(slog.DiscardHandler), HeadStart: time.Minute})
 	defer d.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	var proxies, connecting sync.WaitGroup
@@ -201,14 +216,8 @@ func BenchmarkHerd(b *testing.B) {
 		})
 	}
 	connecting.Wait()
-	b.ReportMetric(time.Since(begun).Seconds(), "s/connect-all")
+	took := time.Since(begun)
 	after := h.memory()
-	n := float64(herdSize())
-	b.ReportMetric(float64(after[0]-before[0])/1024/n, "KB-RSS/proxy")
-	b.ReportMetric(float64(after[1]-before[1])/1024/n, "KB-heap/proxy")
-	b.ReportMetric(float64(after[2]-before[2])/1024/n, "KB-stack/proxy")
-	b.ReportMetric(float64(after[3]-before[3])/n, "goroutines/proxy")
-	b.ResetTimer()
 	var all []time.Duration
 	for b.Loop() {
 		sent := time.Now()
@@ -221,5 +230,13 @@ func BenchmarkHerd(b *testing.B) {
 	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "ms-p50")
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "ms-p99")
 	again := h.memory()
+	n := float64(herdSize())
+	b.ReportMetric(took.Seconds(), "s/connect-all")
+	b.ReportMetric(float64(after[0]-before[0])/1024/n, "KB-RSS/proxy")
+	b.ReportMetric(float64(after[1]-before[1])/1024/n, "KB-heap/proxy")
+	b.ReportMetric(float64(after[2]-before[2])/1024/n, "KB-stack/proxy")
+	b.ReportMetric(float64(after[3]-before[3])/n, "goroutines/proxy")
 	b.ReportMetric(float64(again[0]-before[0])/1024/n, "KB-RSS-later/proxy")
+	b.ReportMetric(float64(after[4]-before[4])/1000/n, "ms-CPU/connect")
+	b.ReportMetric(float64(again[4]-after[4])/n/float64(b.N), "µs-CPU/message")
 }

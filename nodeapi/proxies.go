@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -74,13 +75,13 @@ func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 type session struct {
 	proxies *Proxies
 	id      identity.ID
-	// superseded is closed when the same proxy opens a newer stream.
-	superseded chan struct{}
+	// end ends the stream, for the reason given.
+	end context.CancelCauseFunc
 }
 
 // connect returns nil when there are as many proxies as there may be. One that
 // is connected already always finds room.
-func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string) *session {
+func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string, end context.CancelCauseFunc) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.byID[id]
@@ -90,7 +91,7 @@ func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string)
 		}
 		p.connected++
 	}
-	s := &session{proxies: p, id: id, superseded: make(chan struct{})}
+	s := &session{proxies: p, id: id, end: end}
 	state := p.byID[id]
 	if state == nil {
 		state = &proxyState{}
@@ -98,7 +99,7 @@ func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string)
 		p.forget()
 	}
 	if state.session != nil {
-		close(state.session.superseded)
+		state.session.end(errSuperseded)
 	}
 	// What it has accepted it says itself, right after it subscribed.
 	*state = proxyState{session: s, labels: sub.GetLabels(), version: sub.GetVersion(), address: address, lastSeen: time.Now()}

@@ -111,17 +111,23 @@ func TestServerThatIsFull(t *testing.T) {
 func TestPlacesAreGivenBack(t *testing.T) {
 	p := newProxies(1)
 	e1, e2 := identity.ID{Name: "e1"}, identity.ID{Name: "e2"}
-	first := p.connect(e1, &weirv1.Subscribe{}, "")
-	second := p.connect(e1, &weirv1.Subscribe{}, "")
-	if first == nil || second == nil || p.connect(e2, &weirv1.Subscribe{}, "") != nil {
+	var ends []error
+	connect := func(id identity.ID) *session {
+		return p.connect(id, &weirv1.Subscribe{}, "", func(why error) { ends = append(ends, why) })
+	}
+	first, second := connect(e1), connect(e1)
+	if !slices.Equal(ends, []error{errSuperseded}) {
+		t.Errorf("the older stream ended with %v", ends)
+	}
+	if first == nil || second == nil || connect(e2) != nil {
 		t.Fatal("the count is wrong")
 	}
 	first.close() // superseded long ago
-	if p.connect(e2, &weirv1.Subscribe{}, "") != nil {
+	if connect(e2) != nil {
 		t.Fatal("a place was given back twice")
 	}
 	second.close()
-	if p.connect(e2, &weirv1.Subscribe{}, "") == nil {
+	if connect(e2) == nil {
 		t.Fatal("the place was not given back")
 	}
 }

@@ -49,7 +49,8 @@ type Server struct {
 	hub     *hub
 	proxies *Proxies
 	handler http.Handler
-	stop    chan struct{} // closed when streams must end
+	life    context.Context // ends when streams must
+	end     context.CancelFunc
 }
 
 // NewServer makes a server; Run runs it.
@@ -60,7 +61,8 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Servers == nil {
 		cfg.Servers = func() ([]string, <-chan struct{}) { return nil, nil }
 	}
-	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), stop: make(chan struct{})}
+	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies)}
+	s.life, s.end = context.WithCancel(context.Background())
 	rpc := connect.NewServer()
 	weirv1connect.RegisterNodeServiceHandler(rpc, s)
 	mux := http.NewServeMux()
@@ -88,7 +90,7 @@ func (s *Server) Revision() uint64 { return s.hub.revision() }
 // Run keeps the server up to date, and ends all streams when ctx ends. What
 // [Server.ServeHTTP] is asked before that waits. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
-	defer close(s.stop)
+	defer s.end()
 	s.hub.run(ctx)
 	return nil
 }

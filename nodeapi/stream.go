@@ -87,7 +87,7 @@ func (s *Server) hubReady(ctx context.Context) error {
 	select {
 	case <-s.hub.ready:
 		return nil
-	case <-s.stop:
+	case <-s.life.Done():
 		return errStopping
 	case <-ctx.Done():
 		return ctx.Err()
@@ -97,7 +97,9 @@ func (s *Server) hubReady(ctx context.Context) error {
 // attend runs the two halves of a stream: this one sends, the other hears what
 // became of it. Whichever ends first ends both.
 func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, stream configStream) error {
-	session := s.proxies.connect(c.id, sub, c.address)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	session := s.proxies.connect(c.id, sub, c.address, cancel)
 	if session == nil {
 		return errFull()
 	}
@@ -107,11 +109,11 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
 
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	// Whatever else ends a stream: it costs no goroutine until it does.
+	defer time.AfterFunc(time.Until(c.expires), func() { cancel(errRenew) }).Stop()
+	defer context.AfterFunc(s.life, func() { cancel(errStopping) })()
 	var hearing sync.WaitGroup
 	hearing.Go(func() { cancel(session.hear(stream)) })
-	hearing.Go(func() { cancel(s.ending(ctx, c, session)) })
 
 	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers}
 	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
@@ -131,22 +133,6 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 func digestOf(sub *weirv1.Subscribe) (d digest) {
 	copy(d[:], sub.GetDigest())
 	return d
-}
-
-// ending waits for whatever ends a stream besides its two halves.
-func (s *Server) ending(ctx context.Context, c *caller, session *session) error {
-	expiry := time.NewTimer(time.Until(c.expires))
-	defer expiry.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.stop:
-		return errStopping
-	case <-session.superseded:
-		return errSuperseded
-	case <-expiry.C:
-		return errRenew
-	}
 }
 
 // hear notes what the proxy says until it says no more.

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/identity/identitytest"
 	"github.com/weirmesh/weir/test/relay"
 )
 
@@ -80,28 +81,6 @@ func (d *diary) awaitCount(t testing.TB, text string, n int) {
 	}
 }
 
-// records keeps identity's records in memory.
-type records struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func (m *records) Get(_ context.Context, table, key string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.values[table+"/"+key], nil
-}
-
-func (m *records) Put(_ context.Context, table, key string, value []byte, create bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.values[table+"/"+key]; ok && create {
-		return identity.ErrExists
-	}
-	m.values[table+"/"+key] = value
-	return nil
-}
-
 // cluster issues identities.
 type cluster struct {
 	t         testing.TB
@@ -114,7 +93,7 @@ func newCluster(t testing.TB) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registrar, err := identity.OpenRegistrar(t.Context(), &records{values: map[string][]byte{}}, keyring)
+	registrar, err := identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), keyring)
 	if err != nil {
 		t.Fatal(err)
 	}

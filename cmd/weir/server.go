@@ -46,7 +46,7 @@ leaves one, with the rest of what the command line needs, in DATA/admin.env:
 	flags := cmd.Flags()
 	process.add(flags, "")
 	flags.StringVar(&sc.Name, "name", hostLabel("server"), "this member's name, for ever (WEIR_NAME)")
-	flags.StringVar(&sc.Node, "node", defaultNode, "UDP address of the node API (WEIR_NODE)")
+	flags.StringVar(&sc.Node, "node", defaultNode, "address of the node API, UDP and TCP (WEIR_NODE)")
 	flags.StringVar(&sc.Admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
 	addBeginning(flags, &sc)
 	return cmd
@@ -88,8 +88,8 @@ func (v *deadAfter) Set(s string) error {
 	if err != nil {
 		return err
 	}
-	if d < time.Minute {
-		return usagef("must be at least 1m, or off: a server that restarts is away, too")
+	if d < time.Second {
+		return usagef("must be at least 1s, or off: a server that restarts is away, too")
 	}
 	*v = deadAfter(d)
 	return nil
