@@ -26,6 +26,9 @@ func (n *Node) open() (err error) {
 	}
 	n.log.reserve = n.cfg.Reserve
 	n.log.db.NoSync = n.cfg.unsafe
+	if n.cfg.free != nil {
+		n.log.free = n.cfg.free
+	}
 	return nil
 }
 
