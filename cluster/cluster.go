@@ -246,3 +246,10 @@ func (n *Node) begin() bool {
 		return true
 	}
 }
+
+// whileOpen is a context that also ends soon after the node begins to close.
+func (n *Node) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.hurry, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
+}

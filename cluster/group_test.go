@@ -29,7 +29,6 @@ type registers struct {
 	values  map[string]string
 	applied uint64
 	entries int
-	shown   uint64 // the highest number it was told to have shown
 	refuse  error  // what Check says
 }
 

@@ -37,6 +37,8 @@ func (n *Node) order(ctx context.Context, method byte, o order) error {
 		return ErrClosed
 	}
 	defer n.calls.Done()
+	ctx, cancel := n.whileOpen(ctx)
+	defer cancel()
 	for {
 		leader, period := n.leadership.now()
 		err := ErrNotLeader
