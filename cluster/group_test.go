@@ -29,7 +29,7 @@ type registers struct {
 	values  map[string]string
 	applied uint64
 	entries int
-	refuse  error  // what Check says
+	refuse  error // what Check says
 }
 
 func newRegisters() *registers { return &registers{values: map[string]string{}} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -113,8 +114,8 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if to == "" {
 		to = n.best()
 	}
-	if to == "" || !n.isMember(to) {
-		return fmt.Errorf("%w: there is no other voter that could lead", ErrRefused)
+	if !slices.Contains(n.voters(), to) {
+		return fmt.Errorf("%w: there is no such voter that could lead", ErrRefused)
 	}
 	if !n.handing.CompareAndSwap(false, true) {
 		return ErrNotLeader // somebody does it already
