@@ -140,7 +140,7 @@ func (s *service) propose(ctx context.Context, cmd *weirv1.Command) (*weirv1.App
 	var id [16]byte
 	rand.Read(id[:])
 	cmd.Id, cmd.Time, cmd.Actor = hex.EncodeToString(id[:]), timestamppb.New(time.Now()), actorOf(ctx)
-	within, cancel := deciding(ctx)
+	within, cancel := s.deciding(ctx)
 	defer cancel()
 	done, err := s.Cluster.Propose(within, cmd)
 	return done, undecided(ctx, err)

@@ -10,27 +10,39 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// decisionTime is how long a call waits for the cluster to decide: several
-// elections. A caller's deadline may be sooner; then the last of it, at most
-// answerTime, is left for the answer that says why.
+// How long a call waits for the cluster to decide: several elections where
+// there is no leader, and a slow disk's time where there is one. A caller's
+// deadline may be sooner; then the last of it, at most answerTime, is left for
+// the answer that says why.
 const (
-	decisionTime = 10 * time.Second
+	leaderTime   = 10 * time.Second
+	decisionTime = time.Minute
 	answerTime   = 250 * time.Millisecond
 )
 
-func deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+func (c Config) deciding(ctx context.Context) (context.Context, context.CancelFunc) {
 	wait := decisionTime
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
 		wait = min(wait, left-min(answerTime, left/10))
 	}
-	return context.WithTimeout(ctx, wait)
+	within, cancel := context.WithTimeout(ctx, wait)
+	hopeless := time.AfterFunc(leaderTime, func() {
+		if status, err := c.Servers.Status(within); err == nil && whyUndecided(status) != "" {
+			cancel()
+		}
+	})
+	return within, func() {
+		hopeless.Stop()
+		cancel()
+	}
 }
 
-// undecided names the error of a call that was given up by the deadline of
-// deciding: while it waited, nothing was done.
+// undecided names the error of a call that was given up by what deciding
+// returned: while it waited, nothing was done.
 func undecided(ctx context.Context, err error) error {
-	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrUnavailable) {
+	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if ctx.Err() == nil && ended && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
@@ -38,7 +50,7 @@ func undecided(ctx context.Context, err error) error {
 
 // sync waits until what is read next shows all that was decided before.
 func (s *service) sync(ctx context.Context) error {
-	within, cancel := deciding(ctx)
+	within, cancel := s.deciding(ctx)
 	defer cancel()
 	return undecided(ctx, s.Cluster.Sync(within))
 }

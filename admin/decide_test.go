@@ -31,32 +31,37 @@ func (h hung) Propose(ctx context.Context, _ *weirv1.Command) (*weirv1.ApplyResp
 	return nil, h.wait(ctx)
 }
 
-type hungServers struct{ Servers }
-
-func (hungServers) Status(context.Context) (*weirv1.ClusterStatus, error) {
-	return &weirv1.ClusterStatus{Member: "a", Voters: 3, ReachableVoters: 1}, nil
+type hungServers struct {
+	Servers
+	status *weirv1.ClusterStatus
 }
 
-// The reason comes before the caller's time is over, and after 10 s to one who
-// has all the time.
+func (h hungServers) Status(context.Context) (*weirv1.ClusterStatus, error) { return h.status, nil }
+
+// The reason comes before the caller's time is over, and after a while to one
+// who has all the time: sooner where there is no leader.
 func TestReasonComesInTime(t *testing.T) {
+	alone := &weirv1.ClusterStatus{Member: "a", Voters: 3, ReachableVoters: 1}
+	led := &weirv1.ClusterStatus{Member: "a", Leader: "b", Majority: true, Voters: 3, ReachableVoters: 3}
 	const why = "the cluster cannot decide now (no leader: 1 of 3 members reachable): nothing was done"
 	for _, c := range []struct {
 		name    string
 		timeout time.Duration
 		outcome error
+		status  *weirv1.ClusterStatus
 		after   time.Duration
 		code    connect.Code
 		words   string
 	}{
-		{"short", time.Second, nil, 900 * time.Millisecond, connect.CodeUnavailable, why},
-		{"long", 8 * time.Second, nil, 7750 * time.Millisecond, connect.CodeUnavailable, why},
-		{"none", 0, nil, decisionTime, connect.CodeUnavailable, why},
-		{"perhaps done", 0, ErrUnknown, decisionTime, connect.CodeUnknown, "it may have been done"},
+		{"short", time.Second, nil, alone, 900 * time.Millisecond, connect.CodeUnavailable, why},
+		{"long", 8 * time.Second, nil, alone, 7750 * time.Millisecond, connect.CodeUnavailable, why},
+		{"none", 0, nil, alone, leaderTime, connect.CodeUnavailable, why},
+		{"perhaps done", 0, ErrUnknown, alone, leaderTime, connect.CodeUnknown, "it may have been done"},
+		{"slow", 0, nil, led, decisionTime, connect.CodeUnavailable, "the cluster cannot decide now: nothing was done, try again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &service{Config: Config{Cluster: hung{outcome: c.outcome}, Servers: hungServers{}, Logger: slog.New(slog.DiscardHandler)}}
+				s := &service{Config: Config{Cluster: hung{outcome: c.outcome}, Servers: hungServers{status: c.status}, Logger: slog.New(slog.DiscardHandler)}}
 				ctx := t.Context()
 				if c.timeout > 0 {
 					var cancel context.CancelFunc

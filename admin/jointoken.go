@@ -29,7 +29,7 @@ func (s *service) CreateJoinToken(ctx context.Context, req *weirv1.CreateJoinTok
 	if ttl <= 0 || ttl > maxTTL {
 		return nil, invalid("ttl", "must be more than 0s and at most %s, not %s", maxTTL, ttl)
 	}
-	within, cancel := deciding(ctx)
+	within, cancel := s.deciding(ctx)
 	defer cancel()
 	made, err := s.JoinTokens.Create(within, NewJoinToken{Role: req.GetRole(), TTL: ttl, Uses: req.GetUses(), Actor: actorOf(ctx)})
 	if err != nil {
@@ -54,7 +54,7 @@ func (o operator) RevokeJoinToken(ctx context.Context, req *weirv1.RevokeJoinTok
 	if req.GetId() == "" {
 		return nil, invalid("id", "is required: which token is to be revoked?")
 	}
-	within, cancel := deciding(ctx)
+	within, cancel := o.deciding(ctx)
 	defer cancel()
 	if err := o.JoinTokens.Revoke(within, req.GetId()); err != nil {
 		return nil, fmt.Errorf("revoke join token %s: %w", req.GetId(), undecided(ctx, err))

@@ -38,7 +38,7 @@ func (o operator) RotateRoot(ctx context.Context, _ *weirv1.RotateRootRequest) (
 }
 
 func (o operator) rotate(ctx context.Context, what string, begin func(context.Context) (*weirv1.Rotation, error)) (*weirv1.Rotation, error) {
-	within, cancel := deciding(ctx)
+	within, cancel := o.deciding(ctx)
 	defer cancel()
 	rotation, err := begin(within)
 	if err != nil {
@@ -55,7 +55,7 @@ func (o operator) DropKey(ctx context.Context, req *weirv1.DropKeyRequest) (*wei
 	if req.GetId() == "" {
 		return nil, invalid("id", "is required: which key is to be forgotten?")
 	}
-	within, cancel := deciding(ctx)
+	within, cancel := o.deciding(ctx)
 	defer cancel()
 	if err := o.Keys.Drop(within, req.GetId()); err != nil {
 		return nil, fmt.Errorf("drop key %s: %w", req.GetId(), undecided(ctx, err))

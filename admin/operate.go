@@ -28,7 +28,7 @@ func (o operator) RemoveMember(ctx context.Context, req *weirv1.RemoveMemberRequ
 	if req.GetName() == "" {
 		return nil, invalid("name", "is required: which member is to go?")
 	}
-	within, cancel := deciding(ctx)
+	within, cancel := o.deciding(ctx)
 	defer cancel()
 	if err := o.Servers.Remove(within, req.GetName(), req.GetForce()); err != nil {
 		return nil, fmt.Errorf("remove member %s: %w", req.GetName(), undecided(ctx, err))
@@ -38,7 +38,7 @@ func (o operator) RemoveMember(ctx context.Context, req *weirv1.RemoveMemberRequ
 }
 
 func (o operator) TransferLeadership(ctx context.Context, req *weirv1.TransferLeadershipRequest) (*weirv1.TransferLeadershipResponse, error) {
-	within, cancel := deciding(ctx)
+	within, cancel := o.deciding(ctx)
 	defer cancel()
 	leader, err := o.Servers.Transfer(within, req.GetTo())
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *service) readiness(ctx context.Context) error {
 }
 
 // pages are what machines look at without a token: whether the process lives,
-// whether it is ready, and what it measures.
+// whether it is ready, and what it measures. The guard does not see them.
 func (s *service) pages(mux *http.ServeMux) {
 	alive := func(w http.ResponseWriter, _ *http.Request) { page(w, http.StatusOK, "ok") }
 	mux.HandleFunc("GET /healthz", alive)

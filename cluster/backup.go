@@ -81,6 +81,8 @@ func (n *Node) backup(ctx context.Context, cluster string, w io.Writer) error {
 		return ErrClosed
 	}
 	defer n.calls.Done()
+	ctx, cancel := n.whileOpen(ctx)
+	defer cancel()
 	n.machine.turn.Lock()
 	write, release, err := n.machine.StateMachine.Snapshot()
 	info := BackupInfo{Cluster: cluster, Index: n.machine.Applied(), Floor: n.floor(), Taken: time.Now()}

@@ -187,8 +187,8 @@ func Start(cfg Config, sm StateMachine) (*Node, error) {
 	return n, nil
 }
 
-// Close ends the member: no call begins any more, those under way end, a leader
-// hands over, and nothing that the node started is left running.
+// Close ends the member: no call begins any more, a leader hands over, the calls
+// under way end, and nothing that the node started is left running.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	select {
@@ -202,10 +202,11 @@ func (n *Node) Close() error {
 	// What only waits to be applied here does not wait for ever.
 	impatience := time.AfterFunc(2*n.cfg.Election, n.endHurry)
 	defer impatience.Stop()
+	// The others need not wait for the calls of this one to end.
+	n.farewell()
 	// Raft still runs, and answers all that it was asked: futures that are open
 	// when it stops may stay so for ever.
 	n.calls.Wait()
-	n.farewell()
 	close(n.proposals)
 	close(n.reads)
 	n.serving.Wait()
@@ -245,4 +246,11 @@ func (n *Node) begin() bool {
 		n.calls.Add(1)
 		return true
 	}
+}
+
+// whileOpen is a context that also ends soon after the node begins to close.
+func (n *Node) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.hurry, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
 }

@@ -63,6 +63,8 @@ type Config struct {
 
 	// trail overrides how many entries stay behind a snapshot, for tests.
 	trail uint64
+	// free overrides how much space there is, for tests.
+	free func(dir string) (bytes int64, known bool)
 	// unsafe leaves the disk unsynced, for simulations of what needs none.
 	unsafe bool
 }

@@ -29,8 +29,7 @@ type registers struct {
 	values  map[string]string
 	applied uint64
 	entries int
-	shown   uint64 // the highest number it was told to have shown
-	refuse  error  // what Check says
+	refuse  error // what Check says
 }
 
 func newRegisters() *registers { return &registers{values: map[string]string{}} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -37,6 +38,8 @@ func (n *Node) order(ctx context.Context, method byte, o order) error {
 		return ErrClosed
 	}
 	defer n.calls.Done()
+	ctx, cancel := n.whileOpen(ctx)
+	defer cancel()
 	for {
 		leader, period := n.leadership.now()
 		err := ErrNotLeader
@@ -111,8 +114,8 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if to == "" {
 		to = n.best()
 	}
-	if to == "" || !n.isMember(to) {
-		return fmt.Errorf("%w: there is no other voter that could lead", ErrRefused)
+	if !slices.Contains(n.voters(), to) {
+		return fmt.Errorf("%w: there is no such voter that could lead", ErrRefused)
 	}
 	if !n.handing.CompareAndSwap(false, true) {
 		return ErrNotLeader // somebody does it already

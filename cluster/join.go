@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/weirmesh/weir/cluster/rpc"
 )
 
 // Join asks to be let into the cluster of the members at the addresses, any one
@@ -20,11 +18,13 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 		return fmt.Errorf("join cluster: %w", ErrClosed)
 	}
 	defer n.calls.Done()
+	ctx, cancel := n.whileOpen(ctx)
+	defer cancel()
 	var last error
 	for {
 		_, period := n.leadership.now()
 		for _, address := range addresses {
-			err := n.knock(ctx, func(payload []byte) (byte, []byte, error) {
+			err := n.knock(func(payload []byte) (byte, []byte, error) {
 				return n.callAt(ctx, address, methodJoin, payload)
 			})
 			if err == nil {
@@ -43,7 +43,7 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 }
 
 // knock asks once.
-func (n *Node) knock(_ context.Context, call func(payload []byte) (byte, []byte, error)) error {
+func (n *Node) knock(call func(payload []byte) (byte, []byte, error)) error {
 	code, payload, err := call(encodeMembership(membership{from: n.cfg.Name, entries: n.roster.List()}))
 	if err == nil {
 		err = decodeError(code, payload)
@@ -85,7 +85,7 @@ func (n *Node) askBackIn(ctx context.Context) {
 		if e.Name == n.cfg.Name {
 			continue
 		}
-		err := n.knock(ctx, func(payload []byte) (byte, []byte, error) { return n.call(ctx, e.Name, methodJoin, payload) })
+		err := n.knock(func(payload []byte) (byte, []byte, error) { return n.call(ctx, e.Name, methodJoin, payload) })
 		switch {
 		case err == nil:
 			n.cfg.Logger.Info("this member was removed, and was let in again")
@@ -121,7 +121,7 @@ func (n *Node) answerJoin(ctx context.Context, sender string, payload []byte) ([
 	}
 	m.relayed = true
 	code, answer, err := n.call(ctx, leader, methodJoin, encodeMembership(m))
-	if errors.Is(err, rpc.ErrNotSent) || err != nil {
+	if err != nil {
 		return nil, ErrNotLeader // asking twice does no harm
 	}
 	return answer, decodeError(code, answer)

@@ -30,7 +30,19 @@ func newLogger(to *slog.Logger) hclog.Logger {
 var routine = map[string]bool{
 	"heartbeat timeout reached, starting election": true,
 	// One that is being written.
-	"found temporary snapshot": true,
+	"found temporary snapshot":                                      true,
+	"peer has newer term, stopping replication":                     true,
+	"new leader elected, stepping down":                             true,
+	"clearing log suffix":                                           true,
+	"previous log term mis-match":                                   true,
+	"rejecting vote request since we have a leader":                 true,
+	"rejecting pre-vote request since our last term is greater":     true,
+	"rejecting pre-vote request since our last index is greater":    true,
+	"rejecting vote request since our last term is greater":         true,
+	"rejecting vote request since our last index is greater":        true,
+	"rejecting pre-vote request since node is not in configuration": true,
+	"not part of stable configuration, aborting election":           true,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
 	// Every step of an election that goes to another, and of a member that is
 	// away, of which the steward tells.
 	"failed to contact": true,

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -35,8 +34,6 @@ type machine struct {
 
 	// turn is whose it is: a backup takes its snapshot between the calls of Raft.
 	turn sync.Mutex
-	// replaced counts the Restores: what was applied before one may be undone.
-	replaced atomic.Uint64
 
 	// bytes were applied since the last snapshot, or since full was told that
 	// they were more than the bound: it is told once.
@@ -104,7 +101,6 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	if err := m.StateMachine.Restore(r); err != nil {
 		return err
 	}
-	m.replaced.Add(1)
 	m.progress.advance(m.Applied(), 0)
 	return nil
 }

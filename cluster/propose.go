@@ -88,7 +88,9 @@ func (n *Node) propose(ctx context.Context, c *weirv1.Command) (any, error) {
 		}
 		_, period := n.leadership.now()
 		out := n.submit(newProposal(ctx, data))
-		if !errors.Is(out.err, ErrNotLeader) {
+		// A leader without space steps down: the next one may have some.
+		far := errors.Is(out.err, ErrNoSpace) && !n.log.full.Load()
+		if !errors.Is(out.err, ErrNotLeader) && !far {
 			return out.result, out.err
 		}
 		if err := n.waitForLeader(ctx, period); err != nil {

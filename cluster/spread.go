@@ -62,13 +62,15 @@ func (n *Node) exchangeAll() {
 			}
 		})
 	}
+	leader, _ := n.leadership.now()
 	for _, e := range n.roster.List() {
-		if e.Name != n.cfg.Name {
+		// Who is out asks by himself; who is alone asks everyone he ever knew.
+		if e.Name != n.cfg.Name && (leader == "" || n.removed() || n.isMember(e.Name)) {
 			ask(func(payload []byte) (byte, []byte, error) { return n.call(ctx, e.Name, methodRoster, payload) })
 		}
 	}
 	// Where nobody leads, all others may have moved.
-	if leader, _ := n.leadership.now(); leader == "" {
+	if leader == "" {
 		for _, address := range n.cfg.Seeds {
 			if address != n.cfg.Address {
 				ask(func(payload []byte) (byte, []byte, error) { return n.callAt(ctx, address, methodRoster, payload) })

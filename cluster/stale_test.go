@@ -31,6 +31,7 @@ func TestAnswerFromBeforeConfirmsNoRead(t *testing.T) {
 		if got := g.read("a", "x"); got != "old" { // opens the streams
 			t.Fatalf("a reads %q", got)
 		}
+		time.Sleep(50 * time.Millisecond) // one of the two was enough for it
 
 		g.net.Cut("a", "c")
 		g.net.Cut("c", "a")
@@ -38,6 +39,7 @@ func TestAnswerFromBeforeConfirmsNoRead(t *testing.T) {
 		before := a.raft.VerifyLeader() // b gets it, and its answer is held
 		time.Sleep(20 * time.Millisecond)
 		g.net.Cut("a", "b")
+		g.eventually("b follows another", func() bool { l := g.node("b").Status().Leader; return l == "b" || l == "c" })
 		g.write("b", "x", "new")
 
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

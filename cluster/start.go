@@ -25,6 +25,9 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.machine.agreed = n.log.NoteAgreed
+	if n.cfg.free != nil {
+		n.log.free = n.cfg.free
+	}
 	return nil
 }
 

@@ -25,6 +25,7 @@ func (n *Node) steward() {
 	ticker := time.NewTicker(n.cfg.Election)
 	defer ticker.Stop()
 	caughtUp := map[string]time.Time{}
+	unheard := map[string]bool{}
 	stoodBack := false
 	for {
 		select {
@@ -35,10 +36,26 @@ func (n *Node) steward() {
 		stoodBack = n.mindSpace(stoodBack)
 		if !n.leads() || n.handing.Load() {
 			clear(caughtUp)
+			clear(unheard)
 			continue
 		}
+		n.listen(unheard)
 		if !n.nameAddresses() && !n.promote(caughtUp) {
 			n.buryDead()
+		}
+	}
+}
+
+// listen tells of each member that does not answer any more, and that does again.
+func (n *Node) listen(unheard map[string]bool) {
+	for name, silent := range n.silence() {
+		switch away := silent > n.cfg.healthy(); {
+		case away && !unheard[name]:
+			n.cfg.Logger.Warn("a member does not answer", "member", name)
+			unheard[name] = true
+		case !away && unheard[name]:
+			n.cfg.Logger.Info("a member answers again", "member", name)
+			delete(unheard, name)
 		}
 	}
 }

@@ -36,8 +36,6 @@ type streams struct {
 	accepted chan net.Conn
 	closed   chan struct{}
 	once     sync.Once
-	// open are the streams that Raft's goroutines read and write.
-	open sync.WaitGroup
 }
 
 func newStreams(n *Node) *streams {

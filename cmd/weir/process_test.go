@@ -114,7 +114,7 @@ func TestProcessFlags(t *testing.T) {
 		{"server --data x --name a --bootstrap-expect 3", "say where they are with --join"},
 		{"server --data x --name a --join b", `join address "b" is not HOST:PORT`},
 		{"server --data x --dead-after 3d", "did you mean 72h?"},
-		{"server --data x --dead-after 5s", "at least 1m, or off"},
+		{"server --data x --dead-after 5ms", "at least 1s, or off"},
 		{"edge --data x", "name at least one server with --servers"},
 		{"edge --data x --servers a:1 --labels zone", "must be formatted as key=value"},
 		{"edge --data x --servers a", `server address "a" is not HOST:PORT`},

@@ -1,5 +1,6 @@
 // Package testcluster runs real members for tests: a store fed by a node, as
-// package node puts them together, in a directory that goes with the test.
+// package node puts them together, in a directory that goes with the test. One
+// alone is a [Member], several that agree are a [Cluster].
 //
 //	m := testcluster.Start(t)
 //	m.Apply(t, route)
@@ -26,14 +27,19 @@ type Member struct {
 	cfg cluster.Config
 }
 
-// Open runs a member in a directory. The name and the directories of cfg are
-// set by it.
+// Open runs a member alone in a directory. The name and the directories of cfg
+// are set by it.
 func Open(dir string, cfg cluster.Config) (*Member, error) {
+	cfg.Name = "one"
+	return open(dir, cfg)
+}
+
+func open(dir string, cfg cluster.Config) (*Member, error) {
 	s, err := store.Open(store.Config{Dir: filepath.Join(dir, "store")})
 	if err != nil {
 		return nil, err
 	}
-	cfg.Name, cfg.Dir = "one", filepath.Join(dir, "cluster")
+	cfg.Dir = filepath.Join(dir, "cluster")
 	n, err := cluster.Start(cfg, s)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
