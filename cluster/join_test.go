@@ -118,7 +118,7 @@ func TestRemoving(t *testing.T) {
 			s := g.node(gone).Status()
 			return s.Removed && s.Refused != "" && s.State == "FOLLOWER"
 		})
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		if role := g.role(gone); role != "" {
 			t.Errorf("it is %s again", role)
 		}
@@ -162,14 +162,14 @@ func TestRemoving(t *testing.T) {
 
 func TestDeadMembersAreRemovedAndComeBack(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g := newGroup(t, 1, func(c *Config) { c.DeadAfter = 20 * time.Second })
+		g := newGroup(t, 1, func(c *Config) { c.DeadAfter = 6 * time.Second })
 		g.found("a", "b", "c", "d")
 		dead := g.follower()
 		g.kill(dead)
 		g.eventually("it is removed", func() bool { return g.role(dead) == "" })
 		second := g.follower()
 		g.kill(second)
-		time.Sleep(time.Minute)
+		time.Sleep(12 * time.Second)
 		if g.role(second) != Voter {
 			t.Error("three voters became two")
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/weirmesh/weir/test/linear"
 )
 
-var simulations = flag.Int("simulations", 20, "how many seeds TestSimulation runs")
+var simulations = flag.Int("simulations", seedsByDefault, "how many seeds TestSimulation runs")
 var firstSeed = flag.Uint64("seed", 1, "the first of them")
 
 // TestSimulation has clients write and read at all members while these are cut

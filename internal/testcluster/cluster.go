@@ -40,8 +40,13 @@ type running struct {
 	stopped bool
 }
 
-// patience bounds what must come about.
-const patience = time.Minute
+const (
+	// patience bounds what must come about.
+	patience = 2 * time.Minute
+	// election is longer than in production: on a machine that runs many tests
+	// at once a healthy member may not answer for half a second.
+	election = 1500 * time.Millisecond
+)
 
 // Names are what the first members are called, in their order.
 func Names(members int) (names []string) {
@@ -79,7 +84,9 @@ func StartCluster(t testing.TB, members int) *Cluster {
 func (c *Cluster) start(name string, found []cluster.Member) {
 	c.t.Helper()
 	host := c.Net.Host(name, address(name))
-	m, err := open(filepath.Join(c.dir, name), cluster.Config{Name: name, Address: address(name), Network: host, Found: found})
+	m, err := open(filepath.Join(c.dir, name), cluster.Config{
+		Name: name, Address: address(name), Network: host, Found: found, Election: election,
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}

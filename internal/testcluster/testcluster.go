@@ -9,6 +9,7 @@
 package testcluster
 
 import (
+	"crypto/rand"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -86,10 +87,15 @@ func (m *Member) Restart(t testing.TB) {
 	}
 }
 
-// Apply puts resources, which must be accepted.
+// Apply puts resources, which must be accepted. Where the outcome is unknown, as
+// when a leader is lost, it is the same command that is proposed again.
 func (m *Member) Apply(t testing.TB, puts ...*weirv1.Resource) *weirv1.ApplyResponse {
 	t.Helper()
-	result, err := m.Node.Propose(t.Context(), &weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: puts}}})
+	command := &weirv1.Command{Id: rand.Text(), Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: puts}}}
+	result, err := m.Node.Propose(t.Context(), command)
+	for errors.Is(err, cluster.ErrUnknown) && t.Context().Err() == nil {
+		result, err = m.Node.Propose(t.Context(), command)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
