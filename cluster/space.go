@@ -27,7 +27,7 @@ func freeSpace(dir string) (int64, bool) {
 
 // lacks tells whether less than the reserve is left.
 func (s *logStore) lacks() bool {
-	free, known := s.free(s.dir)
+	free, known := s.free(filepath.Dir(s.dir))
 	return known && free < s.reserve
 }
 
@@ -69,7 +69,7 @@ func (s *logStore) probe() {
 		return
 	}
 	// Removed in any case; its content says nothing to anyone.
-	path := filepath.Join(s.dir, "probe")
+	path := filepath.Join(filepath.Dir(s.dir), "probe")
 	err := durable.WriteFile(path, make([]byte, size))
 	_ = os.Remove(path)
 	if err == nil {
