@@ -279,7 +279,28 @@ func (c *cluster) dial(trust nodeport.Trust) *link {
 }
 
 func logger(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w := &untilCleanup{out: t.Output()}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// untilCleanup writes to a test's output while there is one: a port's last words
+// may come later.
+type untilCleanup struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (u *untilCleanup) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.out.Write(p)
+}
+
+func (u *untilCleanup) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.out = io.Discard
 }
 
 // edge is a proxy that keeps what it accepts and refuses what it is told to.

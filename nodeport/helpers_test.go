@@ -39,7 +39,15 @@ type diary struct {
 	news chan struct{} // closed at the next line
 }
 
-func newDiary(t testing.TB) *diary { return &diary{out: t.Output(), news: make(chan struct{})} }
+func newDiary(t testing.TB) *diary {
+	d := &diary{out: t.Output(), news: make(chan struct{})}
+	t.Cleanup(func() { // a port's last words may come later
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.out = io.Discard
+	})
+	return d
+}
 
 func (d *diary) Write(p []byte) (int, error) {
 	d.mu.Lock()

@@ -62,11 +62,12 @@ func (p *Port) admitQUIC(ctx context.Context, peer *quic.ClientInfo) (context.Co
 	return ctx, nil
 }
 
-// refused tells whether a handshake failed for what one of the two said, rather
-// than by the network.
+// refused tells whether a handshake failed because one of the two did not
+// believe or understand the other, rather than by the network, or because the
+// peer had found another way.
 func refused(err error) bool {
 	var said *quic.TransportError
-	return errors.As(err, &said) && said.ErrorCode != quic.NoError && said.ErrorCode != quic.ConnectionRefused
+	return errors.As(err, &said) && said.ErrorCode.IsCryptoError()
 }
 
 // acceptQUIC hands connections on as fast as they come: those that wait are
