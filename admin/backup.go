@@ -36,7 +36,7 @@ func (o operator) Backup(ctx context.Context, req *weirv1.BackupRequest, stream 
 	if stale {
 		info.Staleness = status.GetStaleness()
 	}
-	o.Logger.Info("backup begun", "actor", actorOf(ctx), "revision", revision, "stale", stale)
+	o.Logger.Info("backup begun", "actor", Actor(ctx), "revision", revision, "stale", stale)
 	if err := stream.Send(&weirv1.BackupResponse{Part: &weirv1.BackupResponse_Info{Info: info}}); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (o operator) Restore(ctx context.Context, stream weirv1connect.ClusterServi
 	if err != nil {
 		return nil, fmt.Errorf("restore backup: %w", err)
 	}
-	o.Logger.Warn("backup restored", "actor", actorOf(ctx), "revision", revision, "force", first.GetOptions().GetForce())
+	o.Logger.Warn("backup restored", "actor", Actor(ctx), "revision", revision, "force", first.GetOptions().GetForce())
 	return &weirv1.RestoreResponse{Revision: revision}, nil
 }
 

@@ -111,8 +111,8 @@ func isLoopback(host string) bool {
 
 type actorKey struct{}
 
-// actorOf is who makes a call that the guard let through.
-func actorOf(ctx context.Context) string {
+// Actor is who makes a call that the guard let through.
+func Actor(ctx context.Context) string {
 	actor, _ := ctx.Value(actorKey{}).(string)
 	return actor
 }

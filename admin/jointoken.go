@@ -31,11 +31,11 @@ func (s *service) CreateJoinToken(ctx context.Context, req *weirv1.CreateJoinTok
 	}
 	within, cancel := s.deciding(ctx)
 	defer cancel()
-	made, err := s.JoinTokens.Create(within, NewJoinToken{Role: req.GetRole(), TTL: ttl, Uses: req.GetUses(), Actor: actorOf(ctx)})
+	made, err := s.JoinTokens.Create(within, NewJoinToken{Role: req.GetRole(), TTL: ttl, Uses: req.GetUses(), Actor: Actor(ctx)})
 	if err != nil {
 		return nil, fmt.Errorf("create join token: %w", undecided(ctx, err))
 	}
-	s.Logger.Info("join token created", "actor", actorOf(ctx), "id", made.ID, "role", req.GetRole().String(), "uses", req.GetUses(), "expires", made.Expires)
+	s.Logger.Info("join token created", "actor", Actor(ctx), "id", made.ID, "role", req.GetRole().String(), "uses", req.GetUses(), "expires", made.Expires)
 	return &weirv1.CreateJoinTokenResponse{Token: made.Token, Id: made.ID, ExpireTime: timestamppb.New(made.Expires)}, nil
 }
 
@@ -59,6 +59,6 @@ func (o operator) RevokeJoinToken(ctx context.Context, req *weirv1.RevokeJoinTok
 	if err := o.JoinTokens.Revoke(within, req.GetId()); err != nil {
 		return nil, fmt.Errorf("revoke join token %s: %w", req.GetId(), undecided(ctx, err))
 	}
-	o.Logger.Info("join token revoked", "actor", actorOf(ctx), "id", req.GetId())
+	o.Logger.Info("join token revoked", "actor", Actor(ctx), "id", req.GetId())
 	return &weirv1.RevokeJoinTokenResponse{}, nil
 }

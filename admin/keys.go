@@ -44,7 +44,7 @@ func (o operator) rotate(ctx context.Context, what string, begin func(context.Co
 	if err != nil {
 		return nil, fmt.Errorf("rotate %s: %w", what, undecided(ctx, err))
 	}
-	o.Logger.Info("rotation begun", "actor", actorOf(ctx), "what", what, "from", rotation.GetFrom(), "to", rotation.GetTo())
+	o.Logger.Info("rotation begun", "actor", Actor(ctx), "what", what, "from", rotation.GetFrom(), "to", rotation.GetTo())
 	return rotation, nil
 }
 
@@ -60,6 +60,6 @@ func (o operator) DropKey(ctx context.Context, req *weirv1.DropKeyRequest) (*wei
 	if err := o.Keys.Drop(within, req.GetId()); err != nil {
 		return nil, fmt.Errorf("drop key %s: %w", req.GetId(), undecided(ctx, err))
 	}
-	o.Logger.Info("cluster key dropped", "actor", actorOf(ctx), "key", req.GetId())
+	o.Logger.Info("cluster key dropped", "actor", Actor(ctx), "key", req.GetId())
 	return &weirv1.DropKeyResponse{}, nil
 }

@@ -33,7 +33,7 @@ func (o operator) RemoveMember(ctx context.Context, req *weirv1.RemoveMemberRequ
 	if err := o.Servers.Remove(within, req.GetName(), req.GetForce()); err != nil {
 		return nil, fmt.Errorf("remove member %s: %w", req.GetName(), undecided(ctx, err))
 	}
-	o.Logger.Info("member removed", "actor", actorOf(ctx), "member", req.GetName(), "force", req.GetForce())
+	o.Logger.Info("member removed", "actor", Actor(ctx), "member", req.GetName(), "force", req.GetForce())
 	return &weirv1.RemoveMemberResponse{}, nil
 }
 
@@ -44,7 +44,7 @@ func (o operator) TransferLeadership(ctx context.Context, req *weirv1.TransferLe
 	if err != nil {
 		return nil, fmt.Errorf("transfer leadership: %w", undecided(ctx, err))
 	}
-	o.Logger.Info("leadership transferred", "actor", actorOf(ctx), "to", leader)
+	o.Logger.Info("leadership transferred", "actor", Actor(ctx), "to", leader)
 	return &weirv1.TransferLeadershipResponse{Leader: leader}, nil
 }
 

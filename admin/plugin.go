@@ -69,7 +69,7 @@ func (s *service) PushModule(ctx context.Context, req *weirv1.PushModuleRequest)
 	if err := s.storeBlob(ctx, digest, req.GetModule()); err != nil {
 		return nil, err
 	}
-	s.Logger.Info("module pushed", "actor", actorOf(ctx), "digest", digest)
+	s.Logger.Info("module pushed", "actor", Actor(ctx), "digest", digest)
 	return &weirv1.PushModuleResponse{Digest: digest}, nil
 }
 

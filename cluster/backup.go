@@ -73,10 +73,23 @@ func (n *Node) Backup(ctx context.Context, cluster string, w io.Writer) error {
 	return nil
 }
 
+// BackupOwn writes the state as this member has it, without asking the others:
+// what was acknowledged elsewhere may be missing.
+func (n *Node) BackupOwn(ctx context.Context, cluster string, w io.Writer) error {
+	if err := n.backupOwn(ctx, cluster, w); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
+}
+
 func (n *Node) backup(ctx context.Context, cluster string, w io.Writer) error {
 	if err := n.readBarrier(ctx); err != nil {
 		return err
 	}
+	return n.backupOwn(ctx, cluster, w)
+}
+
+func (n *Node) backupOwn(ctx context.Context, cluster string, w io.Writer) error {
 	if !n.begin() {
 		return ErrClosed
 	}
@@ -285,25 +298,31 @@ func (n *Node) restore(ctx context.Context, cluster string, r io.Reader) error {
 }
 
 // FoundFrom makes the log of a new cluster, of the member cfg names alone, out
-// of a backup. Start then runs it, and others may join.
-func FoundFrom(cfg Config, cluster string, r io.Reader) error {
-	if err := foundFrom(cfg, cluster, r); err != nil {
+// of a backup. Start then runs it, and others may join. check is asked about the
+// state in it before anything is there; nil: nobody is.
+func FoundFrom(cfg Config, cluster string, r io.Reader, check func(io.Reader) error) error {
+	if err := foundFrom(cfg, cluster, r, check); err != nil {
 		return fmt.Errorf("found cluster from backup: %w", err)
 	}
 	return nil
 }
 
-func foundFrom(cfg Config, cluster string, r io.Reader) error {
+func foundFrom(cfg Config, cluster string, r io.Reader, check func(io.Reader) error) error {
 	o, err := openOffline(cfg, false)
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	info, f, _, err := spool(cfg.Dir, cluster, r)
+	info, f, size, err := spool(cfg.Dir, cluster, r)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if check != nil {
+		if err := check(io.NewSectionReader(f, 0, size)); err != nil {
+			return err
+		}
+	}
 	alone := configuration([]Member{{Name: cfg.Name}})
 	sink, err := o.snapshots.Create(raft.SnapshotVersionMax, max(info.Index, info.Floor)+1, 1, alone, 1, o.transport)
 	if err != nil {

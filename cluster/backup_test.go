@@ -114,13 +114,13 @@ func TestNewClusterFromABackup(t *testing.T) {
 		}
 		g := newGroup(t, 2, nil)
 		cfg := Config{Name: "n", Dir: filepath.Join(g.root, "n")}
-		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved[:len(saved)-1])); !errors.Is(err, ErrDamaged) {
+		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved[:len(saved)-1]), nil); !errors.Is(err, ErrDamaged) {
 			t.Errorf("error is %v", err)
 		}
-		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved)); err != nil {
+		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved), nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved)); err == nil || !strings.Contains(err.Error(), "already") {
+		if err := FoundFrom(cfg, "mesh", bytes.NewReader(saved), nil); err == nil || !strings.Contains(err.Error(), "already") {
 			t.Errorf("founded once more: %v", err)
 		}
 		g.add("n", nil)

@@ -45,3 +45,15 @@ func ownAuthority(own OwnRecords, keyring *Keyring) (*Authority, error) {
 	}
 	return OpenAuthority(keyring, sealed)
 }
+
+// CheckSealed tells whether a keyring opens what records have sealed, before
+// they are put in the place of others.
+func CheckSealed(own OwnRecords, keyring *Keyring) error {
+	if _, ok := own.Value(TableAuthority, authorityKey); !ok {
+		return nil
+	}
+	if _, err := ownAuthority(own, keyring); err != nil {
+		return fmt.Errorf("open what is sealed in it: %w", err)
+	}
+	return nil
+}

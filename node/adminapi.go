@@ -23,9 +23,9 @@ import (
 // introduction below is one type; what they translate is words, not meaning.
 func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Handler, error) {
 	return admin.New(admin.Config{
-		Store: declared{s.store}, Cluster: log{s.cluster, s.registrar.Authority().TrustDomain()},
+		Store: declared{s.store}, Cluster: log{s.cluster, s.identity},
 		Servers: servers{s, cfg.Version}, Metrics: servers{s, cfg.Version}.metrics(),
-		Proxies: proxies{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
+		Proxies: s.fleet, Keys: clusterKeys{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
 		Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
 		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
 	})
@@ -97,8 +97,8 @@ func (s source) Blob(digest string) io.Reader {
 
 // log is the cluster as the admin API sees it.
 type log struct {
-	node        *cluster.Node
-	trustDomain string
+	node     *cluster.Node
+	identity *identity.Identity
 }
 
 func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyResponse, error) {
@@ -124,7 +124,7 @@ func (l log) Sync(ctx context.Context) error { return outcome(l.node.ReadBarrier
 func (l log) Status(_ context.Context, m *weirv1.GetStatusResponse) error {
 	status := l.node.Status()
 	m.Leader, m.Term, m.CommitIndex, m.AppliedIndex = status.Leader, status.Term, status.Commit, status.Applied
-	m.TrustDomain = l.trustDomain
+	m.TrustDomain = l.identity.TrustDomain()
 	for _, member := range status.Members {
 		m.Members = append(m.Members, &weirv1.Member{
 			Name: member.Name, Address: member.Address,
@@ -140,7 +140,7 @@ func outcome(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
 		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
-	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed):
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrTooNew):
 		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
 	return err
@@ -152,14 +152,6 @@ func translate(refused *store.RefusedError) *admin.Refused {
 		out.Violations = append(out.Violations, admin.Violation{Ref: v.Ref, Field: v.Field, Reason: admin.Reason(v.Reason), Message: v.Message})
 	}
 	return out
-}
-
-// proxies are known to the node API, which starts after the admin API's handler
-// was made.
-type proxies struct{ s *server }
-
-func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
-	return p.s.api.Proxies().Statuses()
 }
 
 type joinTokens struct{ tokens *identity.Tokens }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirmesh/weir/admin"
@@ -30,35 +30,84 @@ func (v servers) Status(context.Context) (*weirv1.ClusterStatus, error) {
 	status := v.s.cluster.Status()
 	m := &weirv1.ClusterStatus{
 		Member: status.Name, Leader: status.Leader, Term: status.Term, CommitIndex: status.Commit, AppliedIndex: status.Applied,
-		Revision: v.s.store.View().Revision(), TrustDomain: v.s.identity.TrustDomain(), Majority: status.Leader != "",
+		Revision: v.s.store.View().Revision(), TrustDomain: v.s.identity.TrustDomain(), Removed: status.Removed,
 	}
-	if status.Leader == status.Name {
-		m.Staleness = durationpb.New(0)
+	if status.Full {
+		m.Impaired = "its disk is full"
 	}
-	for _, member := range status.Members {
-		c := &weirv1.ClusterMember{Name: member.Name, Address: member.Address, Role: roleOf(member.Role)}
+	reports := map[string]fleet.Report{}
+	for _, r := range v.s.fleet.Reports() {
+		reports[r.Name] = r
+	}
+	for i, member := range status.Members {
+		c := v.member(status, status.Peers[i], member, reports[member.Name])
 		if member.Role == cluster.Voter {
 			m.Voters++
+			if status.Peers[i].Reachable {
+				m.ReachableVoters++
+			}
 		}
-		if member.Name == status.Name {
-			m.ReachableVoters++
-			c.Version, c.Streams, c.State = v.version, v.streams(), weirv1.ClusterMember_FOLLOWER
-		}
-		if member.Name == status.Leader {
-			c.State = weirv1.ClusterMember_LEADER
+		if member.Name == status.Leader && member.Name != status.Name {
+			m.Staleness = c.LastContact
 		}
 		m.Members = append(m.Members, c)
 	}
+	m.Majority = status.Leader != "" && 2*m.ReachableVoters > m.Voters
+	if status.Leader == status.Name {
+		m.Staleness = durationpb.New(0)
+	}
 	return m, nil
 }
+
+// member is what is known here of one member: what it says of itself, where it
+// has said something lately, and how the log knows it.
+func (v servers) member(status cluster.Status, peer cluster.Peer, member cluster.Member, r fleet.Report) *weirv1.ClusterMember {
+	c := new(weirv1.ClusterMember)
+	switch {
+	case member.Name == status.Name:
+		c = v.s.own(v.version, status)
+	case r.Report.GetMember() != nil && r.Age < sayingHolds:
+		c = proto.CloneOf(r.Report.GetMember())
+	}
+	c.Name, c.Address, c.Role, c.Lag = member.Name, member.Address, roleOf(member.Role), peer.Lag
+	switch {
+	case member.Name == status.Leader:
+		c.State = weirv1.ClusterMember_LEADER
+	case !peer.Reachable:
+		c.State = weirv1.ClusterMember_UNREACHABLE
+	case member.Role == cluster.NonVoter:
+		c.State = weirv1.ClusterMember_CATCHING_UP
+	default:
+		c.State = weirv1.ClusterMember_FOLLOWER
+	}
+	if !peer.Heard.IsZero() && member.Name != status.Name {
+		c.LastContact = durationpb.New(max(time.Since(peer.Heard), 0))
+	}
+	return c
+}
+
+// sayingHolds is how long what a member has said of itself is told on.
+const sayingHolds = 30 * time.Second
 
 func roleOf(r cluster.Role) weirv1.Member_Role {
 	return weirv1.Member_Role(weirv1.Member_Role_value[string(r)])
 }
 
+// own is what this member says of itself.
+func (s *server) own(version string, status cluster.Status) *weirv1.ClusterMember {
+	c := &weirv1.ClusterMember{Name: s.name, Address: s.nodeAddress, Version: version, SnapshotIndex: status.Snapshot, Streams: s.streams()}
+	if status.Sync.Count > 0 {
+		c.LogSyncP50, c.LogSyncP99 = durationpb.New(status.Sync.P50), durationpb.New(status.Sync.P99)
+	}
+	if !status.SnapshotTaken.IsZero() {
+		c.SnapshotAge = durationpb.New(time.Since(status.SnapshotTaken))
+	}
+	return c
+}
+
 // streams is how many proxies are connected here.
-func (v servers) streams() (n uint32) {
-	statuses, _ := v.s.api.Proxies().Statuses()
+func (s *server) streams() (n uint32) {
+	statuses, _ := s.api.Proxies().Statuses()
 	for _, p := range statuses {
 		if p.GetConnected() {
 			n++
@@ -67,19 +116,41 @@ func (v servers) streams() (n uint32) {
 	return n
 }
 
-func (v servers) Remove(_ context.Context, name string, _ bool) error {
+func (v servers) Remove(ctx context.Context, name string, force bool) error {
 	if err := v.known(name); err != nil {
 		return err
 	}
-	return refused(admin.ReasonState, "%s is the only server: a cluster without one is none", name)
+	if len(v.s.memberNames()) == 1 {
+		return refused(admin.ReasonState, "%s is the only server: a cluster without one is none", name)
+	}
+	return membersOutcome(v.s.remove(ctx, name, admin.Actor(ctx), force))
 }
 
-func (v servers) Transfer(_ context.Context, to string) (string, error) {
-	own := v.s.cluster.Status().Name
-	if to == "" {
-		return "", refused(admin.ReasonState, "%s is the only server: there is no other to lead", own)
+func (v servers) Transfer(ctx context.Context, to string) (string, error) {
+	status := v.s.cluster.Status()
+	switch {
+	case to != "":
+		if err := v.known(to); err != nil || to == status.Leader {
+			return to, err
+		}
+	case len(status.Members) == 1:
+		return "", refused(admin.ReasonState, "%s is the only server: there is no other to lead", status.Name)
 	}
-	return own, v.known(to)
+	if err := v.s.cluster.Transfer(ctx, to); err != nil {
+		return "", membersOutcome(err)
+	}
+	if err := v.s.cluster.ReadBarrier(ctx); err != nil {
+		return to, nil // it is done; who leads now is not known here yet
+	}
+	return v.s.cluster.Status().Leader, nil
+}
+
+// membersOutcome is outcome, for what the cluster refuses in its own words.
+func membersOutcome(err error) error {
+	if errors.Is(err, cluster.ErrRefused) {
+		return refused(admin.ReasonState, "%s", strings.Replace(err.Error(), cluster.ErrRefused.Error()+": ", "", 1))
+	}
+	return outcome(err)
 }
 
 // known refuses names that no member has.
@@ -98,34 +169,29 @@ func refused(reason admin.Reason, format string, args ...any) error {
 	return &admin.Refused{Violations: []admin.Violation{{Reason: reason, Message: fmt.Sprintf(format, args...)}}}
 }
 
-func (v servers) Backup(context.Context, bool) (io.ReadCloser, uint64, error) {
-	return nil, 0, fmt.Errorf("back up: %w", errors.ErrUnsupported)
-}
-
-func (v servers) Restore(context.Context, io.Reader) (uint64, error) {
-	return 0, fmt.Errorf("restore: %w", errors.ErrUnsupported)
-}
-
-// Doctor looks at this host.
-func (v servers) Doctor(context.Context) ([]*weirv1.DoctorCheck, error) {
-	name := v.s.cluster.Status().Name
-	return []*weirv1.DoctorCheck{checkDisk(name, v.s.dir), checkCertificate(name, v.s.identity.NotAfter(), time.Now())}, nil
-}
-
 // What is little room on a disk: a tenth of it and 10 GiB, or next to none.
 const (
 	littleRoom = 10 << 30
 	noRoom     = 256 << 20
 )
 
-func checkDisk(member, dir string) *weirv1.DoctorCheck {
-	check := &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_OK}
+// room is how many bytes are free on the disk of a directory, and how many it
+// has.
+func room(dir string) (free, size uint64, err error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, 0, err
+	}
+	return fs.Bavail * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize), nil
+}
+
+func checkDisk(member, dir string) *weirv1.DoctorCheck {
+	check := &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_OK}
+	free, all, err := room(dir)
+	if err != nil {
 		check.Result, check.Message = weirv1.DoctorCheck_FAIL, fmt.Sprintf("%s: %v", dir, err)
 		return check
 	}
-	free, all := fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize)
 	check.Message = fmt.Sprintf("%.1f of %.1f GiB free for %s", float64(free)/(1<<30), float64(all)/(1<<30), dir)
 	switch {
 	case free < noRoom:
@@ -154,22 +220,35 @@ func checkCertificate(member string, notAfter, now time.Time) *weirv1.DoctorChec
 func (v servers) metrics() http.Handler {
 	return telemetry.NewServerHandler(v.version, func() telemetry.Server {
 		status, view := v.s.cluster.Status(), v.s.store.View()
-		raft := telemetry.Raft{
-			Leads: status.Leader == status.Name, HasLeader: status.Leader != "", HasMajority: status.Leader != "",
-			Term: status.Term, Commit: status.Commit, Applied: status.Applied, ReachVoters: 1, LastContact: -1,
+		m := v.s.cluster.Metrics()
+		s := telemetry.Server{
+			Raft: telemetry.Raft{
+				Leads: status.Leader == status.Name, HasLeader: status.Leader != "",
+				Term: status.Term, Commit: status.Commit, Applied: status.Applied, LastContact: -1, LeaderChanges: m.Elections,
+				Voters: m.Voters, NonVoters: m.Members - m.Voters, Lag: map[string]uint64{},
+			},
+			Log:     telemetry.Log{Last: status.Last, Bytes: uint64(m.LogBytes), SyncP50: -1, SyncP99: -1, SnapshotIndex: status.Snapshot, SnapshotAge: -1},
+			Store:   telemetry.Store{Revision: view.Revision(), Resources: view.Counts()},
+			Streams: int(v.s.streams()),
 		}
-		for _, m := range status.Members {
-			if m.Role == cluster.Voter {
-				raft.Voters++
-			} else {
-				raft.NonVoters++
+		for i, peer := range status.Peers {
+			if status.Members[i].Role == cluster.Voter && peer.Reachable {
+				s.Raft.ReachVoters++
+			}
+			if peer.Known && s.Raft.Leads && peer.Name != status.Name {
+				s.Raft.Lag[peer.Name] = peer.Lag
+			}
+			if peer.Name == status.Leader && !s.Raft.Leads {
+				s.Raft.LastContact = time.Since(peer.Heard)
 			}
 		}
-		return telemetry.Server{
-			Raft:    raft,
-			Log:     telemetry.Log{SyncP50: -1, SyncP99: -1, SnapshotAge: -1},
-			Store:   telemetry.Store{Revision: view.Revision(), Resources: view.Counts()},
-			Streams: int(v.streams()),
+		s.Raft.HasMajority = s.Raft.HasLeader && 2*s.Raft.ReachVoters > s.Raft.Voters
+		if status.Sync.Count > 0 {
+			s.Log.SyncP50, s.Log.SyncP99 = status.Sync.P50, status.Sync.P99
 		}
+		if !status.SnapshotTaken.IsZero() {
+			s.Log.SnapshotAge = time.Since(status.SnapshotTaken)
+		}
+		return s
 	})
 }

@@ -14,7 +14,7 @@ import (
 func newClusterCommand(c *client) *cobra.Command {
 	return group("cluster", "Operate the servers",
 		newClusterStatusCommand(c), newMembersCommand(c), newRemoveCommand(c), newTransferCommand(c),
-		newBackupCommand(c), newRestoreCommand(c), newDoctorCommand(c), newKeysCommand(c))
+		newBackupCommand(c), newRestoreCommand(c), newRecoverCommand(), newDoctorCommand(c), newKeysCommand(c))
 }
 
 func newClusterStatusCommand(c *client) *cobra.Command {
