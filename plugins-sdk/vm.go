@@ -12,12 +12,21 @@ import (
 //
 // A host speaks of contexts by numbers: a root context is a policy (a handler
 // with its configuration), a stream context below it one exchange.
+//
+// To a host that knows light exchanges (ABI.md) a sandbox says after each method
+// whether it keeps something of the exchange, which is to say whether its State is
+// nil. As long as it keeps nothing there is no context: the exchange is [VM.spare],
+// under another number each time.
 type VM struct {
 	plugin   Plugin
 	policies []rootContext
 	live     exchanges
 	// free are exchanges to use again.
 	free []*Exchange
+	// light is the policy whose exchanges may be light, nil where there is none.
+	light *policy
+	// spare is an exchange of that policy which is not live.
+	spare *Exchange
 }
 
 // rootContext is a policy under its number. There are few of them.
@@ -34,7 +43,10 @@ type policy struct {
 	onResponseBody ResponseBodyHandler
 	onDone         DoneHandler
 	onTick         TickHandler
-	scratch        []byte
+	// What follows a request's head, and its body: nothing, if both are false.
+	hasRequestBody, hasResponse bool
+
+	scratch []byte
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -101,8 +113,18 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		return false
 	}
 	vm.setPolicy(root, p)
-	p.announce()
+	vm.light, vm.spare = nil, nil
+	if p.announce() && len(vm.policies) == 1 {
+		vm.light = p
+		vm.renew()
+	}
 	return true
+}
+
+// renew makes another exchange the spare one.
+func (vm *VM) renew() {
+	vm.spare = vm.newExchange()
+	vm.spare.policy = vm.light
 }
 
 func newPolicy(plugin Plugin, config []byte) (*policy, error) {
@@ -120,6 +142,7 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 	p.onResponseBody, _ = handler.(ResponseBodyHandler)
 	p.onDone, _ = handler.(DoneHandler)
 	p.onTick, _ = handler.(TickHandler)
+	p.hasRequestBody, p.hasResponse = p.onRequestBody != nil, p.onResponse != nil || p.onResponseBody != nil
 	if p.phases() == 0 && p.onDone == nil && p.onTick == nil {
 		return nil, errors.New("the handler has none of the methods that are called: OnRequest, OnResponse, …")
 	}
@@ -128,17 +151,23 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 
 // announce tells a Weir host which callbacks there is a method for, so that it
 // need not make the rest: a body that nobody looks at is not even copied. To
-// other hosts the function is unknown, which does no harm.
-func (p *policy) announce() {
+// other hosts the function is unknown, which does no harm. It reports whether the
+// host knows light exchanges; a handler that is told of an exchange's end has none.
+func (p *policy) announce() (light bool) {
 	set := p.phases()
 	if p.onDone == nil {
-		set |= brief
+		set |= phaseBrief | phaseLight
 	}
-	abi.Foreign("weir.phases", []byte{set})
+	known, s := abi.Foreign("weir.phases", []byte{set})
+	return s == abi.OK && len(known) == 1 && known[0]&phaseLight != 0
 }
 
-// brief says that an exchange may be forgotten when its last phase is over.
-const brief = 16
+const (
+	// phaseBrief says that an exchange may be forgotten when its last phase is over.
+	phaseBrief = 16
+	// phaseLight says that actions may bear the flag of light exchanges.
+	phaseLight = 32
+)
 
 // phases is the set of callbacks with a method, as ABI.md numbers them.
 func (p *policy) phases() (set byte) {
@@ -152,39 +181,95 @@ func (p *policy) phases() (set byte) {
 
 // OnRequestHeaders and its three siblings bring an exchange to its handler.
 func (vm *VM) OnRequestHeaders(id uint32, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onRequest == nil {
-		return Continue
+		return vm.unseen(x)
 	}
+	p := x.policy
 	x.request.End, x.request.Body.size = end, 0
-	return x.policy.onRequest.OnRequest(&x.request)
+	action := p.onRequest.OnRequest(&x.request)
+	return vm.leave(x, action, !p.hasResponse && (end || !p.hasRequestBody))
 }
 
 func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onRequestBody == nil {
-		return Continue
+		return vm.unseen(x)
 	}
+	p := x.policy
 	x.request.End, x.request.Body.size = end, size
-	return x.policy.onRequestBody.OnRequestBody(&x.request)
+	action := p.onRequestBody.OnRequestBody(&x.request)
+	return vm.leave(x, action, end && !p.hasResponse)
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onResponse == nil {
-		return Continue
+		return vm.unseen(x)
 	}
+	p := x.policy
 	x.response.End, x.response.Body.size = end, 0
-	return x.policy.onResponse.OnResponse(&x.response)
+	action := p.onResponse.OnResponse(&x.response)
+	return vm.leave(x, action, end || p.onResponseBody == nil)
 }
 
 func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onResponseBody == nil {
-		return Continue
+		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, size
-	return x.policy.onResponseBody.OnResponseBody(&x.response)
+	action := x.policy.onResponseBody.OnResponseBody(&x.response)
+	return vm.leave(x, action, end)
+}
+
+// enter returns the exchange of that number, nil where there is none. Where
+// exchanges may be light, one that is not live is the spare one.
+func (vm *VM) enter(id uint32) *Exchange {
+	if vm.light == nil || vm.live.count > 0 {
+		if x := vm.live.get(id); x != nil || vm.light == nil {
+			return x
+		}
+	}
+	vm.spare.id = id
+	return vm.spare
+}
+
+// unseen is the action where there is no method to call.
+func (vm *VM) unseen(x *Exchange) Action {
+	if x == nil {
+		return Continue
+	}
+	return vm.leave(x, Continue, false)
+}
+
+// leave ends a callback. last: no method follows, if the action is not Hold.
+func (vm *VM) leave(x *Exchange, action Action, last bool) Action {
+	if vm.light == nil {
+		return action
+	}
+	if x == vm.spare && x.State == nil && action == Continue {
+		return Continue | Action(abi.ActionLight)
+	}
+	return vm.keep(x, action, last)
+}
+
+// keep is leave where there may be something to keep.
+func (vm *VM) keep(x *Exchange, action Action, last bool) Action {
+	over := x.answered || action == Continue && (last || x.State == nil)
+	switch {
+	case !over && x == vm.spare:
+		vm.live.add(x)
+		vm.renew()
+	case over && x == vm.spare:
+		x.State, x.answered = nil, false
+	case over:
+		vm.OnDelete(x.id)
+	}
+	if over {
+		return action | Action(abi.ActionLight)
+	}
+	return action
 }
 
 // OnLog is the last that a handler hears of an exchange.
@@ -219,7 +304,8 @@ type exchanges struct {
 	lists [64]*Exchange
 	// last is the exchange spoken of last, which is nearly always the one
 	// spoken of next.
-	last *Exchange
+	last  *Exchange
+	count int
 }
 
 func (e *exchanges) list(id uint32) **Exchange { return &e.lists[id%uint32(len(e.lists))] }
@@ -228,6 +314,7 @@ func (e *exchanges) add(x *Exchange) {
 	list := e.list(x.id)
 	x.next, *list = *list, x
 	e.last = x
+	e.count++
 }
 
 // get returns nil where there is none.
@@ -249,6 +336,7 @@ func (e *exchanges) remove(id uint32) *Exchange {
 	for at := e.list(id); *at != nil; at = &(*at).next {
 		if x := *at; x.id == id {
 			*at, x.next = x.next, nil
+			e.count--
 			return x
 		}
 	}

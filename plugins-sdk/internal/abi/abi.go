@@ -74,4 +74,6 @@ const (
 const (
 	ActionContinue uint32 = 0
 	ActionPause    uint32 = 1
+	// ActionLight is a flag beside them, for hosts that know light exchanges.
+	ActionLight uint32 = 256
 )
