@@ -17,6 +17,7 @@ type Exchange struct {
 	next     *Exchange // in the VM's list
 	policy   *policy
 	answered bool
+	spare    bool // VM.spare, and not answered
 	request  Request
 	response Response
 }
@@ -99,6 +100,6 @@ func (x *Exchange) respond(status int, details string, header []Field, body []by
 		Errorf("respond with %d: %v", status, s)
 		return Continue
 	}
-	x.answered = true
+	x.answered, x.spare = true, false
 	return Hold
 }

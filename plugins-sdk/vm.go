@@ -23,10 +23,11 @@ type VM struct {
 	live     exchanges
 	// free are exchanges to use again.
 	free []*Exchange
-	// light is the policy whose exchanges may be light, nil where there is none.
-	light *policy
-	// spare is an exchange of that policy which is not live.
+	// spare is an exchange that is not live, of the policy whose exchanges may be
+	// light; nil where there is none.
 	spare *Exchange
+	// only is the spare one as long as no other is live.
+	only *Exchange
 }
 
 // rootContext is a policy under its number. There are few of them.
@@ -43,10 +44,7 @@ type policy struct {
 	onResponseBody ResponseBodyHandler
 	onDone         DoneHandler
 	onTick         TickHandler
-	// What follows a request's head, and its body: nothing, if both are false.
-	hasRequestBody, hasResponse bool
-
-	scratch []byte
+	scratch        []byte
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -62,7 +60,12 @@ func (vm *VM) OnContextCreate(id, root uint32) {
 	}
 	x := vm.newExchange()
 	x.id, x.policy = id, vm.policy(root)
+	vm.add(x)
+}
+
+func (vm *VM) add(x *Exchange) {
 	vm.live.add(x)
+	vm.only = nil
 }
 
 // policy returns one that sees nothing where there is none of that number.
@@ -113,18 +116,20 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		return false
 	}
 	vm.setPolicy(root, p)
-	vm.light, vm.spare = nil, nil
+	vm.spare, vm.only = nil, nil
 	if p.announce() && len(vm.policies) == 1 {
-		vm.light = p
-		vm.renew()
+		vm.renew(p)
 	}
 	return true
 }
 
 // renew makes another exchange the spare one.
-func (vm *VM) renew() {
+func (vm *VM) renew(p *policy) {
 	vm.spare = vm.newExchange()
-	vm.spare.policy = vm.light
+	vm.spare.policy, vm.spare.spare = p, true
+	if vm.live.count == 0 {
+		vm.only = vm.spare
+	}
 }
 
 func newPolicy(plugin Plugin, config []byte) (*policy, error) {
@@ -142,7 +147,6 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 	p.onResponseBody, _ = handler.(ResponseBodyHandler)
 	p.onDone, _ = handler.(DoneHandler)
 	p.onTick, _ = handler.(TickHandler)
-	p.hasRequestBody, p.hasResponse = p.onRequestBody != nil, p.onResponse != nil || p.onResponseBody != nil
 	if p.phases() == 0 && p.onDone == nil && p.onTick == nil {
 		return nil, errors.New("the handler has none of the methods that are called: OnRequest, OnResponse, …")
 	}
@@ -156,18 +160,11 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 func (p *policy) announce() (light bool) {
 	set := p.phases()
 	if p.onDone == nil {
-		set |= phaseBrief | phaseLight
+		set |= abi.PhaseBrief | abi.PhaseLight
 	}
 	known, s := abi.Foreign("weir.phases", []byte{set})
-	return s == abi.OK && len(known) == 1 && known[0]&phaseLight != 0
+	return s == abi.OK && len(known) == 1 && known[0]&abi.PhaseLight != 0
 }
-
-const (
-	// phaseBrief says that an exchange may be forgotten when its last phase is over.
-	phaseBrief = 16
-	// phaseLight says that actions may bear the flag of light exchanges.
-	phaseLight = 32
-)
 
 // phases is the set of callbacks with a method, as ABI.md numbers them.
 func (p *policy) phases() (set byte) {
@@ -185,10 +182,8 @@ func (vm *VM) OnRequestHeaders(id uint32, end bool) Action {
 	if x == nil || x.answered || x.policy.onRequest == nil {
 		return vm.unseen(x)
 	}
-	p := x.policy
 	x.request.End, x.request.Body.size = end, 0
-	action := p.onRequest.OnRequest(&x.request)
-	return vm.leave(x, action, !p.hasResponse && (end || !p.hasRequestBody))
+	return vm.leave(x, x.policy.onRequest.OnRequest(&x.request), requestHead)
 }
 
 func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
@@ -196,10 +191,8 @@ func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
 	if x == nil || x.answered || x.policy.onRequestBody == nil {
 		return vm.unseen(x)
 	}
-	p := x.policy
 	x.request.End, x.request.Body.size = end, size
-	action := p.onRequestBody.OnRequestBody(&x.request)
-	return vm.leave(x, action, end && !p.hasResponse)
+	return vm.leave(x, x.policy.onRequestBody.OnRequestBody(&x.request), requestBody)
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
@@ -207,10 +200,8 @@ func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
 	if x == nil || x.answered || x.policy.onResponse == nil {
 		return vm.unseen(x)
 	}
-	p := x.policy
 	x.response.End, x.response.Body.size = end, 0
-	action := p.onResponse.OnResponse(&x.response)
-	return vm.leave(x, action, end || p.onResponseBody == nil)
+	return vm.leave(x, x.policy.onResponse.OnResponse(&x.response), responseHead)
 }
 
 func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
@@ -219,20 +210,30 @@ func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
 		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, size
-	action := x.policy.onResponseBody.OnResponseBody(&x.response)
-	return vm.leave(x, action, end)
+	return vm.leave(x, x.policy.onResponseBody.OnResponseBody(&x.response), responseBody)
 }
 
-// enter returns the exchange of that number, nil where there is none. Where
-// exchanges may be light, one that is not live is the spare one.
+// enter returns the exchange of that number, nil where there is none. It and leave
+// are small enough to be inlined: in a sandbox a call is dear.
 func (vm *VM) enter(id uint32) *Exchange {
-	if vm.light == nil || vm.live.count > 0 {
-		if x := vm.live.get(id); x != nil || vm.light == nil {
-			return x
-		}
+	if x := vm.only; x != nil {
+		x.id = id
+		return x
 	}
-	vm.spare.id = id
-	return vm.spare
+	return vm.find(id)
+}
+
+// find is enter where some exchanges are live: one that is not is the spare one,
+// if there is that.
+//
+//go:noinline
+func (vm *VM) find(id uint32) *Exchange {
+	x := vm.live.get(id)
+	if x == nil && vm.spare != nil {
+		x = vm.spare
+		x.id = id
+	}
+	return x
 }
 
 // unseen is the action where there is no method to call.
@@ -240,29 +241,33 @@ func (vm *VM) unseen(x *Exchange) Action {
 	if x == nil {
 		return Continue
 	}
-	return vm.leave(x, Continue, false)
+	return vm.keep(x, Continue, requestHead)
 }
 
-// leave ends a callback. last: no method follows, if the action is not Hold.
-func (vm *VM) leave(x *Exchange, action Action, last bool) Action {
-	if vm.light == nil {
-		return action
+// leave ends a callback: most exchanges remain light.
+func (vm *VM) leave(x *Exchange, action Action, in phase) Action {
+	if action == Continue && x.State == nil && x.spare {
+		return light
 	}
-	if x == vm.spare && x.State == nil && action == Continue {
-		return Continue | Action(abi.ActionLight)
-	}
-	return vm.keep(x, action, last)
+	return vm.keep(x, action, in)
 }
+
+// light is Continue of an exchange of which nothing is kept.
+const light = Continue | Action(abi.ActionLight)
 
 // keep is leave where there may be something to keep.
-func (vm *VM) keep(x *Exchange, action Action, last bool) Action {
-	over := x.answered || action == Continue && (last || x.State == nil)
+func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
+	if vm.spare == nil {
+		return action
+	}
+	over := x.answered || action == Continue && (x.State == nil || x.last(in))
 	switch {
 	case !over && x == vm.spare:
-		vm.live.add(x)
-		vm.renew()
+		x.spare = false
+		vm.renew(x.policy)
+		vm.add(x)
 	case over && x == vm.spare:
-		x.State, x.answered = nil, false
+		x.State, x.answered, x.spare = nil, false, true
 	case over:
 		vm.OnDelete(x.id)
 	}
@@ -270,6 +275,30 @@ func (vm *VM) keep(x *Exchange, action Action, last bool) Action {
 		return action | Action(abi.ActionLight)
 	}
 	return action
+}
+
+// phase is where an exchange is.
+type phase uint8
+
+const (
+	requestHead phase = iota
+	requestBody
+	responseHead
+	responseBody
+)
+
+// last reports whether no method follows on the phase.
+func (x *Exchange) last(in phase) bool {
+	p := x.policy
+	switch in {
+	case requestHead:
+		return p.onResponse == nil && p.onResponseBody == nil && (x.request.End || p.onRequestBody == nil)
+	case requestBody:
+		return p.onResponse == nil && p.onResponseBody == nil && x.request.End
+	case responseHead:
+		return x.response.End || p.onResponseBody == nil
+	}
+	return x.response.End
 }
 
 // OnLog is the last that a handler hears of an exchange.
@@ -288,6 +317,9 @@ func (vm *VM) OnDelete(id uint32) {
 	}
 	x.State, x.policy, x.answered = nil, nil, false
 	vm.free = append(vm.free, x)
+	if vm.live.count == 0 {
+		vm.only = vm.spare
+	}
 }
 
 // OnTick is a policy's clock.

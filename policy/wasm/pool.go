@@ -222,7 +222,7 @@ func (p *pool) trim(now time.Time) {
 	}
 	p.mu.Unlock()
 	for _, v := range old {
-		v.close()
+		v.shut()
 	}
 }
 
@@ -236,7 +236,7 @@ func (p *pool) shed(v *vm) {
 	}
 	p.mu.Unlock()
 	if shed {
-		v.close()
+		v.shut()
 	}
 }
 
@@ -269,7 +269,7 @@ func (p *pool) finish() {
 	p.vms = nil
 	p.mu.Unlock()
 	for _, v := range vms {
-		v.close()
+		v.shut()
 	}
 	p.policy.free()
 }

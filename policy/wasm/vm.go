@@ -187,6 +187,13 @@ func (v *vm) newInstance() (err error) {
 	return nil
 }
 
+// shut closes a VM that nobody holds.
+func (v *vm) shut() {
+	v.mu.Lock()
+	v.close()
+	v.mu.Unlock()
+}
+
 // close frees the instance. It must not be running.
 func (v *vm) close() {
 	v.dead = true
