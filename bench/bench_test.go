@@ -131,9 +131,11 @@ func TestTable(t *testing.T) {
 	at := func(name string, cpu ...float64) result {
 		var samples []sample
 		for i, c := range cpu {
-			samples = append(samples, sample{cpu: c, throughput: float64(1000 * (i + 1))})
+			s := sample{used: time.Duration(c * 1e6)}
+			s.Requests, s.Elapsed = 1000, time.Second/time.Duration(i+1)
+			samples = append(samples, s)
 		}
-		samples[0].latencies.record(100 * time.Microsecond)
+		samples[0].Latencies.record(100 * time.Microsecond)
 		return summarise(name, samples)
 	}
 	var out bytes.Buffer

@@ -22,9 +22,9 @@ func summarise(name string, samples []sample) result {
 	var cpu, throughput []float64
 	var latencies histogram
 	for i := range samples {
-		cpu = append(cpu, samples[i].cpu)
-		throughput = append(throughput, samples[i].throughput)
-		latencies.add(&samples[i].latencies)
+		cpu = append(cpu, samples[i].cpu())
+		throughput = append(throughput, samples[i].throughput())
+		latencies.add(&samples[i].Latencies)
 	}
 	return result{
 		name: name, cpu: median(cpu), cpuLow: slices.Min(cpu), cpuHigh: slices.Max(cpu), rounds: cpu,
