@@ -48,11 +48,11 @@ func (b *board) post(r *weirv1.MemberReport) bool {
 	next := b.version + 1
 	head := headOf(r)
 	news := b.head == nil || !sameHead(b.head, head)
-	proxies := make(map[string]posted, len(r.GetProxies()))
-	for name, status := range byName(r.GetProxies()) {
+	proxies := byName(r.GetProxies())
+	for name, now := range proxies {
 		was, known := b.proxies[name]
-		if !known || !sameStatus(was.status, status) {
-			was, news = posted{status, next}, true
+		if !known || !sameStatus(was.status, now.status) {
+			was, news = posted{now.status, next}, true
 			delete(b.removed, name)
 		}
 		proxies[name] = was
@@ -76,6 +76,19 @@ func (b *board) post(r *weirv1.MemberReport) bool {
 		b.changed = nil
 	}
 	return true
+}
+
+// byName is a list of statuses. A name that two bear, an edge and a sidecar, is
+// decided as between two members.
+func byName(list []*weirv1.ProxyStatus) map[string]posted {
+	proxies := make(map[string]posted, len(list))
+	for _, status := range list {
+		other, two := proxies[status.GetName()]
+		if !two || sighted(status, true, time.Time{}).betterThan(sighted(other.status, true, time.Time{})) {
+			proxies[status.GetName()] = posted{status: status}
+		}
+	}
+	return proxies
 }
 
 // headOf is a report without its proxies.

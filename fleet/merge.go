@@ -17,7 +17,7 @@ import (
 func (f *Fleet) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	best := map[string]sighting{}
+	best := make(map[string]sighting, f.most())
 	f.board.sight(best, time.Now())
 	for _, name := range slices.Sorted(maps.Keys(f.peers)) {
 		p := f.peers[name]
@@ -36,6 +36,21 @@ func (f *Fleet) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 	return statuses, f.changed
 }
 
+// most is as many proxies as there may be, by all members. The lock is held.
+func (f *Fleet) most() int {
+	n := f.board.size()
+	for _, p := range f.peers {
+		n += len(p.proxies)
+	}
+	return n
+}
+
+func (b *board) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.proxies)
+}
+
 // sighting is a proxy as one member tells of it, corrected by how that member is.
 type sighting struct {
 	status    *weirv1.ProxyStatus
@@ -51,16 +66,20 @@ func (b *board) sight(best map[string]sighting, now time.Time) {
 	}
 }
 
-// sight takes the status of a proxy into account. A connected proxy was last
-// seen when its member was, and is connected while that is not silent.
 func sight(best map[string]sighting, status *weirv1.ProxyStatus, live bool, heard time.Time) {
-	s := sighting{status: status, connected: status.GetConnected() && live, seen: status.GetLastSeen().AsTime()}
-	if status.GetConnected() {
-		s.seen = heard
-	}
+	s := sighted(status, live, heard)
 	if other, told := best[status.GetName()]; !told || s.betterThan(other) {
 		best[status.GetName()] = s
 	}
+}
+
+// sighted: a connected proxy was last seen when its member was, and is connected
+// while that is not silent.
+func sighted(status *weirv1.ProxyStatus, live bool, heard time.Time) sighting {
+	if !status.GetConnected() {
+		return sighting{status: status, seen: status.GetLastSeen().AsTime()}
+	}
+	return sighting{status: status, connected: live, seen: heard}
 }
 
 // betterThan decides between two members that tell of the same proxy. Where it
@@ -91,18 +110,4 @@ func (s sighting) asStatus() *weirv1.ProxyStatus {
 		RefusedRevision: m.GetRefusedRevision(), RefusedReason: m.GetRefusedReason(),
 		Version: m.GetVersion(), Address: m.GetAddress(), LastSeen: timestamppb.New(s.seen),
 	}
-}
-
-// byName is a list of statuses. A name that two bear, an edge and a sidecar, is
-// decided as between two members.
-func byName(list []*weirv1.ProxyStatus) map[string]*weirv1.ProxyStatus {
-	best := make(map[string]sighting, len(list))
-	for _, status := range list {
-		sight(best, status, true, time.Time{})
-	}
-	statuses := make(map[string]*weirv1.ProxyStatus, len(best))
-	for name, s := range best {
-		statuses[name] = s.status
-	}
-	return statuses
 }

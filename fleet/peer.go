@@ -145,8 +145,8 @@ func (p *peer) hear(m *weirv1.ReportResponse, sent, got time.Time) {
 	if m.GetFull() || p.proxies == nil {
 		p.proxies = map[string]*weirv1.ProxyStatus{}
 	}
-	for name, status := range byName(m.GetReport().GetProxies()) {
-		p.proxies[name] = status
+	for _, status := range m.GetReport().GetProxies() {
+		p.proxies[status.GetName()] = status
 	}
 	for _, name := range m.GetRemoved() {
 		delete(p.proxies, name)
