@@ -43,8 +43,8 @@ type Dialer struct {
 	life context.Context
 	end  context.CancelFunc
 
-	// The constant of this name; tests are in more of a hurry.
-	attemptTimeout time.Duration
+	// The constants of these names; tests are in more of a hurry, or in less.
+	attemptTimeout, probeTimeout, probeUDPTimeout time.Duration
 
 	mu    sync.Mutex
 	paths map[string]*path
@@ -61,7 +61,10 @@ func NewDialer(cfg DialerConfig) *Dialer {
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
-	d := &Dialer{cfg: cfg, attemptTimeout: attemptTimeout, paths: map[string]*path{}}
+	d := &Dialer{
+		cfg: cfg, paths: map[string]*path{},
+		attemptTimeout: attemptTimeout, probeTimeout: probeTimeout, probeUDPTimeout: probeTimeout,
+	}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d
 }

@@ -120,7 +120,7 @@ func (m *Members) peer(address, member string) *peer {
 		m.forgetPeers()
 		p = &peer{
 			members: m, address: address, dialing: make(chan struct{}, 1),
-			speech: newSpeech(trustMember(m.node, member), protoRaft, protoRaft),
+			speech: newSpeech(TrustMember(m.node, member), protoRaft, protoRaft),
 		}
 		m.peers[key] = p
 	}

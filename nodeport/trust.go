@@ -50,8 +50,9 @@ func memberOf(node *identity.Identity, state tls.ConnectionState) (identity.ID, 
 	return id, nil
 }
 
-// trustMember believes one server, or any if member is empty.
-func trustMember(node *identity.Identity, member string) Trust {
+// TrustMember believes one server, or any if member is empty, by a certificate
+// that is good today.
+func TrustMember(node *identity.Identity, member string) Trust {
 	return func(protocols ...string) *tls.Config {
 		config := node.ClientTLS(protocols...)
 		server := config.VerifyConnection

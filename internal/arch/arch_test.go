@@ -52,11 +52,12 @@ var allowed = map[string][]string{
 	"policy/wasm/abi":   {},
 
 	"nodeport":        {"identity"},
+	"fleet":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "identity", "nodeport"},
 	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "nodeport", "internal/durable"},
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
-		"telemetry", "nodeport", "nodeapi", "admin", "internal/durable",
+		"telemetry", "nodeport", "nodeapi", "fleet", "admin", "internal/durable",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 
