@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
+	"github.com/weirmesh/weir/fleet"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -169,12 +170,6 @@ func refused(reason admin.Reason, format string, args ...any) error {
 	return &admin.Refused{Violations: []admin.Violation{{Reason: reason, Message: fmt.Sprintf(format, args...)}}}
 }
 
-// What is little room on a disk: a tenth of it and 10 GiB, or next to none.
-const (
-	littleRoom = 10 << 30
-	noRoom     = 256 << 20
-)
-
 // room is how many bytes are free on the disk of a directory, and how many it
 // has.
 func room(dir string) (free, size uint64, err error) {
@@ -186,23 +181,12 @@ func room(dir string) (free, size uint64, err error) {
 }
 
 func checkDisk(member, dir string) *weirv1.DoctorCheck {
-	check := &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_OK}
-	free, all, err := room(dir)
+	free, size, err := room(dir)
 	if err != nil {
-		check.Result, check.Message = weirv1.DoctorCheck_FAIL, fmt.Sprintf("%s: %v", dir, err)
-		return check
+		return &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_FAIL,
+			Message: fmt.Sprintf("%s: %v", dir, err)}
 	}
-	check.Message = fmt.Sprintf("%.1f of %.1f GiB free for %s", float64(free)/(1<<30), float64(all)/(1<<30), dir)
-	switch {
-	case free < noRoom:
-		check.Result = weirv1.DoctorCheck_FAIL
-	case free < littleRoom && free < all/10:
-		check.Result = weirv1.DoctorCheck_WARN
-	}
-	if check.Result != weirv1.DoctorCheck_OK {
-		check.Advice = "make room there: without it the log takes no more changes"
-	}
-	return check
+	return checkRoom(member, dir, free, size)
 }
 
 func checkCertificate(member string, notAfter, now time.Time) *weirv1.DoctorCheck {
