@@ -112,6 +112,7 @@ type Node struct {
 	reads     chan *read
 	leading   chan bool
 	ledSince  atomic.Int64
+	ledTerm   atomic.Uint64 // the term that it is about
 	elections atomic.Uint64
 
 	// handing: the leadership is being handed over, and no entry takes off.

@@ -106,8 +106,12 @@ func (n *Node) promote(caughtUp map[string]time.Time) (changed bool) {
 // silence is how long each other member has not answered this leader. Before
 // this one led it can know nothing.
 func (n *Node) silence() map[string]time.Duration {
-	contacts := n.contacts.in(n.raft.CurrentTerm())
+	term := n.raft.CurrentTerm()
+	contacts := n.contacts.in(term)
 	since := time.Unix(0, n.ledSince.Load())
+	if n.ledTerm.Load() != term {
+		since = time.Now() // it has only just begun
+	}
 	silent := map[string]time.Duration{}
 	for _, s := range n.servers() {
 		if name := string(s.ID); name != n.cfg.Name {

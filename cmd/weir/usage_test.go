@@ -50,7 +50,7 @@ func TestExitCodes(t *testing.T) {
 		{"join-token create --role edge --ttl 3d", 2, "did you mean 72h?"},
 		{"join-token create --role edge --ttl 30", 2, "did you mean 30s?"},
 		{"join-token revoke", 2, "accepts 1 arg(s)"},
-		{"cluster", 2, "say what to do: backup, doctor, keys, members, remove, restore, status, transfer"},
+		{"cluster", 2, "say what to do: backup, doctor, keys, members, recover, remove, restore, status, transfer"},
 		{"cluster bakcup x", 2, `did you mean "backup"?`},
 		{"cluster remove", 2, "accepts 1 arg(s)"},
 		{"cluster backup", 2, "accepts 1 arg(s)"},
