@@ -112,31 +112,13 @@ func (v servers) Doctor(context.Context) ([]*weirv1.DoctorCheck, error) {
 	return []*weirv1.DoctorCheck{checkDisk(name, v.s.dir), checkCertificate(name, v.s.identity.NotAfter(), time.Now())}, nil
 }
 
-// What is little room on a disk: a tenth of it and 10 GiB, or next to none.
-const (
-	littleRoom = 10 << 30
-	noRoom     = 256 << 20
-)
-
 func checkDisk(member, dir string) *weirv1.DoctorCheck {
-	check := &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_OK}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
-		check.Result, check.Message = weirv1.DoctorCheck_FAIL, fmt.Sprintf("%s: %v", dir, err)
-		return check
+		return &weirv1.DoctorCheck{Layer: weirv1.DoctorCheck_DISK, Subject: member, Result: weirv1.DoctorCheck_FAIL,
+			Message: fmt.Sprintf("%s: %v", dir, err)}
 	}
-	free, all := fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize)
-	check.Message = fmt.Sprintf("%.1f of %.1f GiB free for %s", float64(free)/(1<<30), float64(all)/(1<<30), dir)
-	switch {
-	case free < noRoom:
-		check.Result = weirv1.DoctorCheck_FAIL
-	case free < littleRoom && free < all/10:
-		check.Result = weirv1.DoctorCheck_WARN
-	}
-	if check.Result != weirv1.DoctorCheck_OK {
-		check.Advice = "make room there: without it the log takes no more changes"
-	}
-	return check
+	return checkRoom(member, dir, fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize))
 }
 
 func checkCertificate(member string, notAfter, now time.Time) *weirv1.DoctorCheck {
