@@ -269,3 +269,13 @@ func BenchmarkStatusesOfThreeThousand(b *testing.B) {
 		f.Statuses()
 	}
 }
+
+// From a change at one member to the other that hears of it, over a real port.
+func BenchmarkChangeSeenByAnother(b *testing.B) {
+	c := newCluster(b)
+	here, there := c.start("a"), c.start("b")
+	for n := uint64(1); b.Loop(); n++ {
+		there.proxies.set([]*weirv1.ProxyStatus{connected("e", n)})
+		here.awaitProxies(fmt.Sprintf("e@%d", n))
+	}
+}

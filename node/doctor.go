@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,10 +58,10 @@ func (d *diagnosis) say(layer weirv1.DoctorCheck_Layer, result weirv1.DoctorChec
 	})
 }
 
-// only replaces what was said: the way ends here.
-func (d *diagnosis) only(layer weirv1.DoctorCheck_Layer, advice, format string, args ...any) {
-	d.checks = nil
+// ends says that the way ends here.
+func (d *diagnosis) ends(layer weirv1.DoctorCheck_Layer, advice, format string, args ...any) bool {
 	d.say(layer, weirv1.DoctorCheck_FAIL, advice, format, args...)
+	return false
 }
 
 // way tells whether the member can be reached.
@@ -70,30 +69,26 @@ func (d *diagnosis) way(p nodeport.Probe, tried bool, r fleet.Report) bool {
 	silent := r.Report == nil || r.Age >= silence
 	switch {
 	case !tried && silent:
-		d.only(weirv1.DoctorCheck_TCP, "see that it runs: systemctl status weir, on its host",
-			"%s has not heard of it for %s: %v", d.self, r.Age.Round(time.Second), cmp.Or[error](r.Err, errNoWord))
-		return false
+		return d.ends(weirv1.DoctorCheck_TCP, "see that it runs: systemctl status weir, on its host",
+			"%s has not heard of it for %s: %s", d.self, r.Age.Round(time.Second), why(r))
 	case !tried:
 		return true
 	case p.DNS != nil:
-		d.only(weirv1.DoctorCheck_DNS, "see that its host's name is in the DNS or in /etc/hosts, on the host of "+d.self, "%v", p.DNS)
-		return false
-	case p.TCP != nil && p.UDP != nil:
-		d.only(weirv1.DoctorCheck_TCP, "see that it runs, and that no firewall stands between it and "+d.self,
-			"nothing answers, over TCP or UDP: %s", oneLine(p.TCP))
-		return false
+		return d.ends(weirv1.DoctorCheck_DNS, "see that the name of its host is in the DNS or in /etc/hosts, on the host of "+d.self, "%v", p.DNS)
 	}
-	d.say(weirv1.DoctorCheck_DNS, weirv1.DoctorCheck_OK, "", "found at %v", p.Addresses)
-	d.transport(weirv1.DoctorCheck_TCP, p.TCP, p.RTT, "open the node port for TCP: it is the way where UDP is blocked, and for who comes from there")
-	d.transport(weirv1.DoctorCheck_UDP, p.UDP, p.RTT, "open the node port for UDP: QUIC is quicker than the TCP that is used now")
+	d.say(weirv1.DoctorCheck_DNS, weirv1.DoctorCheck_OK, "", "it is at %s", strings.Join(p.Addresses, ", "))
+	if p.TCP != nil && p.UDP != nil {
+		return d.ends(weirv1.DoctorCheck_TCP, "see that it runs, and that no firewall stands between it and "+d.self,
+			"nothing answers, over TCP or UDP: %s", oneLine(p.TCP))
+	}
+	d.transport(weirv1.DoctorCheck_TCP, p.TCP, p.RTT, "open the node port for TCP too: it is the way for whom UDP does not reach")
+	d.transport(weirv1.DoctorCheck_UDP, p.UDP, p.RTT, "open the node port for UDP too: QUIC is quicker than the TCP that is used now")
 	if p.TLS != nil {
-		d.only(weirv1.DoctorCheck_TLS, "see that both are of one cluster, and that the clocks of both hosts are right", "%s", oneLine(p.TLS))
-		return false
+		return d.ends(weirv1.DoctorCheck_TLS, "see that both are of one cluster, and that the clocks of both hosts are right", "%s", oneLine(p.TLS))
 	}
 	if silent {
-		d.only(weirv1.DoctorCheck_VERSION, "see its log: it may be starting, or of another version",
-			"its port answers, but it has not said how it is for %s: %v", r.Age.Round(time.Second), cmp.Or[error](r.Err, errNoWord))
-		return false
+		return d.ends(weirv1.DoctorCheck_VERSION, "see its log: it may be starting, or of another version",
+			"its port answers, but it has not said how it is for %s: %s", r.Age.Round(time.Second), why(r))
 	}
 	return true
 }
@@ -153,7 +148,13 @@ func (d *diagnosis) sync(p99 time.Duration) {
 	d.say(weirv1.DoctorCheck_DISK, weirv1.DoctorCheck_OK, "", "%s", text)
 }
 
-var errNoWord = errors.New("it has not answered yet")
+// why a member has not been heard of.
+func why(r fleet.Report) string {
+	if r.Err == nil {
+		return "it has not answered yet"
+	}
+	return oneLine(r.Err)
+}
 
 // oneLine is an error that may be several.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
