@@ -27,7 +27,7 @@ func (b *backend) endpoint(tried balancer.Tried) (*upstream.Pool, int) {
 	if b.sole != nil {
 		return b.sole, 0
 	}
-	i := b.pick.Pick(tried)
+	i := b.pick.Pick(0, tried)
 	if i == balancer.None {
 		return nil, i
 	}
