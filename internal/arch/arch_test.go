@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"proxy/http1":    {"proxy/exchange", "proxy/wire"},
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
+	"proxy/health":   {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
