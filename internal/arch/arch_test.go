@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
 	"proxy/health":   {},
+	"proxy/resolve":  {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
