@@ -13,6 +13,7 @@ import (
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/router"
+	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -37,7 +38,10 @@ type session struct {
 	run        *policy.Run
 	stream     upstream.Stream
 	chunk      exchange.Chunk
+	permits    service.Permits
 	whole      []byte    // the request's body, while it may have to be sent again
+	record     *recorder // which becomes it
+	replay     bool      // it is known, or there is none
 	rejected   bool      // it was no request
 	answered   time.Time // when the head of the service's answer was read
 }
@@ -194,6 +198,8 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.proxy.cfg.Access.Log(x, sent, now, err)
 	s.run.Close()
 	s.stream.Close(x)
+	s.permits.End()
+	s.record = nil
 	s.generation.release()
 	s.generation, s.rule, s.run, s.whole, s.rejected = nil, nil, nil, nil, false
 }

@@ -39,9 +39,10 @@ var allowed = map[string][]string{
 	"proxy/health":   {},
 	"proxy/resolve":  {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
-		"proxy/router", "proxy/balancer", "proxy/upstream", "proxy/listener"},
+		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener"},
 
 	"policy":            {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest": {"proto/weir/v1", "policy", "proxy/exchange"},

@@ -1,0 +1,200 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/proxy/wire"
+)
+
+// freshTries is how often a request that certainly had no effect is tried on
+// another connection or endpoint, whatever the route says of retries. These are
+// no retries: the service has seen nothing of them yet.
+const freshTries = 2
+
+// defaultBackoff is the first wait before a retry, at most, and maxBackoff how
+// often that the longest is.
+const (
+	defaultBackoff = 25 * time.Millisecond
+	maxBackoff     = 10
+)
+
+// maxReplay bounds the body that is kept while it may have to be sent again.
+const maxReplay = 64 << 10
+
+// retryRule is when a request is tried again.
+type retryRule struct {
+	attempts int // further tries
+	codes    []int
+	backoff  time.Duration
+}
+
+var noRetry retryRule
+
+func compileRetry(spec *weirv1.RouteRetry) *retryRule {
+	if spec == nil {
+		return &noRetry
+	}
+	r := &retryRule{attempts: int(spec.GetAttempts()), backoff: spec.GetBackoff().AsDuration()}
+	if spec.GetBackoff() == nil {
+		r.backoff = defaultBackoff
+	}
+	for _, c := range spec.GetCodes() {
+		r.codes = append(r.codes, int(c))
+	}
+	return r
+}
+
+func (r *retryRule) onStatus(status int) bool {
+	for _, c := range r.codes {
+		if c == status {
+			return true
+		}
+	}
+	return false
+}
+
+// wait is how long to wait before a further try: a random part of what doubles
+// each time, so that what failed together does not come back together.
+func (r *retryRule) wait(try int) time.Duration {
+	most := min(r.backoff<<min(try, 6), r.backoff*maxBackoff)
+	if most <= 0 {
+		return 0
+	}
+	return rand.N(most)
+}
+
+// again decides after a try whether there is another: on err, or on an answer
+// when that is nil. It asks for as much as it takes of the service's budget.
+func (s *session) again(x *exchange.Exchange, r *rule, b *backend, err *Error, try int) bool {
+	switch {
+	case err == nil && !r.retry.onStatus(x.Response.Status):
+		return false
+	case s.ctx.Err() != nil:
+		return false
+	case err == nil:
+	case errors.Is(err, upstream.ErrFull):
+		return false // elsewhere it would be no better
+	case err.Blame != Upstream:
+		return false
+	case err.Retry && try < freshTries && (!err.Sent || s.repeatable(x)):
+		return true
+	case !err.Sent: // it was not seen, but this is a retry by now
+		return try < r.retry.attempts && s.permits.Retry(b.Backend)
+	}
+	return try < r.retry.attempts && s.repeatable(x) && s.permits.Retry(b.Backend)
+}
+
+// repeatable: the method is idempotent, and all of the body is known.
+func (s *session) repeatable(x *exchange.Exchange) bool {
+	return idempotent(x.Request.Method) && (s.replay || s.record != nil && s.record.complete(x))
+}
+
+// rewind makes the request ready to be sent once more.
+func (s *session) rewind(x *exchange.Exchange) {
+	if s.record != nil && s.record.complete(x) {
+		s.whole, s.record, s.replay = s.record.kept, nil, true
+		x.Request.Body = &s.chunk
+	}
+	if s.replay && x.Request.Body != nil {
+		s.chunk.Set(s.whole)
+	}
+}
+
+// bufferBody makes a small body that is here already one that can be sent
+// again, and has another one recorded as it is sent where the rule may want it.
+func (s *session) bufferBody(x *exchange.Exchange, r *rule) {
+	s.replay = false
+	switch body := x.Request.Body.(type) {
+	case nil:
+		s.replay = true
+		return
+	case *exchange.Chunk:
+		s.whole, _ = body.Next()
+	case *http1.Body:
+		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
+			s.recordBody(x, r)
+			return
+		}
+		s.whole, _ = body.Next()
+	default:
+		s.recordBody(x, r)
+		return
+	}
+	s.replay = true
+	s.chunk.Set(s.whole)
+	x.Request.Body = &s.chunk
+}
+
+func (s *session) recordBody(x *exchange.Exchange, r *rule) {
+	if r.retry.attempts > 0 && idempotent(x.Request.Method) && x.Request.Body.Length() <= maxReplay {
+		s.record = &recorder{Body: x.Request.Body}
+		x.Request.Body = s.record
+	}
+}
+
+// recorder keeps what of a body was sent, up to a bound, so that it can be sent
+// again. Whoever sends it reads it; others may look once x.Request is not Shared.
+type recorder struct {
+	exchange.Body
+	kept        []byte
+	ended, lost bool
+}
+
+// Next implements exchange.Body.
+func (r *recorder) Next() ([]byte, error) {
+	chunk, err := r.Body.Next()
+	switch {
+	case err == io.EOF:
+		r.ended = true
+	case err != nil:
+		r.lost = true
+	case len(r.kept)+len(chunk) > maxReplay:
+		r.kept, r.lost = nil, true
+	case !r.lost:
+		r.kept = append(r.kept, chunk...)
+		r.ended = r.Body.Length() == 0
+	}
+	return chunk, err
+}
+
+// Ready, Ask and Abort are what the upstream side may ask of a body.
+func (r *recorder) Ready() bool {
+	b, ok := r.Body.(interface{ Ready() bool })
+	return ok && b.Ready()
+}
+
+// Ask tells a client that waits for it to send the body.
+func (r *recorder) Ask() error {
+	if b, ok := r.Body.(interface{ Ask() error }); ok {
+		return b.Ask()
+	}
+	return nil
+}
+
+// Abort ends a Next that waits.
+func (r *recorder) Abort() {
+	if b, ok := r.Body.(interface{ Abort() }); ok {
+		b.Abort()
+	}
+}
+
+// complete: all of the body is known. Trailers could not be sent again.
+func (r *recorder) complete(x *exchange.Exchange) bool {
+	return !x.Request.Shared && r.ended && !r.lost && x.Request.Trailers.Len() == 0
+}
+
+// idempotent: RFC 9110, section 9.2.2.
+func idempotent(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
