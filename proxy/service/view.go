@@ -51,7 +51,7 @@ func (b *Backend) renew() (growing bool) {
 	for _, e := range gone { // nobody picks them any more
 		b.drop(e)
 	}
-	if was := before != nil && before.panic; was != panic && b.seat != nil {
+	if before != nil && before.panic != panic {
 		b.registry.with.Logger.Warn("panic", "service", b.cfg.Name, "on", panic, "endpoints", len(endpoints))
 	}
 	return growing
