@@ -30,7 +30,9 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		return errOverloaded
 	}
 	key, newcomer := b.affinity.key(x)
-	s.bufferBody(x, r)
+	if err := s.bufferBody(x, r); err != nil {
+		return err
+	}
 	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil, Queue: b.Queue()}
 	var overall time.Time
 	if r.timeout > 0 {
@@ -60,8 +62,8 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, opts upstream.Options, overall time.Time) *Error {
 	x.Endpoint = e.Pool.Address()
 	opts.Deadline = overall
-	if s.run != nil || r.attemptTimeout > 0 {
-		opts.Now = time.Now() // policies may have taken their time
+	if s.run != nil || s.late || r.attemptTimeout > 0 {
+		opts.Now = time.Now() // policies or the client may have taken their time
 	}
 	began := opts.Now
 	if r.attemptTimeout > 0 {

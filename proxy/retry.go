@@ -108,35 +108,54 @@ func (s *session) rewind(x *exchange.Exchange) {
 }
 
 // bufferBody makes a small body that is here already one that can be sent
-// again, and has another one recorded as it is sent where the rule may want it.
-func (s *session) bufferBody(x *exchange.Exchange, r *rule) {
-	s.replay = false
+// again. Where the rule may want that of another one, it is awaited if it is
+// known to be short enough, else recorded as it is sent.
+func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
+	s.replay, s.late = true, false
 	switch body := x.Request.Body.(type) {
 	case nil:
-		s.replay = true
-		return
+		return nil
 	case *exchange.Chunk:
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
-			s.recordBody(x, r)
-			return
+			return s.keepBody(x, r)
 		}
 		s.whole, _ = body.Next()
 	default:
-		s.recordBody(x, r)
-		return
+		return s.keepBody(x, r)
 	}
-	s.replay = true
 	s.chunk.Set(s.whole)
 	x.Request.Body = &s.chunk
+	return nil
 }
 
-func (s *session) recordBody(x *exchange.Exchange, r *rule) {
-	if r.retry.attempts > 0 && idempotent(x.Request.Method) && x.Request.Body.Length() <= maxReplay {
+func (s *session) keepBody(x *exchange.Exchange, r *rule) *Error {
+	s.replay = false
+	n := x.Request.Body.Length()
+	if r.retry.attempts == 0 || !idempotent(x.Request.Method) || n > maxReplay {
+		return nil
+	}
+	if n < 0 {
 		s.record = &recorder{Body: x.Request.Body}
 		x.Request.Body = s.record
+		return nil
 	}
+	if r.timeout > 0 {
+		x.Request.Deadline = x.Start.Add(r.timeout)
+	}
+	whole := make([]byte, 0, n)
+	for x.Request.Body.Length() > 0 {
+		chunk, err := x.Request.Body.Next()
+		if err != nil {
+			return upstreamError(&upstream.Error{Client: true, Err: err})
+		}
+		whole = append(whole, chunk...)
+	}
+	s.whole, s.replay, s.late = whole, true, true
+	s.chunk.Set(s.whole)
+	x.Request.Body = &s.chunk
+	return nil
 }
 
 // recorder keeps what of a body was sent, up to a bound, so that it can be sent

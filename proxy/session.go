@@ -42,6 +42,7 @@ type session struct {
 	whole      []byte    // the request's body, while it may have to be sent again
 	record     *recorder // which becomes it
 	replay     bool      // it is known, or there is none
+	late       bool      // the client was waited for
 	rejected   bool      // it was no request
 	answered   time.Time // when the head of the service's answer was read
 }

@@ -114,6 +114,9 @@ func (s *Stream) connect(ctx context.Context, look, placed bool) error {
 		if l, err = s.pool.enter(ctx, look, s.opts.Queue, s.until(time.Now())); err != nil {
 			return &Error{Timeout: timedOut(err), Err: fmt.Errorf("connect to %s: %w", s.pool.key.Address, err)}
 		}
+		if s.opts.Queue != nil {
+			s.opts.Now = time.Now() // there may have been a wait
+		}
 	}
 	s.reused = l != nil
 	if l == nil {
