@@ -46,7 +46,9 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		}
 		tried.Add(endpoint)
 		err := s.attempt(x, r, b, endpoint, opts, overall)
-		if !s.again(x, r, b, err, try) || !s.pause(r.retry.wait(try), overall) {
+		wanted, free := s.again(x, r, err, try)
+		wait := r.retry.wait(try)
+		if !wanted || !timeFor(wait, overall) || !free && !s.permits.Retry(b.Backend) || !s.pause(wait) {
 			if err == nil {
 				b.affinity.stick(x, newcomer)
 			}
@@ -94,21 +96,4 @@ func (s *session) noAnswer(b *backend, e *service.Endpoint, err *Error) *Error {
 		e.Report(0)
 	}
 	return err
-}
-
-// pause waits before the next try, and reports whether there is time for it.
-func (s *session) pause(wait time.Duration, overall time.Time) bool {
-	if !overall.IsZero() && time.Until(overall) <= wait {
-		return false
-	}
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-s.ctx.Done():
-			return false
-		}
-	}
-	return true
 }

@@ -70,25 +70,43 @@ func (r *retryRule) wait(try int) time.Duration {
 	return rand.N(most)
 }
 
-// again decides after a try whether there is another: on err, or on an answer
-// when that is nil. It asks for as much as it takes of the service's budget.
-func (s *session) again(x *exchange.Exchange, r *rule, b *backend, err *Error, try int) bool {
+// again decides after a try whether another is wanted: on err, or on an answer
+// when that is nil. free: it is no retry, for the service has seen nothing.
+func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wanted, free bool) {
 	switch {
 	case err == nil && !r.retry.onStatus(x.Response.Status):
-		return false
+		return false, false
 	case s.ctx.Err() != nil:
-		return false
+		return false, false
 	case err == nil:
-	case errors.Is(err, upstream.ErrFull):
-		return false // elsewhere it would be no better
-	case err.Blame != Upstream:
-		return false
+	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
+		return false, false
 	case err.Retry && try < freshTries && (!err.Sent || s.repeatable(x)):
-		return true
-	case !err.Sent: // it was not seen, but this is a retry by now
-		return try < r.retry.attempts && s.permits.Retry(b.Backend)
+		return true, true
+	case !err.Sent:
+		return try < r.retry.attempts, false
 	}
-	return try < r.retry.attempts && s.repeatable(x) && s.permits.Retry(b.Backend)
+	return try < r.retry.attempts && s.repeatable(x), false
+}
+
+// timeFor reports whether a try that begins after a wait could still end in time.
+func timeFor(wait time.Duration, overall time.Time) bool {
+	return overall.IsZero() || time.Until(overall) > wait
+}
+
+// pause waits, and reports whether that was not cut short.
+func (s *session) pause(wait time.Duration) bool {
+	if wait == 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
 }
 
 // repeatable: the method is idempotent, and all of the body is known.
