@@ -10,7 +10,7 @@ import (
 func withCookies(lines ...string) *exchange.Exchange {
 	x := new(exchange.Exchange)
 	for _, line := range lines {
-		x.Request.Fields.Add([]byte("Cookie"), []byte(line))
+		x.Request.Fields.AddParsed([]byte("Cookie"), []byte(line))
 	}
 	return x
 }
