@@ -49,11 +49,14 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// overloaded is the code of what a limit turned away.
+const overloaded = "overloaded"
+
 var (
 	errNoRoute    = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
 	errNoBackend  = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
 	errNoEndpoint = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
-	errOverloaded = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "overloaded", Detail: "The service is asked as much as it may be."}
+	errOverloaded = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
 	errDisguised  = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
 	errBadPath    = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
 )
@@ -70,7 +73,7 @@ func upstreamError(err error) *Error {
 	case errors.As(err, &failed):
 		return policyError(failed)
 	case errors.Is(err, upstream.ErrFull):
-		return &Error{Status: 503, Blame: Upstream, Retry: true, Code: "overloaded", Detail: "Too many requests wait for the service.", Err: err}
+		return &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "Too many requests wait for the service.", Err: err}
 	case u.Client && errors.As(err, &bad):
 		return &Error{Status: bad.Status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + bad.Reason + ".", Err: err}
 	case u.Client && errors.Is(err, os.ErrDeadlineExceeded):

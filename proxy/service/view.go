@@ -51,8 +51,12 @@ func (b *Backend) renew() (growing bool) {
 	for _, e := range gone { // nobody picks them any more
 		b.drop(e)
 	}
-	if before != nil && before.panic != panic {
-		b.registry.with.Logger.Warn("panic", "service", b.cfg.Name, "on", panic, "endpoints", len(endpoints))
+	if log := b.registry.with.Logger; before != nil && before.panic != panic {
+		if panic {
+			log.Warn("too few endpoints are healthy, all are used", "service", b.cfg.Name, "endpoints", len(endpoints))
+		} else {
+			log.Info("enough endpoints are healthy again", "service", b.cfg.Name, "endpoints", len(endpoints))
+		}
 	}
 	return growing
 }
