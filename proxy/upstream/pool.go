@@ -12,6 +12,8 @@
 //   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
 //     what a decision to try again rests on.
 //   - A Stream that is opened is closed, and then holds nothing.
+//   - A pool with a maximum never has more connections. Who comes when all are in
+//     use waits in turn, or finds the queue full and is told so at once.
 package upstream
 
 import (
