@@ -85,6 +85,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	var err error
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Zone: ec.Labels["zone"],
 	})
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)

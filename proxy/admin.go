@@ -22,6 +22,10 @@ func (p *Proxy) serveAdmin() error {
 		socket.Close()
 		return err
 	}
+	if err := p.cfg.Metrics.Register(&serviceCollector{&p.upstreams}); err != nil {
+		socket.Close()
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", p.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -84,6 +88,7 @@ func (p *Proxy) debugConfig(w http.ResponseWriter, _ *http.Request) {
 	}
 	p.shown.Unlock()
 	state["resources"], state["listeners"] = names, open
+	state["endpoints"], state["services"] = p.health.States(), p.services.Counts()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(state) // the client's connection; nothing to do about it
 }

@@ -6,6 +6,7 @@ import (
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
+	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
@@ -14,24 +15,9 @@ import (
 // backend is a service, or a subset of one, at work. Rules that name the same
 // one share it, and with it the turn of its endpoints.
 type backend struct {
-	service string
-	metrics *telemetry.Series
-	sole    *upstream.Pool // of a backend with one endpoint; nil where there is a choice
-	pools   []*upstream.Pool
-	pick    balancer.Picker
-}
-
-// endpoint picks one, not one already tried while there are others; nil where
-// there is none.
-func (b *backend) endpoint(tried balancer.Tried) (*upstream.Pool, int) {
-	if b.sole != nil {
-		return b.sole, 0
-	}
-	i := b.pick.Pick(tried)
-	if i == balancer.None {
-		return nil, i
-	}
-	return b.pools[i], i
+	*service.Backend
+	metrics  *telemetry.Series
+	affinity *affinity // what hashes go by; nil: nothing
 }
 
 // backendKey is what must be equal for rules to share a backend: the very
@@ -124,34 +110,29 @@ func (p *Proxy) acquireBackend(tenant string, spec *weirv1.BackendRef) (*backend
 	})
 }
 
-func (p *Proxy) makeBackend(ref resource.Ref, service *weirv1.ServiceSpec, subset string) (backend, func(), error) {
-	labels, err := subsetLabels(ref, service, subset)
+func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subset string) (backend, func(), error) {
+	labels, err := subsetLabels(ref, declared, subset)
 	if err != nil {
 		return backend{}, nil, err
 	}
-	b := backend{service: ref.Tenant + "/" + ref.Name}
-	var weights []uint32
-	for _, e := range service.GetEndpoints() {
+	cfg := compileService(declared)
+	cfg.Name, cfg.Zone = ref.Tenant+"/"+ref.Name, p.cfg.Zone
+	for _, e := range declared.GetEndpoints() {
 		if !bears(e.GetLabels(), labels) {
 			continue
 		}
-		weight := uint32(1)
+		d := service.Declared{Weight: 1, Zone: e.GetLabels()["zone"], Key: upstream.Key{
+			Address: e.GetAddress(), ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections}}
 		if e.Weight != nil {
-			weight = e.GetWeight()
+			d.Weight = e.GetWeight()
 		}
-		pool := p.pools.Acquire(upstream.Key{Address: e.GetAddress(), ConnectTimeout: service.GetConnectTimeout().AsDuration()})
-		b.pools, weights = append(b.pools, pool), append(weights, weight)
+		cfg.Endpoints = append(cfg.Endpoints, d)
 	}
-	if len(b.pools) == 1 && weights[0] > 0 {
-		b.sole = b.pools[0]
-	}
-	b.pick = balancer.NewRoundRobin(weights)
-	b.metrics = p.cfg.Metrics.Service(b.service, "h1")
+	b := backend{Backend: p.services.Open(cfg), affinity: compileAffinity(declared.GetLoadBalancing().GetHash())}
+	b.metrics = p.cfg.Metrics.Service(cfg.Name, "h1")
 	return b, func() {
-		for _, pool := range b.pools {
-			p.pools.Release(pool)
-		}
-		p.cfg.Metrics.ForgetService(b.service, "h1")
+		b.Close()
+		p.cfg.Metrics.ForgetService(cfg.Name, "h1")
 	}, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -50,10 +49,14 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// overloaded is the code of what a limit turned away.
+const overloaded = "overloaded"
+
 var (
 	errNoRoute    = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
 	errNoBackend  = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
 	errNoEndpoint = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
+	errOverloaded = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
 	errDisguised  = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
 	errBadPath    = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
 )
@@ -69,6 +72,8 @@ func upstreamError(err error) *Error {
 	switch {
 	case errors.As(err, &failed):
 		return policyError(failed)
+	case errors.Is(err, upstream.ErrFull):
+		return &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "Too many requests wait for the service.", Err: err}
 	case u.Client && errors.As(err, &bad):
 		return &Error{Status: bad.Status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + bad.Reason + ".", Err: err}
 	case u.Client && errors.Is(err, os.ErrDeadlineExceeded):
@@ -115,20 +120,4 @@ func addDate(x *exchange.Exchange) {
 		date := x.Start.UTC().AppendFormat(make([]byte, 0, 32), "Mon, 02 Jan 2006 15:04:05 GMT")
 		x.Response.Fields.AddParsed([]byte("Date"), date)
 	}
-}
-
-// retryRule is when a request is tried again.
-type retryRule struct {
-	attempts int // further tries
-	codes    []int
-	backoff  time.Duration
-}
-
-func (r *retryRule) onStatus(status int) bool {
-	for _, c := range r.codes {
-		if c == status {
-			return true
-		}
-	}
-	return false
 }

@@ -1,36 +1,18 @@
 package proxy
 
 import (
+	"errors"
 	"time"
 
-	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/exchange"
-	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
-	"github.com/weirmesh/weir/proxy/wire"
 )
 
 // stall bounds the wait for a service's next byte where a route sets no
 // timeout of its own.
 const stall = 60 * time.Second
-
-// freshTries is how often a request that certainly had no effect is tried on
-// another connection or endpoint, whatever the route says of retries.
-const freshTries = 2
-
-func compileRetry(spec *weirv1.RouteRetry) *retryRule {
-	if spec == nil {
-		return &noRetry
-	}
-	r := &retryRule{attempts: int(spec.GetAttempts()), backoff: spec.GetBackoff().AsDuration()}
-	for _, c := range spec.GetCodes() {
-		r.codes = append(r.codes, int(c))
-	}
-	return r
-}
-
-var noRetry retryRule
 
 // forward asks the rule's service, and again where that is safe and promises
 // something. On nil, x.Response is the service's answer.
@@ -43,44 +25,47 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		}
 		b = r.backends[which]
 	}
-	x.Service = b.service
-	replay := s.bufferBody(x)
-	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil}
+	x.Service = b.Service()
+	if !s.permits.Begin(b.Backend) {
+		return errOverloaded
+	}
+	key, newcomer := b.affinity.key(x)
+	if err := s.bufferBody(x, r); err != nil {
+		return err
+	}
+	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil, Queue: b.Queue()}
 	var overall time.Time
 	if r.timeout > 0 {
 		overall = x.Start.Add(r.timeout)
 	}
-	var tried balancer.Tried
+	var tried service.Tried
 	for try := 0; ; try++ {
-		pool, which := b.endpoint(tried)
-		if pool == nil {
+		endpoint := b.Pick(key, &tried)
+		if endpoint == nil {
 			return errNoEndpoint
 		}
-		tried = tried.Add(which)
-		err := s.attempt(x, r, b, pool, opts, overall)
-		if err == nil && (try >= r.retry.attempts || !r.retry.onStatus(x.Response.Status) || !replay || !idempotent(x.Request.Method)) {
-			return nil
-		}
-		if err != nil && !s.tryAgain(x, r, err, try, replay) {
-			return err
-		}
-		if !s.pause(r.retry.backoff, try, overall) {
+		tried.Add(endpoint)
+		err := s.attempt(x, r, b, endpoint, opts, overall)
+		wanted, free := s.again(x, r, err, try)
+		wait := r.retry.wait(try)
+		if !wanted || !timeFor(wait, overall) || !free && !s.permits.Retry(b.Backend) || !s.pause(wait) {
+			if err == nil {
+				b.affinity.stick(x, newcomer)
+			}
 			return err
 		}
 		s.stream.Close(x)
-		if replay && x.Request.Body != nil {
-			s.chunk.Set(s.whole)
-		}
+		s.rewind(x)
 		opts.Now = time.Now()
 	}
 }
 
 // attempt asks one endpoint.
-func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstream.Pool, opts upstream.Options, overall time.Time) *Error {
-	x.Endpoint = pool.Address()
+func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, opts upstream.Options, overall time.Time) *Error {
+	x.Endpoint = e.Pool.Address()
 	opts.Deadline = overall
-	if s.run != nil || r.attemptTimeout > 0 {
-		opts.Now = time.Now() // policies may have taken their time
+	if s.run != nil || s.late || r.attemptTimeout > 0 {
+		opts.Now = time.Now() // policies or the client may have taken their time
 	}
 	began := opts.Now
 	if r.attemptTimeout > 0 {
@@ -88,11 +73,12 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstr
 			opts.Deadline = d
 		}
 	}
-	err := s.stream.Open(s.ctx, pool, x, opts)
+	err := s.stream.Open(s.ctx, e.Pool, x, opts)
 	if err != nil {
 		b.metrics.Answered(0, time.Since(began))
-		return upstreamError(err)
+		return s.noAnswer(b, e, upstreamError(err))
 	}
+	e.Report(x.Response.Status)
 	s.answered = time.Now()
 	b.metrics.Answered(x.Response.Status, s.answered.Sub(began))
 	if r.attemptTimeout > 0 {
@@ -101,61 +87,13 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstr
 	return nil
 }
 
-// tryAgain decides on an error: nothing can have happened and there are tries
-// left, or the route asks for it and the method allows it.
-func (s *session) tryAgain(x *exchange.Exchange, r *rule, err *Error, try int, replay bool) bool {
+// noAnswer notes that an endpoint gave none, if that is its fault.
+func (s *session) noAnswer(b *backend, e *service.Endpoint, err *Error) *Error {
 	switch {
-	case err.Blame != Upstream || s.ctx.Err() != nil:
-		return false
-	case err.Retry && !err.Sent:
-		return try < max(freshTries, r.retry.attempts)
-	case !replay || !idempotent(x.Request.Method):
-		return false
-	case err.Retry:
-		return try < max(freshTries, r.retry.attempts)
+	case errors.Is(err, upstream.ErrFull):
+		b.Exhausted()
+	case err.Blame == Upstream && !(err.Sent && err.Retry) && s.ctx.Err() == nil:
+		e.Report(0)
 	}
-	return try < r.retry.attempts
-}
-
-func (s *session) pause(backoff time.Duration, try int, overall time.Time) bool {
-	if backoff > 0 {
-		wait := time.NewTimer(backoff << min(try, 6))
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-s.ctx.Done():
-			return false
-		}
-	}
-	return overall.IsZero() || time.Now().Before(overall)
-}
-
-// bufferBody makes a small body that is here already one that can be sent
-// again, and reports whether the request can be.
-func (s *session) bufferBody(x *exchange.Exchange) (replay bool) {
-	switch body := x.Request.Body.(type) {
-	case nil:
-		return true
-	case *exchange.Chunk:
-		s.whole, _ = body.Next()
-	case *http1.Body:
-		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
-			return false
-		}
-		s.whole, _ = body.Next()
-	default:
-		return false
-	}
-	s.chunk.Set(s.whole)
-	x.Request.Body = &s.chunk
-	return true
-}
-
-// idempotent: RFC 9110, section 9.2.2.
-func idempotent(method []byte) bool {
-	switch string(method) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
+	return err
 }

@@ -28,13 +28,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -55,6 +55,11 @@ type Config struct {
 	ClientIdle, ClientHead, ClientStall time.Duration
 	// Listen opens the socket of a listener; nil: net.Listen.
 	Listen func(network, address string) (net.Listener, error)
+	// Zone is where the proxy is: endpoints whose label `zone` is the same may
+	// be preferred. Empty: nowhere in particular.
+	Zone string
+	// Lookup resolves the names of endpoints; nil: the system's resolver.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // Update is a change of what the proxy must know. A snapshot replaces all that
@@ -68,10 +73,10 @@ type Update struct {
 
 // Proxy serves requests. Make it with [New], feed it with [Proxy.Update].
 type Proxy struct {
-	cfg      Config
-	current  atomic.Pointer[generation]
-	lives    generations
-	pools    *upstream.Registry
+	cfg     Config
+	current atomic.Pointer[generation]
+	lives   generations
+	upstreams
 	backends backends
 	admin    *http.Server
 	adminOn  net.Listener
@@ -96,13 +101,13 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	p := &Proxy{cfg: cfg, pools: upstream.NewRegistry(), desired: newDesired(), bound: map[bindKey]*binding{}}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}}
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
 	p.unrouted = cfg.Metrics.Route("")
 	if err := p.serveAdmin(); err != nil {
-		p.pools.Close()
+		p.upstreams.close()
 		return nil, err
 	}
 	return p, nil
@@ -172,6 +177,6 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	}
 	p.done.Wait() // the admin address, and listeners that were taken out of use before
 	p.retireAll()
-	p.pools.Close()
+	p.upstreams.close()
 	return first
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/router"
+	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -37,7 +38,11 @@ type session struct {
 	run        *policy.Run
 	stream     upstream.Stream
 	chunk      exchange.Chunk
+	permits    service.Permits
 	whole      []byte    // the request's body, while it may have to be sent again
+	record     *recorder // which becomes it
+	replay     bool      // it is known, or there is none
+	late       bool      // the client was waited for
 	rejected   bool      // it was no request
 	answered   time.Time // when the head of the service's answer was read
 }
@@ -164,7 +169,7 @@ func (s *session) fail(x *exchange.Exchange, err *Error) {
 	if e := s.run.Response(); e != nil {
 		answerFailed(e).answer(x)
 	}
-	if err.Status >= 500 {
+	if err.Status >= 500 && err.Code != overloaded { // which is counted: a line for each would be load, too
 		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
 			"endpoint", x.Endpoint, "blame", err.Blame.String(), "error", err)
 	}
@@ -194,6 +199,8 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.proxy.cfg.Access.Log(x, sent, now, err)
 	s.run.Close()
 	s.stream.Close(x)
+	s.permits.End()
+	s.record = nil
 	s.generation.release()
 	s.generation, s.rule, s.run, s.whole, s.rejected = nil, nil, nil, nil, false
 }

@@ -34,6 +34,7 @@ func (c *check) service(spec *weirv1.ServiceSpec) {
 	if d := spec.GetConnectTimeout(); d != nil && d.AsDuration() == 0 {
 		c.add(timeout, "must be more than 0; leave it out for the default of 5s")
 	}
+	c.upstream(at, spec)
 }
 
 func (c *check) weight(at Path, weight uint32) {

@@ -1,14 +1,19 @@
 // Package balancer chooses: a backend among the weighted ones of a rule
 // ([Split]), and an endpoint among those that a service offers ([Picker]).
 //
+//	members (health, zone, age) ─Weigh─▶ weights ─New…─▶ Picker ─Pick─▶ an index
+//
 // It knows nothing of what it chooses from but numbers: a choice is an index
 // into the list that the caller has, or -1 when there is nothing to choose. It
-// does no I/O, allocates nothing, and serves any number of goroutines.
+// does no I/O, a choice allocates nothing, and any number of goroutines choose
+// at once.
 //
 // Weights are shares relative to each other; a weight of 0 is never chosen.
 // When the list changes (an endpoint fell ill, a weight was shifted), make a
 // new one: that is cheap, and begins at a random place, so that frequent
-// changes do not favour the first of the list.
+// changes do not favour the first of the list. What goes by a hash begins
+// nowhere: equal members make an equal table in every proxy, and a member that
+// leaves moves few but its own keys.
 package balancer
 
 import "math"
@@ -17,9 +22,10 @@ import "math"
 const None = -1
 
 // Picker chooses an endpoint. It avoids those already tried for the same
-// request as long as there are others.
+// request as long as there are others. The key is a [Hash] of what the request
+// is told apart by; pickers that do not go by one ignore it.
 type Picker interface {
-	Pick(tried Tried) int
+	Pick(key uint64, tried Tried) int
 }
 
 // Tried remembers the endpoints that a request has been sent to: the last

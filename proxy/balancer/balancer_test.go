@@ -67,7 +67,7 @@ func TestNothingToChoose(t *testing.T) {
 			t.Errorf("Split of %v chooses %d", weights, got)
 		}
 		for name, p := range pickers(weights, idle{}) {
-			if got := p.Pick(Tried{}.Add(0)); got != None {
+			if got := p.Pick(0, Tried{}.Add(0)); got != None {
 				t.Errorf("%s of %v chooses %d", name, weights, got)
 			}
 		}
@@ -97,15 +97,21 @@ type idle struct{}
 func (idle) InFlight(int) int64 { return 0 }
 
 func pickers(weights []uint32, loads Loads) map[string]Picker {
-	return map[string]Picker{"RoundRobin": NewRoundRobin(weights), "LeastRequest": NewLeastRequest(weights, loads)}
+	ring, maglev := NewRing(names(len(weights)), weights, RingSize{Min: 4096, Max: 1 << 16}), NewMaglev(names(len(weights)), weights)
+	return map[string]Picker{
+		"RoundRobin": NewRoundRobin(weights), "LeastRequest": NewLeastRequest(weights, loads), "Random": NewRandom(weights),
+		"Ring": ring, "Maglev": maglev,
+		"bounded Ring": NewBounded(ring, 100, loads), "bounded Maglev": NewBounded(maglev, 100, loads),
+	}
 }
 
 func TestPickersKeepToTheWeights(t *testing.T) {
 	weights := []uint32{1, 0, 3, 6}
 	for name, p := range pickers(weights, idle{}) {
-		got := count(4, 100_000, func() int { return p.Pick(Tried{}) })
+		key := uint64(0)
+		got := count(4, 100_000, func() int { key++; return p.Pick(mix(key), Tried{}) })
 		for i, w := range weights {
-			if want := 10_000 * int(w); math.Abs(float64(got[i]-want)) > 1000 {
+			if want := 10_000 * int(w); math.Abs(float64(got[i]-want)) > 2500 {
 				t.Errorf("%s: index %d was chosen %d times, want about %d", name, i, got[i], want)
 			}
 		}
@@ -114,20 +120,21 @@ func TestPickersKeepToTheWeights(t *testing.T) {
 
 func TestPickersAvoidWhatWasTried(t *testing.T) {
 	for name, p := range pickers([]uint32{1, 1, 0, 1000}, idle{}) {
-		for range 200 {
-			first := p.Pick(Tried{})
-			second := p.Pick(Tried{}.Add(first))
-			third := p.Pick(Tried{}.Add(first).Add(second))
+		for key := range uint64(200) {
+			key = mix(key)
+			first := p.Pick(key, Tried{})
+			second := p.Pick(key, Tried{}.Add(first))
+			third := p.Pick(key, Tried{}.Add(first).Add(second))
 			if got := []int{first, second, third}; !isPermutation(got, 0, 1, 3) {
 				t.Fatalf("%s: tries %v", name, got)
 			}
-			if again := p.Pick(Tried{}.Add(0).Add(1).Add(3)); again == None || again == 2 {
+			if again := p.Pick(key, Tried{}.Add(0).Add(1).Add(3)); again == None || again == 2 {
 				t.Fatalf("%s: when all were tried, chooses %d", name, again)
 			}
 		}
 	}
 	for name, p := range pickers([]uint32{5}, idle{}) {
-		if got := p.Pick(Tried{}.Add(0)); got != 0 {
+		if got := p.Pick(0, Tried{}.Add(0)); got != 0 {
 			t.Errorf("%s: the only endpoint is not tried again: %d", name, got)
 		}
 	}
@@ -169,7 +176,7 @@ func TestLeastRequestTakesTheLessLoaded(t *testing.T) {
 		{[]uint32{10, 1}, busy{40, 3}, 0},
 	} {
 		p := NewLeastRequest(c.weights, c.loads)
-		if got := count(len(c.weights), 1000, func() int { return p.Pick(Tried{}) }); got[c.avoided] > 0 {
+		if got := count(len(c.weights), 1000, func() int { return p.Pick(0, Tried{}) }); got[c.avoided] > 0 {
 			t.Errorf("weights %v, loads %v: chooses %v", c.weights, c.loads, got)
 		}
 	}
@@ -178,7 +185,7 @@ func TestLeastRequestTakesTheLessLoaded(t *testing.T) {
 func TestLeastRequestTakesTheLoadedBeforeTheTried(t *testing.T) {
 	p := NewLeastRequest(Even(2), busy{9, 0})
 	for range 100 {
-		if got := p.Pick(Tried{}.Add(1)); got != 0 {
+		if got := p.Pick(0, Tried{}.Add(1)); got != 0 {
 			t.Fatalf("chooses %d, which was tried", got)
 		}
 	}
@@ -190,7 +197,7 @@ func TestChoosingAllocatesNothing(t *testing.T) {
 		t.Errorf("Split allocates %v times", n)
 	}
 	for name, p := range pickers([]uint32{1, 2, 3}, busy{1, 2, 3}) {
-		if n := testing.AllocsPerRun(100, func() { p.Pick(Tried{}.Add(p.Pick(Tried{}))) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { p.Pick(7, Tried{}.Add(p.Pick(7, Tried{}))) }); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
 		}
 	}
@@ -215,7 +222,7 @@ func BenchmarkPick(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Pick(Tried{})
+				p.Pick(0, Tried{})
 			}
 		})
 	}

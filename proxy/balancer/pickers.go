@@ -17,7 +17,7 @@ func NewRoundRobin(weights []uint32) *RoundRobin {
 }
 
 // Pick implements [Picker].
-func (r *RoundRobin) Pick(tried Tried) int {
+func (r *RoundRobin) Pick(_ uint64, tried Tried) int {
 	i := r.split.Next()
 	if tried.n == 0 || i == None || !tried.Has(i) {
 		return i
@@ -59,7 +59,7 @@ func NewLeastRequest(weights []uint32, loads Loads) *LeastRequest {
 }
 
 // Pick implements [Picker].
-func (l *LeastRequest) Pick(tried Tried) int {
+func (l *LeastRequest) Pick(_ uint64, tried Tried) int {
 	if l.only != more {
 		return l.only
 	}
@@ -98,4 +98,28 @@ func (l *LeastRequest) draw() (first, second int) {
 func below(n uint64) uint64 {
 	point, _ := bits.Mul64(rand.Uint64(), n)
 	return point
+}
+
+// Random draws by weight.
+type Random struct {
+	weights []uint32
+	shares  shares
+	only    int
+}
+
+// NewRandom makes a Random of the weights, which it keeps.
+func NewRandom(weights []uint32) *Random {
+	return &Random{weights: weights, shares: newShares(weights), only: only(weights)}
+}
+
+// Pick implements [Picker].
+func (r *Random) Pick(_ uint64, tried Tried) int {
+	if r.only != more {
+		return r.only
+	}
+	i := r.shares.at(below(r.shares.total()))
+	if tried.n == 0 || !tried.Has(i) {
+		return i
+	}
+	return untried(r.weights, i, tried)
 }

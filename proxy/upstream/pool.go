@@ -12,6 +12,8 @@
 //   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
 //     what a decision to try again rests on.
 //   - A Stream that is opened is closed, and then holds nothing.
+//   - A pool with a maximum never has more connections. Who comes when all are in
+//     use waits in turn, or finds the queue full and is told so at once.
 package upstream
 
 import (
@@ -28,6 +30,7 @@ import (
 type Key struct {
 	Address        string // host:port
 	ConnectTimeout time.Duration
+	MaxConnections int // 0: any number
 }
 
 // Defaults of a pool.
@@ -46,6 +49,7 @@ type Pool struct {
 	mu     sync.Mutex
 	idle   []*link // the last is the warmest
 	closed bool
+	gate   gate
 
 	dials, reuses, failures atomic.Uint64
 }
@@ -54,6 +58,7 @@ type Pool struct {
 type link struct {
 	*wire.Conn
 	idleSince time.Time
+	pool      *Pool // whose place it has; nil when it has none
 }
 
 // Address is the endpoint's, as declared.
@@ -107,9 +112,14 @@ func (p *Pool) dial(ctx context.Context) (*link, error) {
 	c, err := d.DialContext(ctx, "tcp", p.key.Address)
 	if err != nil {
 		p.failures.Add(1)
+		p.vacate()
 		return nil, err
 	}
-	return &link{Conn: wire.New(c)}, nil
+	l := &link{Conn: wire.New(c)}
+	if p.key.MaxConnections > 0 {
+		l.pool = p
+	}
+	return l, nil
 }
 
 // put keeps a connection for the next exchange.
@@ -117,8 +127,9 @@ func (p *Pool) put(l *link, now time.Time) {
 	l.Release()
 	l.idleSince = now
 	p.mu.Lock()
-	keep := !p.closed && len(p.idle) < maxIdle
-	if keep {
+	handed := p.hand(l)
+	keep := handed || !p.closed && len(p.idle) < maxIdle
+	if keep && !handed {
 		p.idle = append(p.idle, l)
 	}
 	p.mu.Unlock()
@@ -128,6 +139,7 @@ func (p *Pool) put(l *link, now time.Time) {
 }
 
 func discard(l *link) {
+	l.vacate()
 	_ = l.Close()
 	l.Free()
 }

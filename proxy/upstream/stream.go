@@ -40,6 +40,9 @@ type Options struct {
 	Deadline time.Time
 	// Stall bounds the wait for the endpoint's next byte.
 	Stall time.Duration
+	// Queue bounds the wait for a connection where a pool has a maximum; nil:
+	// any number may wait.
+	Queue *Queue
 	// Inline: read the request's body on the caller's goroutine, because what
 	// looks at it may not run beside what looks at the response.
 	Inline bool
@@ -86,7 +89,7 @@ func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts O
 	s.setDeadline(opts.Deadline)
 	p.inFlight.Add(1)
 	small := isSmall(x.Request.Body)
-	err := s.connect(ctx, !small)
+	err := s.connect(ctx, !small, false)
 	if err == nil {
 		if err = s.send(x, small); err == nil {
 			err = s.receive(ctx, x)
@@ -100,9 +103,21 @@ func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts O
 }
 
 // connect takes a kept connection or makes one. look: whether it is alive is
-// not found out by asking.
-func (s *Stream) connect(ctx context.Context, look bool) error {
+// not found out by asking. placed: a place in the pool is the stream's already.
+func (s *Stream) connect(ctx context.Context, look, placed bool) error {
 	l := s.pool.take(look)
+	switch {
+	case l != nil && placed:
+		s.pool.vacate()
+	case l == nil && !placed:
+		var err error
+		if l, err = s.pool.enter(ctx, look, s.opts.Queue, s.until(time.Now())); err != nil {
+			return &Error{Timeout: timedOut(err), Err: fmt.Errorf("connect to %s: %w", s.pool.key.Address, err)}
+		}
+		if s.opts.Queue != nil {
+			s.opts.Now = time.Now() // there may have been a wait
+		}
+	}
 	s.reused = l != nil
 	if l == nil {
 		var err error
@@ -311,7 +326,9 @@ func (s *Stream) await(ctx context.Context) error {
 			return &Error{Err: fmt.Errorf("connect to %s: it spoke or closed before it was asked", s.pool.key.Address)}
 		}
 		stale := s.link
-		err = s.connect(ctx, false)
+		placed := stale.pool != nil
+		stale.pool = nil
+		err = s.connect(ctx, false, placed)
 		if s.link != stale {
 			s.link.Adopt(stale.Conn)
 			discard(stale)

@@ -1327,15 +1327,21 @@ func (x *RouteTimeouts) GetBackendRequest() *durationpb.Duration {
 	return nil
 }
 
+// RouteRetry is when a request is tried again: when an answer has one of the
+// codes, when there was no answer in time (timeouts.backendRequest), when the
+// connection was reset before an answer. Only what is safe is tried again: a
+// request that may have had an effect only if its method is idempotent (RFC
+// 9110, section 9.2.2) and its body is still known; and no more than the
+// service's retry budget allows. A request that did not reach an endpoint at all
+// is tried elsewhere in any case.
 type RouteRetry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Answers that are tried again. A connection that could not be made is
-	// always tried again; a request that may have had an effect never is,
-	// unless its method is idempotent (RFC 9110, section 9.2.2).
+	// Answers that are tried again, from 400 to 599.
 	Codes []uint32 `protobuf:"varint,1,rep,packed,name=codes,proto3" json:"codes,omitempty"`
 	// Further tries after the first. 0: none.
 	Attempts uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// The wait before the next try.
+	// The wait before the next try is random, up to this, doubled with each try,
+	// at most tenfold. Unset: 25 ms.
 	Backoff       *durationpb.Duration `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

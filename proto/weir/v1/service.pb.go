@@ -161,9 +161,14 @@ type ServiceSpec struct {
 	Endpoints []*Endpoint          `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Subsets   []*Subset            `protobuf:"bytes,3,rep,name=subsets,proto3" json:"subsets,omitempty"`
 	// How long a new connection may take. Unset: 5 s.
-	ConnectTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	ConnectTimeout   *durationpb.Duration `protobuf:"bytes,4,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	LoadBalancing    *LoadBalancing       `protobuf:"bytes,10,opt,name=load_balancing,json=loadBalancing,proto3" json:"load_balancing,omitempty"`
+	HealthCheck      *HealthCheck         `protobuf:"bytes,11,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	OutlierDetection *OutlierDetection    `protobuf:"bytes,12,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
+	Limits           *Limits              `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
+	Dns              *DnsResolution       `protobuf:"bytes,14,opt,name=dns,proto3" json:"dns,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
@@ -224,13 +229,51 @@ func (x *ServiceSpec) GetConnectTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *ServiceSpec) GetLoadBalancing() *LoadBalancing {
+	if x != nil {
+		return x.LoadBalancing
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetOutlierDetection() *OutlierDetection {
+	if x != nil {
+		return x.OutlierDetection
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetDns() *DnsResolution {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 // Endpoint is one address that serves.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host:port": an IP address or a DNS name, and a port.
-	Address string            `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Labels  map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The share relative to its neighbours. Unset: 1; 0: none.
+	// "host:port": an IP address or a DNS name, and a port. Each address that a
+	// name has is an endpoint of its own.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The label `zone` is where it is; see TrafficDistribution.
+	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The share relative to its neighbours, divided among the addresses of a
+	// name. Unset: 1; 0: none.
 	Weight        *uint32 `protobuf:"varint,3,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,19 +431,25 @@ var File_weir_v1_service_proto protoreflect.FileDescriptor
 
 const file_weir_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x15weir/v1/service.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12weir/v1/meta.proto\"\xc7\x01\n" +
+	"\x15weir/v1/service.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/upstream.proto\"\xc7\x01\n" +
 	"\aService\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weir.v1.ServiceSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\xb7\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\xca\x04\n" +
 	"\vServiceSpec\x129\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1d.weir.v1.ServiceSpec.ProtocolR\bprotocol\x12/\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x11.weir.v1.EndpointR\tendpoints\x12)\n" +
 	"\asubsets\x18\x03 \x03(\v2\x0f.weir.v1.SubsetR\asubsets\x12B\n" +
-	"\x0fconnect_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\"M\n" +
+	"\x0fconnect_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12=\n" +
+	"\x0eload_balancing\x18\n" +
+	" \x01(\v2\x16.weir.v1.LoadBalancingR\rloadBalancing\x127\n" +
+	"\fhealth_check\x18\v \x01(\v2\x14.weir.v1.HealthCheckR\vhealthCheck\x12F\n" +
+	"\x11outlier_detection\x18\f \x01(\v2\x19.weir.v1.OutlierDetectionR\x10outlierDetection\x12'\n" +
+	"\x06limits\x18\r \x01(\v2\x0f.weir.v1.LimitsR\x06limits\x12(\n" +
+	"\x03dns\x18\x0e \x01(\v2\x16.weir.v1.DnsResolutionR\x03dns\"M\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
@@ -451,7 +500,12 @@ var file_weir_v1_service_proto_goTypes = []any{
 	nil,                         // 7: weir.v1.Subset.LabelsEntry
 	(*Metadata)(nil),            // 8: weir.v1.Metadata
 	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
-	(*Condition)(nil),           // 10: weir.v1.Condition
+	(*LoadBalancing)(nil),       // 10: weir.v1.LoadBalancing
+	(*HealthCheck)(nil),         // 11: weir.v1.HealthCheck
+	(*OutlierDetection)(nil),    // 12: weir.v1.OutlierDetection
+	(*Limits)(nil),              // 13: weir.v1.Limits
+	(*DnsResolution)(nil),       // 14: weir.v1.DnsResolution
+	(*Condition)(nil),           // 15: weir.v1.Condition
 }
 var file_weir_v1_service_proto_depIdxs = []int32{
 	8,  // 0: weir.v1.Service.metadata:type_name -> weir.v1.Metadata
@@ -461,14 +515,19 @@ var file_weir_v1_service_proto_depIdxs = []int32{
 	3,  // 4: weir.v1.ServiceSpec.endpoints:type_name -> weir.v1.Endpoint
 	4,  // 5: weir.v1.ServiceSpec.subsets:type_name -> weir.v1.Subset
 	9,  // 6: weir.v1.ServiceSpec.connect_timeout:type_name -> google.protobuf.Duration
-	6,  // 7: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
-	7,  // 8: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
-	10, // 9: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 7: weir.v1.ServiceSpec.load_balancing:type_name -> weir.v1.LoadBalancing
+	11, // 8: weir.v1.ServiceSpec.health_check:type_name -> weir.v1.HealthCheck
+	12, // 9: weir.v1.ServiceSpec.outlier_detection:type_name -> weir.v1.OutlierDetection
+	13, // 10: weir.v1.ServiceSpec.limits:type_name -> weir.v1.Limits
+	14, // 11: weir.v1.ServiceSpec.dns:type_name -> weir.v1.DnsResolution
+	6,  // 12: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
+	7,  // 13: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
+	15, // 14: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_service_proto_init() }
@@ -477,6 +536,7 @@ func file_weir_v1_service_proto_init() {
 		return
 	}
 	file_weir_v1_meta_proto_init()
+	file_weir_v1_upstream_proto_init()
 	file_weir_v1_service_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

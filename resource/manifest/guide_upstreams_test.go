@@ -1,0 +1,34 @@
+package manifest_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/resource/manifest"
+)
+
+// What the guide tells people to write is valid.
+func TestTheGuideOfUpstreams(t *testing.T) {
+	page, err := os.ReadFile("../../docs/guides/upstreams.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), "```yaml\n")[1:]
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		items, err := manifest.Parse("upstreams.md", []byte(text))
+		if err != nil || len(items) != 1 {
+			t.Errorf("%d resources, %v in\n%s", len(items), err, text)
+			continue
+		}
+		resource.Normalize(items[0].Resource)
+		for _, v := range resource.Validate(items[0].Resource) {
+			t.Errorf("%s in\n%s", v, text)
+		}
+	}
+	if len(blocks) < 8 {
+		t.Errorf("only %d examples are there", len(blocks))
+	}
+}
