@@ -64,6 +64,9 @@ var allowed = map[string][]string{
 	"examples/bookshop/cmd/bookshop": {"examples/bookshop"},
 	"bench":                          {},
 
+	// Real processes under real faults. Its tests alone know what Weir is.
+	"test/cluster": {},
+
 	// Machinery for tests that run real processes. It knows nothing of Weir.
 	"test/hosts":    {},
 	"test/relay":    {},
