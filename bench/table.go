@@ -6,6 +6,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // result is what all rounds showed of a proxy: the medians, and how far the
@@ -19,26 +21,16 @@ type result struct {
 
 func summarise(name string, samples []sample) result {
 	var cpu, throughput []float64
-	var latencies histogram
+	var latencies measure.Histogram
 	for i := range samples {
 		cpu = append(cpu, samples[i].cpu)
 		throughput = append(throughput, samples[i].throughput)
-		latencies.add(&samples[i].latencies)
+		latencies.Add(&samples[i].latencies)
 	}
 	return result{
-		name: name, cpu: median(cpu), cpuLow: slices.Min(cpu), cpuHigh: slices.Max(cpu),
-		throughput: median(throughput), p50: latencies.quantile(0.5), p99: latencies.quantile(0.99),
+		name: name, cpu: measure.Median(cpu), cpuLow: slices.Min(cpu), cpuHigh: slices.Max(cpu),
+		throughput: measure.Median(throughput), p50: latencies.Quantile(0.5), p99: latencies.Quantile(0.99),
 	}
-}
-
-// median sorts what it is given.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	middle := len(values) / 2
-	if len(values)%2 == 1 {
-		return values[middle]
-	}
-	return (values[middle-1] + values[middle]) / 2
 }
 
 func printTable(out io.Writer, results []result) {
