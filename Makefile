@@ -6,6 +6,7 @@
 #                (SEED=7 begins with that seed; ARGS="-run Power" runs some)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
+#   make bench-raft  how many writes a second a cluster agrees on, beside etcd
 
 GO      ?= go
 BIN     := $(CURDIR)/bin
@@ -16,7 +17,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios check vet bench bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios check vet bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -51,6 +52,9 @@ vet:
 
 bench: build
 	$(GO) run ./bench $(ARGS)
+
+bench-raft: build
+	$(GO) run ./bench/raft $(ARGS)
 
 bench-peers:
 	TOOLS=$(TOOLS) GO=$(GO) bench/peers.sh

@@ -34,12 +34,17 @@ func (h *Histogram) Add(o *Histogram) {
 	}
 }
 
+// Count is how many were counted.
+func (h *Histogram) Count() (n int64) {
+	for _, in := range h.Counts {
+		n += in
+	}
+	return n
+}
+
 // Quantile is the upper end of the bucket that the q-th part of all falls in.
 func (h *Histogram) Quantile(q float64) time.Duration {
-	var total, seen int64
-	for _, n := range h.Counts {
-		total += n
-	}
+	total, seen := h.Count(), int64(0)
 	for i, n := range h.Counts {
 		seen += n
 		if n > 0 && float64(seen) >= q*float64(total) {

@@ -64,6 +64,7 @@ var allowed = map[string][]string{
 	"examples/bookshop/cmd/bookshop": {"examples/bookshop"},
 	"bench":                          {"bench/measure"},
 	"bench/measure":                  {},
+	"bench/raft":                     {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "cluster", "store", "bench/measure"},
 
 	// Real processes under real faults. Its tests alone know what Weir is.
 	"test/cluster": {},
