@@ -5,7 +5,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"regexp"
 	"sync"
 	"time"
 
@@ -23,6 +25,9 @@ const (
 	enough, many = 25, 300
 )
 
+// connection is what differs from one failed connection to the next.
+var connection = regexp.MustCompile(`[0-9.]+:\d+->[0-9.]+:\d+`)
+
 // A load is clients that use a cluster while a scenario goes its way.
 type load struct {
 	c       *cluster
@@ -38,7 +43,7 @@ type load struct {
 	keys    map[string]bool   // all that were written to
 	created map[string]string // acknowledged, and written by nobody else
 	strange []error           // errors that are not promised
-	refused map[string]int    // what refusals and unknown outcomes said
+	failed  map[string]int    // what calls failed with, and how often
 }
 
 // load starts the clients. They call until require, or the end of the test.
@@ -47,7 +52,7 @@ func (c *cluster) load() *load {
 	c.loads++
 	l := &load{
 		c: c, number: c.loads, history: linear.NewHistory(), end: cancel, changed: make(chan struct{}),
-		keys: map[string]bool{}, created: map[string]string{}, refused: map[string]int{},
+		keys: map[string]bool{}, created: map[string]string{}, failed: map[string]int{},
 	}
 	for i := range clients {
 		l.clients.Go(func() { l.client(ctx, i, c.random(uint64(i)+100)) })
@@ -93,11 +98,7 @@ func (l *load) acknowledged(n int) {
 func (l *load) failures() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	copied := map[string]int{}
-	for text, n := range l.refused {
-		copied[text] = n
-	}
-	return copied
+	return maps.Clone(l.failed)
 }
 
 // client calls at members drawn at random, and rests in between: a busy machine
@@ -201,7 +202,7 @@ func (l *load) outcome(ctx context.Context, m *member, err error) linear.Outcome
 		if !isPromised(err) {
 			l.strange = append(l.strange, fmt.Errorf("at %s: %w", m.name, err))
 		}
-		l.refused[err.Error()]++
+		l.failed[connection.ReplaceAllString(err.Error(), "…")]++
 	}
 	return outcome
 }

@@ -49,23 +49,26 @@ func TestOneWayCuts(t *testing.T) {
 	c := form(t, 3, options{})
 	load := c.load()
 	load.goesOn()
-	cuts := map[string]func(leader, other string){
-		"nobody hears the leader": func(leader, other string) { c.hosts.CutOneWay(leader, other) },
-		"the leader hears nobody": func(leader, other string) { c.hosts.CutOneWay(other, leader) },
+	cuts := []struct {
+		name string
+		cut  func(leader, other string)
+	}{
+		{"nobody hears the leader", func(leader, other string) { c.hosts.CutOneWay(leader, other) }},
+		{"the leader hears nobody", func(leader, other string) { c.hosts.CutOneWay(other, leader) }},
 	}
-	for name, cut := range cuts {
-		t.Log(name)
+	for _, way := range cuts {
+		t.Log(way.name)
 		leader := c.leader()
 		for _, other := range leader.others() {
-			cut(leader.name, other.name)
+			way.cut(leader.name, other.name)
 		}
 		load.goesOnLong()
 		c.hosts.Heal()
 		load.goesOn()
 
-		t.Log(name, "but one")
+		t.Log(way.name, "but one")
 		leader, other := c.leader(), c.follower()
-		cut(leader.name, other.name)
+		way.cut(leader.name, other.name)
 		load.goesOnLong()
 		c.hosts.Heal()
 		load.goesOn()

@@ -50,10 +50,14 @@ func (c *cluster) converged(l *load) {
 		}
 		return nil
 	})
+	var lost []string
 	for key, value := range l.created {
 		if agreed[key].value != value {
-			c.t.Errorf("%s = %s was acknowledged, but is %q", key, value, agreed[key].value)
+			lost = append(lost, fmt.Sprintf("%s is %q, not %q", key, agreed[key].value, value))
 		}
+	}
+	if len(lost) > 0 {
+		c.t.Errorf("of %d acknowledged writes %d are lost, such as: %v", len(l.created), len(lost), lost[:min(len(lost), 5)])
 	}
 }
 
