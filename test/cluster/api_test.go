@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -26,7 +27,7 @@ import (
 
 // callTime is how long a call may take. A shorter one leaves more outcomes
 // unknown; none of them is wrong for it.
-const callTime = 3 * time.Second
+const callTime = 2 * time.Second
 
 // client speaks to the admin API of a member, wherever its host is now.
 func (c *cluster) client(m *member) weirv1connect.AdminServiceClient {
@@ -136,6 +137,8 @@ func readStale(req proto.Message) {
 	m := req.ProtoReflect()
 	if field := m.Descriptor().Fields().ByName("stale"); field != nil {
 		m.Set(field, protoreflect.ValueOfBool(true))
+	} else {
+		m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 6, protowire.VarintType), 1))
 	}
 }
 

@@ -55,7 +55,7 @@ func TestADiskIsFull(t *testing.T) {
 			t.Skipf("a file system of its own needs %s: %v", tool, err)
 		}
 	}
-	c := form(t, 3, options{small: 64 << 20})
+	c := form(t, 3, options{small: 192 << 20})
 	full := c.all()[2]
 	load := c.load()
 	load.goesOn()

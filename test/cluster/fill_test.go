@@ -12,8 +12,16 @@ import (
 )
 
 // fill writes so many resources, each with so many bytes beside it, many to a
-// transaction. They are no part of a history, but members must agree on them.
-func (c *cluster) fill(count, size int) {
+// transaction; and all of them again, as often as it is told. They are no part
+// of a history, but members must agree on them.
+func (c *cluster) fill(count, size, times int) {
+	c.t.Helper()
+	for round := range times {
+		c.fillOnce(count, size, round)
+	}
+}
+
+func (c *cluster) fillOnce(count, size, round int) {
 	c.t.Helper()
 	each := min(500, (256<<10)/(size+1), count)
 	leader := c.leader()
@@ -22,7 +30,7 @@ func (c *cluster) fill(count, size int) {
 		for i := from; i < min(from+each, count); i++ {
 			resources = append(resources, resource.Wrap(&weirv1.Service{
 				Metadata: &weirv1.Metadata{Name: fmt.Sprintf("f-%d", i), Annotations: map[string]string{
-					valueOf: fmt.Sprint(i), "ballast": strings.Repeat("x", size)}},
+					valueOf: fmt.Sprint(round), "ballast": strings.Repeat("x", size)}},
 				Spec: &weirv1.ServiceSpec{},
 			}))
 		}

@@ -100,7 +100,7 @@ func (c *cluster) remember(m *member) {
 func TestANewMemberCatchesUpWhileWritesGoOn(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{spares: 1})
-	c.fill(10_000, 0)
+	c.fill(10_000, 0, 1)
 	load := c.load()
 	load.goesOn()
 	c.newMember(3)

@@ -74,7 +74,7 @@ func TestAFollowerIsPaused(t *testing.T) {
 	c := form(t, 3, options{})
 	load := c.load()
 	load.goesOn()
-	for range 3 {
+	for range 2 {
 		follower := c.follower()
 		follower.pause()
 		load.goesOnLong()

@@ -15,14 +15,16 @@ import (
 )
 
 const (
-	clients = 5
+	clients = 6
 	// keysAtOnce are written to at a time, each by so many calls of all clients.
 	// So the calls of a key overlap, and no key has too many for the check.
 	keysAtOnce  = 2
 	callsPerKey = 60
 	// enough writes show that a cluster goes on; many take several times as long
 	// as it takes to notice that a member is gone.
-	enough, many = 25, 300
+	enough, many = 25, 200
+	// shunned is for how many calls a client goes elsewhere after a failed one.
+	shunned = 40
 )
 
 // connection is what differs from one failed connection to the next.
@@ -102,32 +104,45 @@ func (l *load) failures() map[string]int {
 }
 
 // client calls at members drawn at random, and rests in between: a busy machine
-// would give the processes no time.
+// would give the processes no time. A member that failed it sees it again, but
+// not at once: where a call fails after a long wait, others would get none.
 func (l *load) client(ctx context.Context, number int, random *rand.Rand) {
+	shuns := map[*member]int{} // until which call
 	for i := 0; ctx.Err() == nil; i++ {
-		members := l.c.all()
-		at := func() *member { return members[random.IntN(len(members))] }
-		key, value := l.nextKey(), fmt.Sprintf("%d.%d.%d", l.number, number, i)
-		var err error
-		switch random.IntN(5) {
-		case 0:
-			err = l.create(ctx, number, at(), fmt.Sprintf("c%d-%d-%d", l.number, number, i), value)
-		case 1:
-			_, err = l.read(ctx, number, at(), key)
-		case 2, 3:
-			err = l.compareAndSet(ctx, number, at(), at(), key, value)
-		default:
-			err = l.put(ctx, number, at(), key, value)
-		}
-		rest := 10 * time.Millisecond
-		if err != nil && outcomeOf(err) != linear.Mismatch {
-			rest *= 10
+		at := pick(l.c.all(), random, func(m *member) bool { return i >= shuns[m] })
+		if err := l.call(ctx, number, i, at, random); err != nil && outcomeOf(err) != linear.Mismatch {
+			shuns[at] = i + shunned
 		}
 		select {
-		case <-time.After(rest):
+		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// pick draws one of those that will do, or of all when none does.
+func pick(members []*member, random *rand.Rand, does func(*member) bool) *member {
+	at := random.IntN(len(members))
+	for i := range members {
+		if m := members[(at+i)%len(members)]; does(m) {
+			return m
+		}
+	}
+	return members[at]
+}
+
+func (l *load) call(ctx context.Context, client, number int, at *member, random *rand.Rand) error {
+	key, value := l.nextKey(), fmt.Sprintf("%d.%d.%d", l.number, client, number)
+	switch random.IntN(5) {
+	case 0:
+		return l.create(ctx, client, at, fmt.Sprintf("c%d-%d-%d", l.number, client, number), value)
+	case 1:
+		_, err := l.read(ctx, client, at, key)
+		return err
+	case 2, 3:
+		return l.compareAndSet(ctx, client, at, key, value)
+	}
+	return l.put(ctx, client, at, key, value)
 }
 
 func (l *load) nextKey() string {
@@ -172,18 +187,18 @@ func (l *load) read(ctx context.Context, client int, m *member, key string) (ent
 	return found, nil
 }
 
-// compareAndSet reads at one member and writes at another, by the revision.
-func (l *load) compareAndSet(ctx context.Context, client int, from, to *member, key, value string) error {
-	found, err := l.read(ctx, client, from, key)
+// compareAndSet writes by the revision that it has read.
+func (l *load) compareAndSet(ctx context.Context, client int, m *member, key, value string) error {
+	found, err := l.read(ctx, client, m, key)
 	if err != nil {
 		return err
 	}
 	if found.revision == 0 { // there is no precondition that a key be not there
-		return l.put(ctx, client, to, key, value)
+		return l.put(ctx, client, m, key, value)
 	}
 	call := l.history.CompareAndSet(client, key, found.value, value)
-	err = to.write(ctx, key, value, found.revision)
-	call.End(l.outcome(ctx, to, err))
+	err = m.write(ctx, key, value, found.revision)
+	call.End(l.outcome(ctx, m, err))
 	return err
 }
 

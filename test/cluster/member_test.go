@@ -127,6 +127,7 @@ func (m *member) stop() {
 // cutPower takes the power from the member, and its disk.
 func (m *member) cutPower() {
 	m.c.t.Helper()
+	m.pause() // it sees nothing of its own end
 	report := m.disk.Cut()
 	m.kill()
 	m.c.t.Logf("power of %s cut: %+v", m.name, report)

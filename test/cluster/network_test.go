@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -132,18 +133,22 @@ func TestAFifthOfThePacketsIsLost(t *testing.T) {
 	c.require(load)
 }
 
-// The line is so narrow that the snapshot takes longer than a heartbeat may.
+// So much has been written that the log no longer begins at its beginning, and
+// the line is so narrow that the snapshot takes many heartbeats.
 func TestASnapshotOverANarrowLine(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{spares: 1})
-	c.fill(4_000, 1_000)
+	c.fill(200, 20_000, 36)
 	load := c.load()
 	load.goesOn()
-	c.hosts.Narrow(c.hosts[3].Name, 1<<20)
-	c.newMember(3)
+	c.hosts.Narrow(c.hosts[3].Name, 2<<20)
+	newcomer := c.newMember(3)
 	c.awaitVoters()
 	load.goesOn()
 	c.hosts.Heal()
+	if found, err := filepath.Glob(filepath.Join(newcomer.data, "raft", "snapshots", "*")); len(found) == 0 {
+		t.Errorf("the newcomer was sent no snapshot (%v)", err)
+	}
 	c.require(load)
 }
 

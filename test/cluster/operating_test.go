@@ -14,7 +14,7 @@ import (
 func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{spares: 3})
-	c.fill(2_000, 100)
+	c.fill(2_000, 100, 1)
 	load := c.load()
 	load.goesOn()
 	before := load.acknowledgedKeys()
