@@ -22,7 +22,7 @@ const (
 	callsPerKey = 60
 	// enough writes show that a cluster goes on; many take several times as long
 	// as it takes to notice that a member is gone.
-	enough, many = 25, 200
+	enough, many = 25, 150
 	// shunned is for how many calls a client goes elsewhere after a failed one.
 	shunned = 40
 )
