@@ -33,7 +33,7 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	restored.foundAndJoin()
 	restored.awaitVoters()
 	restored.must(restored.command("cluster", "restore", file))
-	restored.token = c.token // it came with the state
+	restored.token, restored.ca = c.token, restored.ca+c.ca // which came with the state
 	restored.requireKeys(before)
 	again := restored.load()
 	again.goesOn()
