@@ -2,8 +2,11 @@
 #
 #   make demo    build, and run the bookshop behind a Weir of one process
 #   make test    all tests (add SHORT=1 for the quick ones)
+#   make scenarios FOR=10m   clusters of real processes that much is done to
+#                (SEED=7 begins with that seed; ARGS="-run Power" runs some)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
+#   make bench-raft  how many writes a second a cluster agrees on, beside etcd
 
 GO      ?= go
 BIN     := $(CURDIR)/bin
@@ -14,7 +17,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race check vet bench bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios check vet bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -36,6 +39,9 @@ test: plugins
 race: plugins
 	$(GO) test -race -timeout 20m ./...
 
+scenarios: build
+	WEIR_BIN=$(BIN)/weir GO=$(GO) FOR=$(FOR) SEED=$(SEED) test/cluster/scenarios.sh $(ARGS)
+
 check: tools generate-check vet race
 	$(call each,$(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(GO) test -race ./...)
 
@@ -46,6 +52,9 @@ vet:
 
 bench: build
 	$(GO) run ./bench $(ARGS)
+
+bench-raft: build
+	$(GO) run ./bench/raft $(ARGS)
 
 bench-peers:
 	TOOLS=$(TOOLS) GO=$(GO) bench/peers.sh

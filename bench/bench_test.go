@@ -4,76 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
-
-func TestHistogramKeepsQuantiles(t *testing.T) {
-	var h, half histogram
-	for i := 1; i <= 10_000; i++ {
-		to := &h
-		if i%2 == 0 {
-			to = &half
-		}
-		to.record(time.Duration(i) * time.Microsecond)
-	}
-	h.add(&half)
-	for q, want := range map[float64]time.Duration{0.5: 5 * time.Millisecond, 0.99: 9900 * time.Microsecond, 1: 10 * time.Millisecond} {
-		if got := h.quantile(q); got < want || float64(got) > 1.04*float64(want) {
-			t.Errorf("quantile %v is %v, want %v or 4 %% more", q, got, want)
-		}
-	}
-}
-
-func TestEveryBucketEndsWhereTheNextBegins(t *testing.T) {
-	for bucket := range buckets - 1 {
-		end := upperEnd(bucket)
-		if bucketOf(end) != bucket || bucketOf(end+1) != bucket+1 {
-			t.Fatalf("bucket %d ends at %d, which is in %d, and %d in %d", bucket, end, bucketOf(end), end+1, bucketOf(end+1))
-		}
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	line := "42 (a) (strange name) S 7 42 42 0 -1 4194560 100 200 0 0 31 11 5 3 20 0 1 0 12345 1 2"
-	got, err := parseStat(line)
-	if want := (stat{parent: 7, ticks: 42, ended: 8}); err != nil || got != want {
-		t.Errorf("got %+v, %v; want %+v", got, err, want)
-	}
-	for _, bad := range []string{"", "42 (x) S 7", "42 (x) S 7 42 42 0 -1 4194560 100 200 0 0 x 11 5 3"} {
-		if _, err := parseStat(bad); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-}
-
-// What a process costs includes what its children do.
-func TestCPUCountsChildren(t *testing.T) {
-	script := "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done; exec sleep 60' & wait"
-	p, err := start(t.TempDir()+"/spin", nil, "/bin/sh", "-c", script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.stop()
-	err = p.until(t.Context(), func() error {
-		if printed, _ := os.ReadFile(p.log); !bytes.Contains(printed, []byte("done")) {
-			return fmt.Errorf("printed %q", printed)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if used, err := p.cpu(); err != nil || used == 0 {
-		t.Errorf("used %v, %v", used, err)
-	}
-}
 
 // The load and the upstream, without a proxy between them.
 func TestLoadCountsWhatTheUpstreamAnswers(t *testing.T) {
-	port, err := freePort()
+	port, err := measure.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +31,8 @@ func TestLoadCountsWhatTheUpstreamAnswers(t *testing.T) {
 	if err := r.loop(counted, address, requests, 1); err != nil {
 		t.Fatal(err)
 	}
-	if r.Requests != 10 || r.Latencies.quantile(0.5) <= 0 {
-		t.Errorf("got %d requests, median %v", r.Requests, r.Latencies.quantile(0.5))
+	if r.Requests != 10 || r.Latencies.Quantile(0.5) <= 0 {
+		t.Errorf("got %d requests, median %v", r.Requests, r.Latencies.Quantile(0.5))
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -135,7 +75,7 @@ func TestTable(t *testing.T) {
 			s.Requests, s.Elapsed = 1000, time.Second/time.Duration(i+1)
 			samples = append(samples, s)
 		}
-		samples[0].Latencies.record(100 * time.Microsecond)
+		samples[0].Latencies.Record(100 * time.Microsecond)
 		return summarise(name, samples)
 	}
 	var out bytes.Buffer

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // report is what a load process prints at its end.
@@ -22,7 +24,7 @@ type report struct {
 	Errors    int64
 	LastError string
 	Elapsed   time.Duration
-	Latencies histogram
+	Latencies measure.Histogram
 }
 
 // runLoad is the load process: a closed loop on each connection.
@@ -88,7 +90,7 @@ func (r *report) loop(ctx context.Context, address string, requests [][]byte, at
 			at = 0
 		}
 		now := time.Now()
-		r.Latencies.record(now.Sub(last))
+		r.Latencies.Record(now.Sub(last))
 		r.Requests++
 		last = now
 	}
@@ -101,7 +103,7 @@ func (r *report) add(o *report) {
 	if o.LastError != "" {
 		r.LastError = o.LastError
 	}
-	r.Latencies.add(&o.Latencies)
+	r.Latencies.Add(&o.Latencies)
 }
 
 // sample is what one round showed of a proxy.
@@ -118,17 +120,17 @@ func (s *sample) throughput() float64 { return float64(s.Requests) / s.Elapsed.S
 
 // load runs a load process against a proxy and counts the proxy's work.
 func (b *benchmark) load(ctx context.Context, c *contender, length time.Duration, into *sample) error {
-	before, err := c.process.cpu()
+	before, err := c.process.CPU()
 	if err != nil {
-		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.lastWords())
+		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
 	}
 	r, err := spawnLoad(ctx, c, b.connections, length)
 	if err != nil {
 		return fmt.Errorf("load %s: %w", c.name, err)
 	}
-	after, err := c.process.cpu()
+	after, err := c.process.CPU()
 	if err != nil {
-		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.lastWords())
+		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
 	}
 	into.used += after - before
 	into.Elapsed += r.Elapsed

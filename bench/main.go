@@ -30,6 +30,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // settings are the flags.
@@ -115,7 +117,7 @@ func compare(ctx context.Context, s settings) error {
 type benchmark struct {
 	settings
 	dir       string
-	upstream  *process
+	upstream  *measure.Process
 	upstreamA string
 	running   []*contender
 }
@@ -123,7 +125,7 @@ type benchmark struct {
 // contender is a proxy at work.
 type contender struct {
 	name    string
-	process *process
+	process *measure.Process
 	address string
 	hosts   int    // how many the load spreads over; 0: by address alone
 	admin   string // Weir's own port with the debug pages
@@ -131,7 +133,7 @@ type contender struct {
 }
 
 func (b *benchmark) startUpstream(ctx context.Context) error {
-	port, err := freePort()
+	port, err := measure.FreePort()
 	if err != nil {
 		return err
 	}
@@ -140,11 +142,11 @@ func (b *benchmark) startUpstream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.upstream, err = start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA)
+	b.upstream, err = measure.Start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA)
 	if err != nil {
 		return err
 	}
-	return b.upstream.serves(ctx, b.upstreamA, "")
+	return serves(ctx, b.upstream, b.upstreamA, "")
 }
 
 // startAll starts what is there, and says what is not.
@@ -175,7 +177,7 @@ func (b *benchmark) wanted(name string) bool {
 }
 
 func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
-	port, err := freePort()
+	port, err := measure.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -185,15 +187,15 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	}
 	c := &contender{name: p.name, hosts: p.hosts, address: fmt.Sprintf("127.0.0.1:%d", port)}
 	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamA}); err != nil {
-		c.process.stop()
+		c.process.Stop()
 		return nil, err
 	}
 	host := ""
 	if c.hosts > 0 {
 		host = hostName(c.hosts - 1)
 	}
-	if err := c.process.serves(ctx, c.address, host); err != nil {
-		c.process.stop()
+	if err := serves(ctx, c.process, c.address, host); err != nil {
+		c.process.Stop()
 		return nil, err
 	}
 	return c, nil
@@ -235,9 +237,9 @@ func (b *benchmark) round(ctx context.Context, round int) error {
 
 func (b *benchmark) stop() {
 	for _, c := range b.running {
-		c.process.stop()
+		c.process.Stop()
 	}
-	b.upstream.stop()
+	b.upstream.Stop()
 }
 
 // results lists the measured proxies; nginx and Caddy are what others are

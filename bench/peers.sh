@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the proxies that bench compares Weir with, as far as they are
-# missing: nginx and HAProxy as the distribution has them, Caddy and Traefik
-# from their Go modules, into $TOOLS.
+# Installs what bench and bench/raft compare Weir with, as far as it is missing:
+# nginx and HAProxy as the distribution has them, Caddy, Traefik and etcd from
+# their Go modules, into $TOOLS.
 set -eu
 
 caddy=v2.11.9
 traefik=v3.7.13
+etcd=v3.7.3
 
 : "${GO:=go}" "${TOOLS:=$PWD/.bin}"
 mkdir -p "$TOOLS"
@@ -34,8 +35,21 @@ build_traefik() {
     "$GO" mod edit -require="$module@$traefik" &&
     GOFLAGS=-mod=mod "$GO" build -o "$TOOLS/traefik" "$module/cmd/traefik"
 }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
 if [ ! -x "$TOOLS/traefik" ]; then
-  dir=$(mktemp -d)
-  trap 'rm -rf "$dir"' EXIT
   (build_traefik "$dir") || echo "peers: Traefik $traefik could not be built from its modules; going on without it" >&2
+fi
+
+# Its module has replace directives too, but only for the modules beside it,
+# which are published under the same version.
+build_etcd() {
+  cd "$1" &&
+    "$GO" mod init peers &&
+    "$GO" mod edit -require="go.etcd.io/etcd/server/v3@$etcd" &&
+    GOFLAGS=-mod=mod "$GO" build -o "$TOOLS/etcd" go.etcd.io/etcd/server/v3
+}
+if [ ! -x "$TOOLS/etcd" ]; then
+  mkdir "$dir/etcd"
+  (build_etcd "$dir/etcd") || echo "peers: etcd $etcd could not be built from its modules; going on without it" >&2
 fi

@@ -8,10 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-)
 
-// workers is how many threads or processes every proxy works with.
-const workers = "2"
+	"github.com/weirmesh/weir/bench/measure"
+)
 
 // proxy is one that can be measured.
 type proxy struct {
@@ -57,7 +56,7 @@ func lookUp(name string) (string, error) {
 
 // configure writes a configuration, with the place filled in.
 func (p place) configure(file, text string) (string, error) {
-	text = strings.NewReplacer("{DIR}", p.dir, "{PORT}", fmt.Sprint(p.port), "{UPSTREAM}", p.upstream, "{WORKERS}", workers).Replace(text)
+	text = strings.NewReplacer("{DIR}", p.dir, "{PORT}", fmt.Sprint(p.port), "{UPSTREAM}", p.upstream, "{WORKERS}", measure.Workers).Replace(text)
 	path := filepath.Join(p.dir, file)
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
@@ -69,7 +68,7 @@ func (p place) run(c *contender, program string, args ...string) error {
 		return err
 	}
 	home := []string{"HOME=" + p.dir, "XDG_CONFIG_HOME=" + p.dir, "XDG_DATA_HOME=" + p.dir}
-	c.process, err = start(p.dir, home, path, args...)
+	c.process, err = measure.Start(p.dir, home, path, args...)
 	return err
 }
 

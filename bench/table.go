@@ -6,6 +6,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // result is what all rounds showed of a proxy: the medians, and how far the
@@ -20,25 +22,16 @@ type result struct {
 
 func summarise(name string, samples []sample) result {
 	var cpu, throughput []float64
-	var latencies histogram
+	var latencies measure.Histogram
 	for i := range samples {
 		cpu = append(cpu, samples[i].cpu())
 		throughput = append(throughput, samples[i].throughput())
-		latencies.add(&samples[i].Latencies)
+		latencies.Add(&samples[i].Latencies)
 	}
 	return result{
-		name: name, cpu: median(cpu), cpuLow: slices.Min(cpu), cpuHigh: slices.Max(cpu), rounds: cpu,
-		throughput: median(throughput), p50: latencies.quantile(0.5), p99: latencies.quantile(0.99),
+		name: name, cpu: measure.Median(cpu), cpuLow: slices.Min(cpu), cpuHigh: slices.Max(cpu), rounds: cpu,
+		throughput: measure.Median(throughput), p50: latencies.Quantile(0.5), p99: latencies.Quantile(0.99),
 	}
-}
-
-func median(values []float64) float64 {
-	values = slices.Sorted(slices.Values(values))
-	middle := len(values) / 2
-	if len(values)%2 == 1 {
-		return values[middle]
-	}
-	return (values[middle-1] + values[middle]) / 2
 }
 
 func printTable(out io.Writer, results []result) {
@@ -72,7 +65,7 @@ func printTargets(out io.Writer, results []result) {
 // ratio is the median over the rounds, each compared with itself.
 func ratio(of result, results []result, to string) string {
 	if against, ok := find(results, to); ok {
-		return fmt.Sprintf("%.2f", median(pairs(of, against, func(of, against float64) float64 { return of / against })))
+		return fmt.Sprintf("%.2f", measure.Median(pairs(of, against, func(of, against float64) float64 { return of / against })))
 	}
 	return "–"
 }
@@ -122,7 +115,7 @@ func (t target) line(results []result) string {
 	}
 	compare, limit, words := t.terms()
 	rounds := pairs(of, against, compare)
-	shown, verdict := median(rounds), "met"
+	shown, verdict := measure.Median(rounds), "met"
 	if shown > limit {
 		verdict = "MISSED"
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // The rows of Weir.
@@ -54,7 +56,7 @@ func startWeir(declare func(context.Context, *weir) error) func(context.Context,
 func (w *weir) start(ctx context.Context, c *contender) error {
 	var ports [4]string
 	for i := range ports {
-		port, err := freePort()
+		port, err := measure.FreePort()
 		if err != nil {
 			return err
 		}
@@ -62,13 +64,13 @@ func (w *weir) start(ctx context.Context, c *contender) error {
 	}
 	w.admin, c.admin = ports[1], ports[3]
 	var err error
-	c.process, err = start(w.place.dir, []string{"WEIR_ACCESS_LOG=off"}, w.binary, "dev", "--data", filepath.Join(w.place.dir, "data"),
+	c.process, err = measure.Start(w.place.dir, []string{"WEIR_ACCESS_LOG=off"}, w.binary, "dev", "--data", filepath.Join(w.place.dir, "data"),
 		"--node", ports[0], "--admin", ports[1], "--portal", ports[2], "--proxy-admin", ports[3])
 	if err != nil {
 		return err
 	}
-	return c.process.until(ctx, func() error {
-		printed, err := os.ReadFile(c.process.log)
+	return c.process.Until(ctx, func() error {
+		printed, err := os.ReadFile(c.process.Log)
 		if err == nil && !bytes.Contains(printed, []byte("weir: ready\n")) {
 			err = errors.New("it is not ready")
 		}

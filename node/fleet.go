@@ -74,7 +74,7 @@ func (v servers) Doctor(ctx context.Context) ([]*weirv1.DoctorCheck, error) {
 		go func() { // ends with its context, and is waited for below
 			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
-			results <- found{r.Name, v.s.dialer.Probe(ctx, addresses[r.Name], v.s.identity.ClientTLS)}
+			results <- found{r.Name, v.s.dialer.Probe(ctx, addresses[r.Name], nodeport.TrustMember(v.s.identity, r.Name))}
 		}()
 	}
 	probes := map[string]nodeport.Probe{}

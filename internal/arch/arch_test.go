@@ -73,7 +73,12 @@ var allowed = map[string][]string{
 	"examples/plugins":     {},
 
 	"examples/bookshop/cmd/bookshop": {"examples/bookshop"},
-	"bench":                          {},
+	"bench":                          {"bench/measure"},
+	"bench/measure":                  {},
+	"bench/raft":                     {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "cluster", "store", "bench/measure"},
+
+	// Real processes under real faults. Its tests alone know what Weir is.
+	"test/cluster": {},
 
 	// Machinery for tests that run real processes. It knows nothing of Weir.
 	"test/hosts":    {},

@@ -384,6 +384,17 @@ func TestProcessesArePausedStoppedKilledAndRestarted(t *testing.T) {
 	}
 }
 
+func TestStandardOutputIsApartWhereWanted(t *testing.T) {
+	h := New(t, 1)
+	p := h[0].Command(bounded(t), "/bin/sh", "-c", "echo out; echo err >&2")
+	var out strings.Builder
+	p.Stdout = &out
+	p.Start()
+	if err := p.Wait(bounded(t)); err != nil || out.String() != "out\n" || p.Output() != "err\n" {
+		t.Errorf("%v, standard output %q, the rest %q", err, out.String(), p.Output())
+	}
+}
+
 func TestOutputIsBounded(t *testing.T) {
 	out := newTail()
 	out.Write([]byte("first\n"))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -24,6 +25,9 @@ type Process struct {
 	// process itself serves (package powercut): a fork would wait for the test
 	// and the test for the fork.
 	Dir string
+	// Stdout gets the standard output, as in exec.Cmd, which is then not kept
+	// with the rest: for what a program is to read.
+	Stdout io.Writer
 
 	host   *Host
 	ctx    context.Context
@@ -58,6 +62,9 @@ func (p *Process) Start() {
 	cmd := exec.CommandContext(p.ctx, p.path, p.args...)
 	cmd.Env, cmd.Dir = p.Env, p.Dir
 	cmd.Stdout, cmd.Stderr = p.output, p.output
+	if p.Stdout != nil {
+		cmd.Stdout = p.Stdout
+	}
 	// A group of its own, so that its children are killed and paused with it;
 	// and its death with the thread that started it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

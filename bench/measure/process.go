@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"bytes"
@@ -17,15 +17,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a child and all that it starts, in a process group of its own.
-type process struct {
+// A Process is a child and all that it starts, in a process group of its own.
+type Process struct {
+	// Log is the file with what it printed.
+	Log string
+
 	cmd  *exec.Cmd
-	log  string
 	done chan struct{} // closed once it ended
 }
 
-// start runs a command; what it prints goes to a file.
-func start(logBase string, env []string, name string, args ...string) (*process, error) {
+// Workers is how many threads or processes everyone works with.
+const Workers = "2"
+
+// Start runs a command; what it prints goes to a file, logBase with ".log".
+func Start(logBase string, env []string, name string, args ...string) (*Process, error) {
 	log, err := os.Create(logBase + ".log")
 	if err != nil {
 		return nil, err
@@ -34,13 +39,13 @@ func start(logBase string, env []string, name string, args ...string) (*process,
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Two workers for everyone; for those written in Go this is how they are told.
-	cmd.Env = append(append(os.Environ(), "GOMAXPROCS="+workers), env...)
+	cmd.Env = append(append(os.Environ(), "GOMAXPROCS="+Workers), env...)
 	// SIGTERM, for a master that is killed leaves its workers behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(name), err)
 	}
-	p := &process{cmd: cmd, log: log.Name(), done: make(chan struct{})}
+	p := &Process{cmd: cmd, Log: log.Name(), done: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(p.done)
@@ -48,8 +53,8 @@ func start(logBase string, env []string, name string, args ...string) (*process,
 	return p, nil
 }
 
-// stop ends the process and what it started, by force if it must.
-func (p *process) stop() {
+// Stop ends the process and what it started, by force if it must.
+func (p *Process) Stop() {
 	if p == nil {
 		return
 	}
@@ -63,14 +68,9 @@ func (p *process) stop() {
 	<-p.done
 }
 
-// serves waits until a GET is answered with 200.
-func (p *process) serves(ctx context.Context, address, host string) error {
-	return p.until(ctx, func() error { return tryGet(address, host) })
-}
-
-// until waits for a condition, at most half a minute and as long as the
+// Until waits for a condition, at most half a minute and as long as the
 // process lives.
-func (p *process) until(ctx context.Context, ready func() error) error {
+func (p *Process) Until(ctx context.Context, ready func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
@@ -80,17 +80,17 @@ func (p *process) until(ctx context.Context, ready func() error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("it ended: %s", p.lastWords())
+			return fmt.Errorf("it ended: %s", p.LastWords())
 		case <-ctx.Done():
-			return fmt.Errorf("it does not serve: %w; %s", last, p.lastWords())
+			return fmt.Errorf("it does not serve: %w; %s", last, p.LastWords())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// lastWords is the end of what the process printed.
-func (p *process) lastWords() string {
-	printed, _ := os.ReadFile(p.log)
+// LastWords is the end of what the process printed.
+func (p *Process) LastWords() string {
+	printed, _ := os.ReadFile(p.Log)
 	printed = bytes.TrimSpace(printed)
 	if len(printed) > 600 {
 		printed = printed[len(printed)-600:]
@@ -98,16 +98,8 @@ func (p *process) lastWords() string {
 	return string(printed)
 }
 
-func tryGet(address, host string) error {
-	c, err := dial(address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return c.get(getRequest(address, host))
-}
-
-func freePort() (int, error) {
+// FreePort is one that nobody listens on now.
+func FreePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
@@ -119,9 +111,9 @@ func freePort() (int, error) {
 // clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux.
 const clockTick = time.Second / 100
 
-// cpu is the user and system time that the process and its descendants have
+// CPU is the user and system time that the process and its descendants have
 // used.
-func (p *process) cpu() (time.Duration, error) {
+func (p *Process) CPU() (time.Duration, error) {
 	stats, err := readStats()
 	if err != nil {
 		return 0, err

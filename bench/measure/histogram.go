@@ -1,12 +1,13 @@
-package main
+package measure
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
-// histogram counts latencies in buckets that are 3 % wide: 32 to each doubling.
-type histogram struct {
+// A Histogram counts latencies in buckets that are 3 % wide: 32 to each doubling.
+type Histogram struct {
 	Counts []int64
 }
 
@@ -15,14 +16,16 @@ const (
 	buckets = (64 - subBits) << subBits
 )
 
-func (h *histogram) record(d time.Duration) {
+// Record counts one.
+func (h *Histogram) Record(d time.Duration) {
 	if h.Counts == nil {
 		h.Counts = make([]int64, buckets)
 	}
 	h.Counts[bucketOf(d)]++
 }
 
-func (h *histogram) add(o *histogram) {
+// Add counts all that another has counted.
+func (h *Histogram) Add(o *Histogram) {
 	if h.Counts == nil {
 		h.Counts = make([]int64, buckets)
 	}
@@ -31,12 +34,17 @@ func (h *histogram) add(o *histogram) {
 	}
 }
 
-// quantile is the upper end of the bucket that the q-th part of all falls in.
-func (h *histogram) quantile(q float64) time.Duration {
-	var total, seen int64
-	for _, n := range h.Counts {
-		total += n
+// Count is how many were counted.
+func (h *Histogram) Count() (n int64) {
+	for _, in := range h.Counts {
+		n += in
 	}
+	return n
+}
+
+// Quantile is the upper end of the bucket that the q-th part of all falls in.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	total, seen := h.Count(), int64(0)
 	for i, n := range h.Counts {
 		seen += n
 		if n > 0 && float64(seen) >= q*float64(total) {
@@ -58,4 +66,14 @@ func upperEnd(bucket int) time.Duration {
 	shift := max(bucket>>subBits-1, 0)
 	mantissa := uint64(bucket - shift<<subBits)
 	return time.Duration((mantissa+1)<<shift - 1)
+}
+
+// Median sorts what it is given.
+func Median(values []float64) float64 {
+	slices.Sort(values)
+	middle := len(values) / 2
+	if len(values)%2 == 1 {
+		return values[middle]
+	}
+	return (values[middle-1] + values[middle]) / 2
 }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/weirmesh/weir/bench/measure"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+	"github.com/weirmesh/weir/resource"
+)
+
+// weirServers are members as `weir server` runs them.
+type weirServers struct {
+	binary    string
+	processes []*measure.Process
+	nodes     []string // addresses of the node ports
+	admins    []string // and of the admin API
+	token, ca string
+}
+
+func startWeir(ctx context.Context, p place) (cluster, error) {
+	binary, err := filepath.Abs(filepath.Join("bin", "weir"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return nil, errors.New("bin/weir is not built (make build)")
+	}
+	w := &weirServers{binary: binary}
+	for i := range p.members {
+		if err := w.add(ctx, p, i); err != nil {
+			w.stop()
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// add starts another member: the first founds the cluster, others join it.
+func (w *weirServers) add(ctx context.Context, p place, i int) error {
+	node, admin, err := twoPorts()
+	if err != nil {
+		return err
+	}
+	w.nodes = append(w.nodes, fmt.Sprintf("127.0.0.1:%d", node))
+	w.admins = append(w.admins, fmt.Sprintf("127.0.0.1:%d", admin))
+	data := filepath.Join(p.dir, fmt.Sprint("m", i))
+	begin := []string{"--bootstrap"}
+	if i > 0 {
+		token, err := w.command(ctx, "join-token", "create", "--role", "server", "--ttl", "1h", "-o", "name")
+		if err != nil {
+			return err
+		}
+		begin = []string{"--join", w.nodes[0], "--token", token}
+	}
+	process, err := measure.Start(data, nil, w.binary, append([]string{"server", "--name", fmt.Sprint("m", i), "--data", data,
+		"--node", w.nodes[i], "--admin", w.admins[i]}, begin...)...)
+	if err != nil {
+		return err
+	}
+	w.processes = append(w.processes, process)
+	return process.Until(ctx, func() error {
+		if printed, _ := os.ReadFile(process.Log); !bytes.Contains(printed, []byte("weir: ready\n")) {
+			return errors.New("it is not ready")
+		}
+		if i == 0 {
+			return w.readAdminEnv(filepath.Join(data, "admin.env"))
+		}
+		return w.votes(ctx, fmt.Sprint("m", i))
+	})
+}
+
+// votes says whether the member votes: one that does not costs nobody a wait.
+func (w *weirServers) votes(ctx context.Context, name string) error {
+	api, _, err := w.client(0)
+	if err != nil {
+		return err
+	}
+	status, err := api.GetStatus(ctx, &weirv1.GetStatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, m := range status.GetMembers() {
+		if m.GetName() == name && m.GetRole() == weirv1.Member_VOTER {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s does not vote yet", name)
+}
+
+func (w *weirServers) readAdminEnv(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch name {
+		case "WEIR_TOKEN":
+			w.token = value
+		case "WEIR_CA":
+			w.ca = value
+		}
+	}
+	return nil
+}
+
+func (w *weirServers) command(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, w.binary, args...)
+	cmd.Env = append(os.Environ(), "WEIR_ADMIN="+w.admins[0], "WEIR_TOKEN="+w.token, "WEIR_CA="+w.ca)
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("weir %s: %w: %s", args[0], err, problems.Bytes())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func (w *weirServers) stop() {
+	for _, p := range w.processes {
+		p.Stop()
+	}
+}
+
+func (w *weirServers) client(member int) (weirv1connect.AdminServiceClient, *http.Transport, error) {
+	pem, err := os.ReadFile(w.ca)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
+	client := &http.Client{Transport: authorized{w.token, transport}}
+	return weirv1connect.NewAdminServiceClient(connect.NewClient(
+		connecthttp.NewTransport(client, "https://"+w.admins[member]))), transport, nil
+}
+
+// authorized shows the token with each request.
+type authorized struct {
+	token string
+	next  http.RoundTripper
+}
+
+func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+a.token)
+	return a.next.RoundTrip(r)
+}
+
+func (w *weirServers) connect(member int) (connection, error) {
+	api, transport, err := w.client(member)
+	if err != nil {
+		return nil, err
+	}
+	return weirConnection{api, transport}, nil
+}
+
+type weirConnection struct {
+	api       weirv1connect.AdminServiceClient
+	transport *http.Transport
+}
+
+func (c weirConnection) put(ctx context.Context, key string, number int64) error {
+	_, err := c.api.Apply(ctx, &weirv1.ApplyRequest{Resources: []*weirv1.Resource{resource.Wrap(&weirv1.Service{
+		Metadata: &weirv1.Metadata{Name: key, Annotations: map[string]string{"value": numbered(number)}},
+		Spec:     &weirv1.ServiceSpec{},
+	})}})
+	return err
+}
+
+func (c weirConnection) close() { c.transport.CloseIdleConnections() }

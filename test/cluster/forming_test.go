@@ -1,0 +1,131 @@
+//go:build linux
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"testing"
+)
+
+func TestFormByJoining(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{})
+	c.requireRoles(map[string]string{"a": "VOTER", "b": "VOTER", "c": "VOTER"})
+	load := c.load()
+	load.goesOn()
+	for _, m := range c.all() { // what they have on disk is all that they need
+		m.restart()
+	}
+	load.goesOn()
+	c.require(load)
+}
+
+func TestFormAllAtOnce(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{expect: true})
+	c.requireRoles(map[string]string{"a": "VOTER", "b": "VOTER", "c": "VOTER"})
+	load := c.load()
+	load.goesOn()
+	for _, m := range c.all() {
+		m.restart()
+	}
+	load.goesOn()
+	c.require(load)
+}
+
+// requireRoles waits until the members are these, as an operator is told.
+func (c *cluster) requireRoles(want map[string]string) {
+	c.t.Helper()
+	await(c.t, "members as listed", func(context.Context) error {
+		got, err := c.roles()
+		if err == nil && !maps.Equal(got, want) {
+			err = fmt.Errorf("they are %v, want %v", got, want)
+		}
+		return err
+	})
+}
+
+func TestAMemberIsRemovedAndAnotherJoins(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 1})
+	load := c.load()
+	load.goesOn()
+
+	gone := c.leader()
+	c.forget(gone)
+	c.try("cluster", "remove", gone.name)
+	load.goesOn()
+	gone.kill()
+	c.awaitVoters()
+	c.newMember(3)
+	load.goesOn()
+
+	// The name comes back too, with an empty disk and a new token.
+	for i, host := range c.hosts[:3] {
+		if host == gone.host {
+			c.newMember(i)
+		}
+	}
+	load.goesOn()
+	c.require(load)
+}
+
+func TestADeadMemberIsBuriedAndComesBack(t *testing.T) {
+	inFull(t)
+	c := form(t, 4, options{flags: []string{"--dead-after", "5s"}})
+	load := c.load()
+	load.goesOn()
+
+	dead := c.follower()
+	dead.kill()
+	c.forget(dead)
+	c.awaitVoters() // all but it
+	load.goesOn()
+
+	c.remember(dead)
+	dead.restart()
+	load.goesOn()
+	c.require(load) // that it votes, too
+}
+
+// remember takes a member back into the tests' own list.
+func (c *cluster) remember(m *member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members = append(c.members[:len(c.members):len(c.members)], m)
+}
+
+func TestANewMemberCatchesUpWhileWritesGoOn(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 1})
+	c.fill(10_000, 0, 1)
+	load := c.load()
+	load.goesOn()
+	c.newMember(3)
+	load.goesOn()
+	c.awaitVoters()
+	load.goesOn()
+	c.require(load)
+}
+
+func TestFiveMembersServeWithTwoDead(t *testing.T) {
+	inFull(t)
+	c := form(t, 5, options{})
+	load := c.load()
+	load.goesOn()
+	for range 2 {
+		dead := []*member{c.leader(), nil}
+		dead[0].kill()
+		load.goesOn()
+		dead[1] = c.follower()
+		dead[1].kill()
+		load.goesOn()
+		for _, m := range dead {
+			m.restart()
+		}
+	}
+	load.goesOn()
+	c.require(load)
+}

@@ -1,0 +1,125 @@
+//go:build linux
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 3})
+	c.fill(2_000, 100, 1)
+	load := c.load()
+	load.goesOn()
+	before := load.acknowledgedKeys()
+	file := filepath.Join(t.TempDir(), "backup")
+	c.must(c.command("cluster", "backup", file))
+	load.goesOn()
+	c.require(load)
+	for _, m := range c.all() {
+		m.stop()
+	}
+
+	// What seals a backup is kept apart from it.
+	keyring := filepath.Join(c.all()[0].data, "keyring")
+	restored := newCluster(t, c.hosts[3:6], c.outside, options{})
+	restored.addMembers(3, keyring)
+	restored.foundAndJoin()
+	restored.awaitVoters()
+	restored.must(restored.command("cluster", "restore", file))
+	restored.token, restored.ca = c.token, restored.ca+c.ca // which came with the state
+	restored.requireKeys(before)
+	again := restored.load()
+	again.goesOn()
+	restored.require(again)
+}
+
+// requireKeys waits until every member has all of these by its own state.
+func (c *cluster) requireKeys(want map[string]string) {
+	c.t.Helper()
+	for _, m := range c.all() {
+		await(c.t, "what was acknowledged, at "+m.name, func(ctx context.Context) error {
+			found, err := m.list(ctx, true)
+			if err != nil {
+				return err
+			}
+			for key, value := range want {
+				if found[key].value != value {
+					return fmt.Errorf("%s is %q, want %q (%d keys are there)", key, found[key].value, value, len(found))
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// acknowledgedKeys are those that nobody writes to again.
+func (l *load) acknowledgedKeys() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.created)
+}
+
+func TestOneSurvivorOfThreeRecoversTheCluster(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 2})
+	load := c.load()
+	load.goesOn()
+	c.require(load) // so that the survivor has all of it
+
+	survivor := c.follower()
+	for _, m := range c.all() {
+		m.kill()
+		if m != survivor {
+			c.forget(m)
+		}
+	}
+	c.must(c.command("cluster", "recover", "--data", survivor.data, "--members", survivor.name+"="+survivor.address()))
+	survivor.restart()
+	c.awaitVoters()
+	c.requireKeys(load.acknowledgedKeys())
+	c.newMember(3)
+	c.newMember(4)
+	again := c.load()
+	again.goesOn()
+	c.require(again)
+}
+
+func TestKeysAndRootAreRotatedUnderLoad(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 2})
+	load := c.load()
+	load.goesOn()
+	c.declare("one.example")
+	e := c.edge(c.hosts[3])
+	e.serves("one.example")
+
+	c.try("cluster", "keys", "rotate")
+	load.goesOn()
+	c.try("cluster", "keys", "rotate-root")
+	load.goesOn()
+	for _, m := range c.all() {
+		m.restart()
+		c.readRoots(m)
+		load.goesOn()
+	}
+	c.newMember(4)
+	load.goesOn()
+	c.declare("two.example")
+	e.serves("two.example")
+	c.require(load)
+}
+
+// readRoots learns what clients are to trust now, from a member's directory.
+func (c *cluster) readRoots(m *member) {
+	c.t.Helper()
+	if _, err := os.Stat(filepath.Join(m.data, "admin.env")); err == nil {
+		c.readAdminEnv(m)
+	}
+}
