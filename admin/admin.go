@@ -50,6 +50,8 @@ type Config struct {
 	Admission  Admission
 	JoinTokens JoinTokens
 
+	// Sealer seals the keys of Certificates. Without it none can be declared.
+	Sealer Sealer
 	// Tokens knows the bearer tokens. Without it none is known.
 	Tokens Authenticator
 	// AllowLoopback admits callers of this host without a token.

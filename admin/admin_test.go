@@ -47,7 +47,7 @@ func start(t *testing.T, change func(*admin.Config)) *api {
 	a := &api{cluster: cluster, proxies: admintest.NewProxies(), log: new(buffer)}
 	logger := slog.New(slog.NewTextHandler(a.log, nil))
 	config := admin.Config{Store: a.cluster, Cluster: a.cluster, Proxies: a.proxies, Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+		JoinTokens: admintest.JoinTokens{}, Sealer: admintest.Sealer{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
 	if change != nil {
 		change(&config)
 	}

@@ -30,7 +30,7 @@ func (s *service) Get(ctx context.Context, req *weirv1.GetRequest) (*weirv1.GetR
 	if !found {
 		return nil, connect.Errorf(connect.CodeNotFound, "there is no %s", ref)
 	}
-	return &weirv1.GetResponse{Resource: r}, nil
+	return &weirv1.GetResponse{Resource: shown(r)}, nil
 }
 
 func knownRef(m *weirv1.ResourceRef) (resource.Ref, *connect.Error) {
@@ -85,7 +85,7 @@ func (s *service) List(ctx context.Context, req *weirv1.ListRequest) (*weirv1.Li
 				res.NextPageToken = writePageToken(resource.Of(res.Resources[size-1]))
 				return res, nil
 			}
-			res.Resources = append(res.Resources, r)
+			res.Resources = append(res.Resources, shown(r))
 		}
 	}
 	return res, nil

@@ -60,7 +60,7 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	if err := s.startIdentity(p, sc, dir, keyring); err != nil {
 		return nil, err
 	}
-	handler, err := s.adminHandler(cfg, sc, host)
+	handler, err := s.adminHandler(cfg, sc, host, keyring)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 		}
 	}
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
-		Identity: s.identity, Registrar: s.registrar, Source: source{s.store},
+		Identity: s.identity, Registrar: s.registrar, Source: source{s.store, keyring, p.log.With("part", "node API")},
 		Logger: p.log.With("part", "node API"), ResetKey: keyring.Derive("quic stateless reset"),
 	})
 	served = true
