@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"syscall"
 	"time"
@@ -81,10 +80,7 @@ func (p *Proxy) bind() error {
 func (p *Proxy) wanted() map[bindKey]string {
 	wanted := map[bindKey]string{}
 	for l := range p.current.Load().table.Listeners() {
-		k := bindKey{port: l.Port}
-		if l.Address.IsValid() && l.Address != netip.IPv6Unspecified() {
-			k.address = l.Address.String()
-		}
+		k := socketOf(l)
 		if _, ok := wanted[k]; !ok {
 			wanted[k] = l.Gateway.Name + "/" + l.Name
 		}
@@ -96,7 +92,7 @@ func (p *Proxy) wanted() map[bindKey]string {
 func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	if b := p.bound[k]; b != nil {
 		b.name = name
-		b.handler.port.Store(uint32(k.port))
+		b.handler.serve(k)
 		return nil
 	}
 	socket, err := p.cfg.Listen("tcp", k.String())
@@ -108,9 +104,10 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h := &handler{proxy: p, ctx: ctx, stop: stop}
-	h.port.Store(uint32(k.port))
+	h.serve(k)
 	l := listener.Serve(socket, listener.Config{
-		Handler: h, Logger: p.cfg.Logger, Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
 	})
 	p.bound[k] = &binding{name, l, h, stop}
 	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
@@ -142,7 +139,7 @@ func (p *Proxy) drainUnwanted(wanted map[bindKey]string, failing map[bindKey]err
 		stays := false
 		for k, err := range failing {
 			if wanted[k] == b.name {
-				b.handler.port.Store(uint32(k.port))
+				b.handler.serve(k)
 				failing[k] = fmt.Errorf("%w (until it can be, it stays at %s)", err, b.listener.Addr())
 				stays = true
 				break

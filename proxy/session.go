@@ -19,9 +19,16 @@ import (
 // handler serves the listeners of one port.
 type handler struct {
 	proxy *Proxy
+	key   atomic.Pointer[bindKey]
 	port  atomic.Uint32   // of the listeners; the socket's own, unless it stands in for another
 	ctx   context.Context // ends when exchanges are cut
 	stop  context.CancelFunc
+}
+
+// serve says for which socket's listeners the handler is.
+func (h *handler) serve(k bindKey) {
+	h.key.Store(&k)
+	h.port.Store(uint32(k.port))
 }
 
 // NewSession implements listener.Handler.
@@ -37,9 +44,10 @@ type session struct {
 	run        *policy.Run
 	stream     upstream.Stream
 	chunk      exchange.Chunk
-	whole      []byte    // the request's body, while it may have to be sent again
-	rejected   bool      // it was no request
-	answered   time.Time // when the head of the service's answer was read
+	whole      []byte          // the request's body, while it may have to be sent again
+	secured    *secureListener // that the request came by; nil in the clear
+	rejected   bool            // it was no request
+	answered   time.Time       // when the head of the service's answer was read
 }
 
 // Serve answers one exchange, from top to bottom.
@@ -61,6 +69,9 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	if err := normalisePath(x); err != nil {
 		return err
 	}
+	if err := s.checkConnection(x); err != nil {
+		return err
+	}
 	port := uint16(s.port.Load())
 	hit, ok := s.generation.table.Match(port, x)
 	if !ok {
@@ -68,7 +79,11 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	}
 	s.enter(x, &hit)
 	s.addForwarded(x) // before policies decide by it
-	s.run = s.rule.chainFor(hit.Listener).Begin(x)
+	chain := s.rule.chainFor(hit.Listener)
+	if x.TLS != nil && chain.Len() > 0 {
+		noteConnection(x)
+	}
+	s.run = chain.Begin(x)
 	if s.run != nil && s.rule.timeout > 0 {
 		x.Request.Deadline = x.Start.Add(s.rule.timeout) // a policy may wait for the body
 	}
@@ -195,7 +210,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.run.Close()
 	s.stream.Close(x)
 	s.generation.release()
-	s.generation, s.rule, s.run, s.whole, s.rejected = nil, nil, nil, nil, false
+	s.generation, s.rule, s.run, s.whole, s.secured, s.rejected = nil, nil, nil, nil, nil, false
 }
 
 // Cut implements listener.Session.
@@ -235,4 +250,5 @@ func (s *session) addForwarded(x *exchange.Exchange) {
 	f.Set(headerHost, x.Request.Authority)
 	f.Set(headerRequestID, x.ID)
 	f.Del("forwarded")
+	s.forwardClient(x)
 }

@@ -87,6 +87,8 @@ type Exchange struct {
 	Protocol Protocol
 	Client   netip.AddrPort
 	Local    netip.AddrPort
+	// TLS is nil for a client whose connection is not secured.
+	TLS *TLS
 
 	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
 	// name or number, Service "tenant/name", Endpoint "host:port".

@@ -28,6 +28,8 @@ type conn struct {
 	listener *Listener
 	wire     *wire.Conn
 	state    atomic.Int32
+	secured  *secured // nil: in the clear
+	scheme   []byte
 	client   netip.AddrPort
 	local    netip.AddrPort
 
@@ -37,10 +39,6 @@ type conn struct {
 	bodied  bool          // the request came with a body, whatever became of x.Request.Body
 	head    wire.Detached // the request's head, where its body had to be read over it
 	renew   func()        // the body's hook, made once
-}
-
-func newConn(l *Listener, nc net.Conn) *conn {
-	return &conn{listener: l, wire: wire.New(nc), client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -54,7 +52,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 // closeIfIdle closes a connection that waits for a request; a busy one sees
 // that the listener is draining when its exchange ends.
 func (c *conn) closeIfIdle() {
-	if c.state.CompareAndSwap(idle, gone) {
+	switch {
+	case !c.state.CompareAndSwap(idle, gone):
+	case c.secured != nil:
+		c.wire.AbortRead() // who reads then closes it: to do so politely takes time
+	default:
 		_ = c.wire.Close()
 	}
 }
@@ -63,6 +65,9 @@ func (c *conn) closeIfIdle() {
 // the place, the exchange takes its place before it looks whether it is: one of
 // the two sees the other.
 func (c *conn) cut() {
+	if c.secured != nil {
+		_ = c.secured.socket.Close() // first: a polite end takes time
+	}
 	_ = c.wire.Close()
 	if p := c.place.Load(); p != nil {
 		p.session.Cut()
@@ -82,6 +87,9 @@ func (c *conn) serve() {
 		}
 		c.wire.Free()
 	}()
+	if c.secured != nil && !c.handshake() {
+		return
+	}
 	for c.waitForRequest() {
 		p := c.listener.sessions.Get().(*place)
 		c.place.Store(p)
@@ -134,7 +142,10 @@ func (c *conn) exchange(p *place) (again bool) {
 		c.refuse(p, err)
 		return false
 	}
-	x.Request.Scheme = schemeHTTP
+	x.Request.Scheme = c.scheme
+	if c.secured != nil {
+		x.TLS = c.secured.facts
+	}
 	c.wire.Discard(n)
 	if err := c.beginBody(x, n); err != nil {
 		c.refuse(p, err)
@@ -149,8 +160,6 @@ func (c *conn) exchange(p *place) (again bool) {
 	}
 	return err == nil && keep
 }
-
-var schemeHTTP = []byte("http")
 
 // readHead reads until a whole head is here and parses it.
 func (c *conn) readHead(x *exchange.Exchange) (int, error) {
@@ -258,7 +267,7 @@ func (c *conn) refuse(p *place, err error) {
 	}
 	x := &p.x
 	x.Protocol = exchange.HTTP11
-	x.Request.Method = nil
+	x.Request.Method, x.Request.Scheme = nil, c.scheme
 	p.session.Reject(x, bad.Status, bad.Reason)
 	sent, _, err := c.respond(x, false)
 	p.session.Finish(x, sent, err)
@@ -268,7 +277,7 @@ func (c *conn) refuse(p *place, err error) {
 // lingerBriefly lets the client read the answer before the connection is
 // reset by what it still sends (RFC 9112, section 9.6).
 func (c *conn) lingerBriefly() {
-	if t, ok := c.wire.Net().(*net.TCPConn); ok {
+	if t, ok := c.wire.Net().(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
 	c.wire.ResumeRead() // a pump that was stopped has aborted it
@@ -329,7 +338,7 @@ func (c *conn) skipRest() bool {
 // answer is the end of the connection, a clean one would be a lie.
 func (c *conn) breakOff(d http1.Delivery) {
 	if d == http1.UntilClose {
-		c.wire.CloseBroken()
+		c.closeNow()
 	}
 }
 

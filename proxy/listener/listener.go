@@ -6,7 +6,8 @@
 // # Promises
 //
 //   - One goroutine serves a connection, the exchange's upstream I/O included.
-//   - A connection that waits for a request holds no buffer and no exchange.
+//   - A connection that waits for a request holds no exchange, and in the clear no
+//     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
 //     connections as they turn idle, and cuts what is left when its context ends.
@@ -51,6 +52,12 @@ type Config struct {
 	Logger  *slog.Logger
 	// Port is the listener's as declared; it chooses the routes.
 	Port uint16
+	// Security secures connections; nil: none.
+	Security Security
+	// Handshakes is how many clients may shake hands at once, Handshake how long
+	// one may take, its wait for a place included. Zero: 512, 10 s.
+	Handshakes int
+	Handshake  time.Duration
 	// Idle bounds the wait for the next request, Head the wait for the rest of
 	// a head, Stall the wait for the client to take or send part of a body.
 	// Zero: 75 s, 10 s, 60 s.
@@ -61,10 +68,13 @@ func (c *Config) setDefaults() {
 	for _, d := range []struct {
 		at  *time.Duration
 		def time.Duration
-	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}} {
+	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}, {&c.Handshake, 10 * time.Second}} {
 		if *d.at == 0 {
 			*d.at = d.def
 		}
+	}
+	if c.Handshakes == 0 {
+		c.Handshakes = 512
 	}
 }
 
@@ -75,7 +85,10 @@ type Listener struct {
 	draining atomic.Bool
 	cutting  atomic.Bool
 	accepted atomic.Uint64
-	sessions sync.Pool
+	// unsecured counts handshakes that failed.
+	unsecured  atomic.Uint64
+	handshakes chan struct{} // a place for each that is under way
+	sessions   sync.Pool
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -85,7 +98,7 @@ type Listener struct {
 // Serve starts to serve a socket, which the Listener owns from then on.
 func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
-	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}}
+	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}, handshakes: make(chan struct{}, cfg.Handshakes)}
 	l.sessions.New = func() any { return &place{session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)
 	return l
@@ -106,6 +119,9 @@ func (l *Listener) Connections() (open int, accepted uint64) {
 	defer l.mu.Unlock()
 	return len(l.conns), l.accepted.Load()
 }
+
+// Unsecured counts the handshakes that failed.
+func (l *Listener) Unsecured() uint64 { return l.unsecured.Load() }
 
 func (l *Listener) accept() {
 	pause := time.Duration(0)
