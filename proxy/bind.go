@@ -31,14 +31,10 @@ type binding struct {
 	name     string // of the listener that it is for: gateway/listener
 	listener *listener.Listener
 	handler  *handler
-	stop     context.CancelFunc // ends what its exchanges wait for
 }
 
 // close drains the listener; what is left when ctx ends is cut.
-func (b *binding) close(ctx context.Context) error {
-	defer b.stop()
-	return b.listener.Close(ctx)
-}
+func (b *binding) close(ctx context.Context) error { return b.listener.Close(ctx) }
 
 // drainTime is how long exchanges of a listener that was taken out of the
 // configuration may go on; bindRetry the wait before a socket is tried again.
@@ -102,14 +98,13 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	h := &handler{proxy: p, ctx: ctx, stop: stop}
+	h := &handler{proxy: p}
 	h.serve(k)
 	l := listener.Serve(socket, listener.Config{
 		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
 		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
 	})
-	p.bound[k] = &binding{name, l, h, stop}
+	p.bound[k] = &binding{name, l, h}
 	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
 	return nil
 }

@@ -88,7 +88,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstr
 			opts.Deadline = d
 		}
 	}
-	err := s.stream.Open(s.ctx, pool, x, opts)
+	err := s.stream.Open(&s.life, pool, x, opts)
 	if err != nil {
 		b.metrics.Answered(0, time.Since(began))
 		return upstreamError(err)
@@ -105,7 +105,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, pool *upstr
 // left, or the route asks for it and the method allows it.
 func (s *session) tryAgain(x *exchange.Exchange, r *rule, err *Error, try int, replay bool) bool {
 	switch {
-	case err.Blame != Upstream || s.ctx.Err() != nil:
+	case err.Blame != Upstream || s.life.Err() != nil:
 		return false
 	case err.Retry && !err.Sent:
 		return try < max(freshTries, r.retry.attempts)
@@ -123,11 +123,18 @@ func (s *session) pause(backoff time.Duration, try int, overall time.Time) bool 
 		defer wait.Stop()
 		select {
 		case <-wait.C:
-		case <-s.ctx.Done():
+		case <-s.life.Done():
 			return false
 		}
 	}
 	return overall.IsZero() || time.Now().Before(overall)
+}
+
+// held is a body that may be here already.
+type held interface {
+	exchange.Body
+	Complete() bool
+	Buffered() int
 }
 
 // bufferBody makes a small body that is here already one that can be sent
@@ -140,6 +147,11 @@ func (s *session) bufferBody(x *exchange.Exchange) (replay bool) {
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
+			return false
+		}
+		s.whole, _ = body.Next()
+	case held:
+		if !body.Complete() || body.Buffered() > wire.SmallBuffer {
 			return false
 		}
 		s.whole, _ = body.Next()

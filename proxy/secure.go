@@ -123,7 +123,7 @@ func (p *Proxy) newSecureListener(l *router.Listener, spec *weirv1.ListenerTLS) 
 	s.config = &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites:   intermediate,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: s.shown.choose,
 	}
 	if spec.GetProfile() == weirv1.ListenerTLS_MODERN || spec.GetMinVersion() == weirv1.ListenerTLS_TLS_1_3 {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -20,9 +19,7 @@ import (
 type handler struct {
 	proxy *Proxy
 	key   atomic.Pointer[bindKey]
-	port  atomic.Uint32   // of the listeners; the socket's own, unless it stands in for another
-	ctx   context.Context // ends when exchanges are cut
-	stop  context.CancelFunc
+	port  atomic.Uint32 // of the listeners; the socket's own, unless it stands in for another
 }
 
 // serve says for which socket's listeners the handler is.
@@ -32,13 +29,13 @@ func (h *handler) serve(k bindKey) {
 }
 
 // NewSession implements listener.Handler.
-func (h *handler) NewSession() listener.Session { return &session{handler: h, ctx: h.ctx} }
+func (h *handler) NewSession() listener.Session { return &session{handler: h} }
 
 // session is the state of one exchange beside the exchange itself. It is used
 // again for the next one.
 type session struct {
 	*handler
-	ctx        context.Context
+	life       life // of the exchange
 	generation *generation
 	rule       *rule
 	run        *policy.Run
@@ -49,6 +46,9 @@ type session struct {
 	rejected   bool            // it was no request
 	answered   time.Time       // when the head of the service's answer was read
 }
+
+// Begin implements listener.Session.
+func (s *session) Begin() { s.life.begin() }
 
 // Serve answers one exchange, from top to bottom.
 func (s *session) Serve(x *exchange.Exchange) {
@@ -215,7 +215,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 
 // Cut implements listener.Session.
 func (s *session) Cut() {
-	s.stop() // before Abort: a stream that is opened after it sees that
+	s.life.end() // before Abort: a stream that is opened after it sees that
 	s.stream.Abort()
 }
 

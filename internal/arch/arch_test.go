@@ -33,10 +33,11 @@ var allowed = map[string][]string{
 	"proxy/exchange": {},
 	"proxy/wire":     {},
 	"proxy/http1":    {"proxy/exchange", "proxy/wire"},
+	"proxy/http2":    {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
-	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
 		"proxy/router", "proxy/balancer", "proxy/upstream", "proxy/listener"},
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/wire"
 )
 
@@ -33,7 +34,8 @@ type conn struct {
 	client   netip.AddrPort
 	local    netip.AddrPort
 
-	place   atomic.Pointer[place] // where the exchange under way is served
+	http2   atomic.Pointer[http2.Conn] // that it turned out to be
+	place   atomic.Pointer[place]      // where the exchange under way is served
 	framing http1.Framing
 	body    http1.Body
 	bodied  bool          // the request came with a body, whatever became of x.Request.Body
@@ -53,6 +55,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 // that the listener is draining when its exchange ends.
 func (c *conn) closeIfIdle() {
 	switch {
+	case c.http2.Load() != nil:
+		c.http2.Load().Drain()
 	case !c.state.CompareAndSwap(idle, gone):
 	case c.secured != nil:
 		c.wire.AbortRead() // who reads then closes it: to do so politely takes time
@@ -69,8 +73,11 @@ func (c *conn) cut() {
 		_ = c.secured.socket.Close() // first: a polite end takes time
 	}
 	_ = c.wire.Close()
+	if h := c.http2.Load(); h != nil {
+		h.Cut()
+	}
 	if p := c.place.Load(); p != nil {
-		p.session.Cut()
+		p.Cut()
 	}
 }
 
@@ -87,17 +94,30 @@ func (c *conn) serve() {
 		}
 		c.wire.Free()
 	}()
-	if c.secured != nil && !c.handshake() {
-		return
+	if c.secured != nil {
+		if !c.handshake() {
+			return
+		}
+		if c.secured.ConnectionState().NegotiatedProtocol == "h2" {
+			if c.state.CompareAndSwap(idle, busy) {
+				c.serveHTTP2()
+			}
+			return
+		}
 	}
-	for c.waitForRequest() {
-		p := c.listener.sessions.Get().(*place)
+	for first := true; c.waitForRequest(); {
+		if first && c.beginsHTTP2() {
+			c.serveHTTP2()
+			return
+		}
+		first = false
+		p := c.listener.take()
+		p.Begin()
 		c.place.Store(p)
 		again := !c.listener.cutting.Load() && c.exchange(p)
 		c.place.Store(nil)
-		p.x.Reset()
 		c.head.Free()
-		c.listener.sessions.Put(p)
+		c.listener.give(p)
 		if !again {
 			return
 		}
@@ -143,18 +163,16 @@ func (c *conn) exchange(p *place) (again bool) {
 		return false
 	}
 	x.Request.Scheme = c.scheme
-	if c.secured != nil {
-		x.TLS = c.secured.facts
-	}
+	x.TLS = c.facts()
 	c.wire.Discard(n)
 	if err := c.beginBody(x, n); err != nil {
 		c.refuse(p, err)
 		return false
 	}
-	p.session.Serve(x)
+	p.Serve(x)
 	keep := c.framing.KeepAlive && !c.listener.draining.Load()
 	sent, keep, err := c.respond(x, keep)
-	p.session.Finish(x, sent, err)
+	p.Finish(x, sent, err)
 	if err == nil && !keep {
 		c.lingerBriefly()
 	}
@@ -268,9 +286,13 @@ func (c *conn) refuse(p *place, err error) {
 	x := &p.x
 	x.Protocol = exchange.HTTP11
 	x.Request.Method, x.Request.Scheme = nil, c.scheme
-	p.session.Reject(x, bad.Status, bad.Reason)
+	p.Reject(x, bad.Status, bad.Reason)
+	if bad.Foreign {
+		p.Finish(x, 0, bad)
+		return
+	}
 	sent, _, err := c.respond(x, false)
-	p.session.Finish(x, sent, err)
+	p.Finish(x, sent, err)
 	c.lingerBriefly()
 }
 

@@ -1,11 +1,13 @@
 // Package listener owns the sockets that clients connect to: it accepts, reads
 // requests, hands each as an exchange to a Handler, and writes the answer.
 //
-//	accept ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//	accept ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//	                └▶ HTTP/2 by ALPN, or by its preface: package http2
 //
 // # Promises
 //
-//   - One goroutine serves a connection, the exchange's upstream I/O included.
+//   - One goroutine serves a connection by HTTP/1.1, the exchange's upstream I/O
+//     included; by HTTP/2, one serves each exchange.
 //   - A connection that waits for a request holds no exchange, and in the clear no
 //     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.
@@ -34,6 +36,9 @@ type Handler interface {
 
 // Session serves one exchange at a time.
 type Session interface {
+	// Begin prepares for an exchange: what was cut before is over. It is called
+	// before anyone can call Cut.
+	Begin()
 	// Serve fills x.Response. What goes wrong becomes an answer.
 	Serve(x *exchange.Exchange)
 	// Finish is called once the answer was sent, or was given up with err.
@@ -42,7 +47,8 @@ type Session interface {
 	// answer it with.
 	Reject(x *exchange.Exchange, status int, reason string)
 	// Cut ends what Serve or a body waits for, so that they return soon. It is
-	// called by another goroutine, when the listener has no more time.
+	// called by another goroutine, when the client has gone or the listener has no
+	// more time, and does not wait.
 	Cut()
 }
 
@@ -99,15 +105,25 @@ type Listener struct {
 func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
 	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}, handshakes: make(chan struct{}, cfg.Handshakes)}
-	l.sessions.New = func() any { return &place{session: cfg.Handler.NewSession()} }
+	l.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)
 	return l
 }
 
 // place is where one exchange is served; connections borrow them.
 type place struct {
-	x       exchange.Exchange
-	session Session
+	Session
+	x exchange.Exchange
+}
+
+// Exchange implements http2.Place.
+func (p *place) Exchange() *exchange.Exchange { return &p.x }
+
+func (l *Listener) take() *place { return l.sessions.Get().(*place) }
+
+func (l *Listener) give(p *place) {
+	p.x.Reset()
+	l.sessions.Put(p)
 }
 
 // Addr is the address that is listened on.

@@ -222,6 +222,8 @@ func isHere(b exchange.Body) bool {
 		return true
 	case *http1.Body:
 		return b.Complete()
+	case interface{ Complete() bool }:
+		return b.Complete()
 	}
 	return false
 }
