@@ -13,19 +13,17 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // h2Client speaks HTTP/2 with the edge, by TLS or in the clear.
 func (e *edge) h2Client(secure bool) *http.Client {
-	transport := &http2.Transport{
-		AllowHTTP:       !secure,
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(secure)
+	protocols.SetUnencryptedHTTP2(!secure)
+	transport := &http.Transport{
+		Protocols:       protocols,
 		TLSClientConfig: &tls.Config{RootCAs: testAuthority().pool(), ServerName: "shop.example"},
-		DialTLSContext: func(ctx context.Context, network, _ string, config *tls.Config) (net.Conn, error) {
-			if secure {
-				return (&tls.Dialer{Config: config}).DialContext(ctx, network, e.addr)
-			}
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, e.addr)
 		},
 		DisableCompression: true,

@@ -48,7 +48,7 @@ func setup(env *testscript.Env) error {
 	proxies := admintest.NewProxies()
 	logger := slog.New(slog.DiscardHandler)
 	config := admin.Config{Store: cluster, Cluster: cluster, Proxies: proxies, Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+		JoinTokens: admintest.JoinTokens{}, Sealer: admintest.Sealer{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
 	open, err := admin.New(config)
 	if err != nil {
 		return err

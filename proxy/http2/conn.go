@@ -104,7 +104,7 @@ func NewConn(w *wire.Conn, cfg Config) *Conn {
 // that the client should be given time to read what was said last.
 func (c *Conn) Run() (polite bool) {
 	c.started = time.Now()
-	c.idleSince = c.started
+	c.idleSince, c.guard.at = c.started, c.started
 	err := c.readPreface()
 	if err == nil {
 		c.greet()
@@ -234,6 +234,7 @@ var (
 	errIdle     = errors.New("idle")
 	errDrained  = errors.New("drained")
 	errSettings = &connError{codeSettingsTimeout, "our settings were not acknowledged in time"}
+	errSlowHead = &connError{codeCalm, "a head did not come in time"}
 	errGreeting = &connError{codeSettingsTimeout, "the client's settings did not come in time"}
 )
 
@@ -256,7 +257,14 @@ func (c *Conn) patience() (time.Time, error) {
 		}
 		return now, errSettings
 	}
-	if len(c.streams) > 0 || c.block.open {
+	if c.block.open {
+		until := c.block.since.Add(c.cfg.Head)
+		if !now.Before(until) {
+			return now, errSlowHead
+		}
+		return until, nil
+	}
+	if len(c.streams) > 0 {
 		return now.Add(c.cfg.Idle), nil // to look again: the last stream does not wake us
 	}
 	if c.draining == drainTold {

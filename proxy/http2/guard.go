@@ -14,7 +14,7 @@ const (
 // settings, empty and unknown frames. What it asks for gives it credit.
 type guard struct {
 	spent int
-	at    time.Time
+	at    time.Time // until when time was taken into account
 }
 
 // cost notes n such things and reports whether the client goes too far.
@@ -24,9 +24,7 @@ func (g *guard) cost(n int) *connError {
 		return nil
 	}
 	now := time.Now()
-	if !g.at.IsZero() {
-		g.credit(int(min(now.Sub(g.at), time.Minute).Seconds() * soothing))
-	}
+	g.credit(int(min(now.Sub(g.at), time.Minute).Seconds() * soothing))
 	g.at = now
 	if g.spent <= patience {
 		return nil

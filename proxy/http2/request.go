@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -18,6 +19,7 @@ type block struct {
 	into     *exchange.Exchange // nil: what it holds is dropped
 	trailers *exchange.Fields   // the fields of a second block go here
 	open     bool               // CONTINUATION frames are to follow
+	since    time.Time          // when it began
 	parts    int                // frames that it came in
 	bytes    int                // of it, compressed
 	head     requestHead
@@ -62,7 +64,7 @@ func newBlock() *block {
 // begin starts a block for an exchange, or for its trailers, or for nobody.
 func (b *block) begin(into *exchange.Exchange, trailers *exchange.Fields) {
 	b.into, b.trailers, b.open, b.parts, b.bytes = into, trailers, true, 0, 0
-	b.head = requestHead{length: -1}
+	b.head, b.since = requestHead{length: -1}, time.Now()
 	b.hpack.SetEmitEnabled(into != nil || trailers != nil)
 }
 
@@ -270,12 +272,13 @@ func (b *block) finish() error {
 // settleAuthority: :authority and Host must not name two hosts.
 func (h *requestHead) settleAuthority(r *exchange.Request) error {
 	switch {
-	case h.seen&seenAuthority == 0 && h.host == nil:
-		return refused(400, "request has no host")
 	case h.seen&seenAuthority == 0:
 		r.Authority = h.host
 	case h.host != nil && !exchange.EqualFold(h.host, string(r.Authority)):
 		return malformed("Host and :authority differ")
+	}
+	if len(r.Authority) == 0 {
+		return refused(400, "request has no host")
 	}
 	return nil
 }

@@ -41,7 +41,6 @@ type stream struct {
 	// Of whoever reads the body.
 	taken []byte
 	err   error
-	begun bool // it has a body
 }
 
 var (
