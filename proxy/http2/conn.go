@@ -52,6 +52,7 @@ type Conn struct {
 	cfg  Config
 
 	// Of the reader.
+	frame     frame
 	block     *block
 	blockOf   uint32       // the stream that the block is of
 	blockEnds bool         // it ends the request
@@ -156,12 +157,15 @@ func (c *Conn) greet() {
 
 // step reads and handles one frame.
 func (c *Conn) step() error {
-	f, n, err := c.readFrame()
+	n, err := c.readFrame(&c.frame)
 	if err != nil {
 		return err
 	}
-	err = c.handle(&f)
+	err = c.handle(&c.frame)
 	c.wire.Discard(n)
+	if err == nil {
+		return nil
+	}
 	var s *streamError
 	if errors.As(err, &s) {
 		return c.resetStream(s)
@@ -169,22 +173,23 @@ func (c *Conn) step() error {
 	return err
 }
 
-// readFrame waits for a whole frame, which lies in the connection's buffer.
-func (c *Conn) readFrame() (f frame, n int, err error) {
+// readFrame waits for a whole frame, which lies in the connection's buffer, and
+// says how many bytes it takes there.
+func (c *Conn) readFrame(f *frame) (int, error) {
 	for {
 		b := c.wire.Buffered()
 		if len(b) >= headerSize {
-			f, length := parseHeader(b)
+			length := f.parseHeader(b)
 			if length > maxFrame {
-				return f, 0, &connError{codeFrameSize, "a frame is too large"}
+				return 0, &connError{codeFrameSize, "a frame is too large"}
 			}
 			if n := headerSize + length; len(b) >= n {
 				f.payload = b[headerSize:n]
-				return f, n, nil
+				return n, nil
 			}
 		}
 		if err := c.fill(); err != nil {
-			return f, 0, err
+			return 0, err
 		}
 	}
 }

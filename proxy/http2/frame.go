@@ -60,11 +60,11 @@ type frame struct {
 
 func (f *frame) has(flag uint8) bool { return f.flags&flag != 0 }
 
-// parseHeader reads a frame's first nine bytes.
-func parseHeader(b []byte) (f frame, length int) {
+// parseHeader reads a frame's first nine bytes and returns how many follow.
+func (f *frame) parseHeader(b []byte) (length int) {
 	_ = b[headerSize-1]
-	length = int(b[0])<<16 | int(b[1])<<8 | int(b[2])
-	return frame{kind: kind(b[3]), flags: b[4], stream: binary.BigEndian.Uint32(b[5:]) & lastStream}, length
+	*f = frame{kind: kind(b[3]), flags: b[4], stream: binary.BigEndian.Uint32(b[5:]) & lastStream}
+	return int(b[0])<<16 | int(b[1])<<8 | int(b[2])
 }
 
 // unpad takes a padded frame's padding off.

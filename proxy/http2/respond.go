@@ -233,7 +233,10 @@ func (s *stream) sendData(p []byte, last bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(p) > 0 {
-		n, err := s.awaitWindow(len(p))
+		n, err := s.room(len(p))
+		if n <= 0 && err == nil {
+			n, err = s.awaitRoom(len(p))
+		}
 		if err != nil {
 			return err
 		}
@@ -250,21 +253,27 @@ func (s *stream) sendData(p []byte, last bool) error {
 	return nil
 }
 
-// awaitWindow waits until some of n bytes may be appended. The caller holds the
+// room is how many of n bytes may be appended now. The caller holds the lock.
+func (s *stream) room(n int) (int, error) {
+	c := s.conn
+	if s.dead != nil || c.out.pending() >= full {
+		return 0, s.dead
+	}
+	return int(min(int64(n), maxFrame, s.sendWindow, c.sendWindow)), nil
+}
+
+// awaitRoom waits until some of n bytes may be appended. The caller holds the
 // lock.
-func (s *stream) awaitWindow(n int) (int, error) {
+func (s *stream) awaitRoom(n int) (int, error) {
 	c := s.conn
 	var limit *time.Timer
 	late := false
 	for {
-		n := int(min(int64(n), maxFrame, s.sendWindow, c.sendWindow))
-		switch {
-		case s.dead != nil:
-			return 0, s.dead
-		case late:
+		if n, err := s.room(n); n > 0 || err != nil {
+			return n, err
+		}
+		if late {
 			return 0, os.ErrDeadlineExceeded
-		case n > 0 && c.out.pending() < full:
-			return n, nil
 		}
 		if c.flush(true) { // the client cannot give windows for what it does not get
 			continue

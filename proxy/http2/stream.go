@@ -133,8 +133,10 @@ func (s *stream) Next() ([]byte, error) {
 		chunk = nil
 	}
 	s.taken = nil
-	if s.err = s.await(); s.err != nil {
-		return nil, s.err
+	if len(s.pending) == 0 {
+		if s.err = s.await(); s.err != nil {
+			return nil, s.err
+		}
 	}
 	s.taken, s.pending = s.pending, chunk
 	return s.taken, nil
