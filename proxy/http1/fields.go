@@ -124,6 +124,7 @@ func (f *Framing) takeConnection(value []byte) {
 				f.keeping = true
 			case len(token) > 0:
 				f.connection = true
+				f.upgrading = f.upgrading || exchange.EqualFold(token, "upgrade")
 			}
 		}
 	}

@@ -64,6 +64,7 @@ type Framing struct {
 
 	host       bool // there was a Host field
 	connection bool // there was a Connection field with names in it
+	upgrading  bool // Connection names Upgrade
 	closing    bool
 	keeping    bool
 }
@@ -293,8 +294,14 @@ func finishRequest(x *exchange.Exchange, f *Framing) error {
 	if x.Protocol == exchange.HTTP10 {
 		f.Continue = false // an HTTP/1.0 client knows no interim answers (RFC 9110, section 10.1.1)
 	}
+	// Of all protocols that HTTP/1.1 can be left for, this one alone: others, such
+	// as h2c, would carry requests past whoever looks at requests.
+	r.WebSocket = f.Switches() && x.Protocol == exchange.HTTP11 && string(r.Method) == "GET" && f.Length <= 0 && !f.Chunked
 	return f.settle(x.Protocol, &r.Fields)
 }
+
+// Switches: the message asks for WebSocket, or agrees to it.
+func (f *Framing) Switches() bool { return f.upgrading && exchange.EqualFold(f.Upgrade, "websocket") }
 
 // settle draws the conclusions from all of a head.
 func (f *Framing) settle(p exchange.Protocol, fields *exchange.Fields) error {

@@ -34,13 +34,14 @@ type conn struct {
 	client   netip.AddrPort
 	local    netip.AddrPort
 
-	http2   atomic.Pointer[http2.Conn] // that it turned out to be
-	place   atomic.Pointer[place]      // where the exchange under way is served
-	framing http1.Framing
-	body    http1.Body
-	bodied  bool          // the request came with a body, whatever became of x.Request.Body
-	head    wire.Detached // the request's head, where its body had to be read over it
-	renew   func()        // the body's hook, made once
+	http2    atomic.Pointer[http2.Conn] // that it turned out to be
+	place    atomic.Pointer[place]      // where the exchange under way is served
+	framing  http1.Framing
+	body     http1.Body
+	headSize int           // of the request's head, which lies before what is buffered
+	bodied   bool          // the request came with a body, whatever became of x.Request.Body
+	head     wire.Detached // the request's head, where its body had to be read over it
+	renew    func()        // the body's hook, made once
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -165,6 +166,7 @@ func (c *conn) exchange(p *place) (again bool) {
 	x.Request.Scheme = c.scheme
 	x.TLS = c.facts()
 	c.wire.Discard(n)
+	c.headSize = n
 	if err := c.beginBody(x, n); err != nil {
 		c.refuse(p, err)
 		return false
@@ -321,6 +323,10 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
+	if x.Response.Status == 101 && x.Response.Tunnel != nil {
+		sent, err = c.tunnel(x)
+		return sent, false, err
+	}
 	if s := x.Response.Status; s < 200 || s > 999 {
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
