@@ -164,7 +164,7 @@ func dial(t testing.TB, addr string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second)) // against hanging tests
+	c.SetDeadline(time.Now().Add(time.Minute)) // against hanging tests
 	return &client{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 

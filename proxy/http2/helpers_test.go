@@ -122,6 +122,14 @@ func serveOn(t testing.TB, serve func(*place, *exchange.Exchange), change func(*
 	return serveConn(t, client, far, serve, change)
 }
 
+// serveOnPipe serves the far end of a pipe, for tests with a clock of their own.
+func serveOnPipe(t testing.TB, serve func(*place, *exchange.Exchange), change func(*http2.Config)) *server {
+	client, far := net.Pipe()
+	s := serveConn(t, client, far, serve, change)
+	_ = client.SetDeadline(time.Time{})
+	return s
+}
+
 func serveConn(t testing.TB, client, far net.Conn, serve func(*place, *exchange.Exchange), change func(*http2.Config)) *server {
 	s := &server{t: t, client: client, served: &served{serve: serve}, done: make(chan struct{})}
 	places := sync.Pool{New: func() any { return &place{served: s.served} }}

@@ -2,7 +2,6 @@ package http2_test
 
 import (
 	"io"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,15 +76,23 @@ func TestDrainOfAnIdleConnection(t *testing.T) {
 }
 
 func TestIdleEnds(t *testing.T) {
-	s := serveOn(t, hello, func(c *http2.Config) { c.Idle = 50 * time.Millisecond })
-	s.greet()
-	s.open(1, true, request("GET", "/")...)
-	if got := s.outcome(1); got != "200 content-length: 5 hello" {
-		t.Errorf("got %q", got)
-	}
-	if got := s.outcome(3); got != "GOAWAY NO_ERROR" {
-		t.Errorf("got %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := serveOnPipe(t, hello, func(c *http2.Config) { c.Idle = 75 * time.Second })
+		s.greet()
+		time.Sleep(50 * time.Second)
+		s.open(1, true, request("GET", "/")...)
+		if got := s.outcome(1); got != "200 content-length: 5 hello" {
+			t.Errorf("got %q", got)
+		}
+		answered := time.Now()
+		if got := s.outcome(3); got != "GOAWAY NO_ERROR" {
+			t.Errorf("got %q", got)
+		}
+		if idle := time.Since(answered); idle != 75*time.Second {
+			t.Errorf("it ends after %s", idle)
+		}
+		s.close()
+	})
 }
 
 func TestSettingsAreAwaited(t *testing.T) {
@@ -108,12 +115,15 @@ func TestSettingsAreAwaited(t *testing.T) {
 		}
 	})
 	t.Run("the rest of a head", func(t *testing.T) {
-		s := serveOn(t, hello, func(c *http2.Config) { c.Head = 500 * time.Millisecond })
-		s.greet()
-		s.must(s.framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: s.head(request("GET", "/")...)}))
-		if got := s.outcome(1); got != "GOAWAY ENHANCE_YOUR_CALM" {
-			t.Errorf("got %q", got)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			s := serveOnPipe(t, hello, func(c *http2.Config) { c.Head = 10 * time.Second })
+			s.greet()
+			s.must(s.framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: s.head(request("GET", "/")...)}))
+			if got := s.outcome(1); got != "GOAWAY ENHANCE_YOUR_CALM" {
+				t.Errorf("got %q", got)
+			}
+			s.close()
+		})
 	})
 	t.Run("not even a preface", func(t *testing.T) {
 		s := serveOn(t, hello, short)
@@ -126,9 +136,7 @@ func TestSettingsAreAwaited(t *testing.T) {
 // What a client does over a long time is not held against it.
 func TestPatienceComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, far := net.Pipe()
-		s := serveConn(t, client, far, hello, func(c *http2.Config) { c.Idle = 24 * time.Hour })
-		_ = client.SetDeadline(time.Time{})
+		s := serveOnPipe(t, hello, func(c *http2.Config) { c.Idle = 24 * time.Hour })
 		go func() { // or the pipe would block
 			for {
 				if _, err := s.framer.ReadFrame(); err != nil {
@@ -136,7 +144,7 @@ func TestPatienceComesBack(t *testing.T) {
 				}
 			}
 		}()
-		_, err := io.WriteString(client, http2.Preface)
+		_, err := io.WriteString(s.client, http2.Preface)
 		s.must(err)
 		s.must(s.framer.WriteSettings())
 		s.must(s.framer.WriteSettingsAck())
