@@ -17,7 +17,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios check vet bench bench-raft bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios check vet h2spec bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -49,6 +49,10 @@ vet:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
+
+# What the HTTP/2 side makes of h2spec's 145 cases, by TLS and in the clear.
+h2spec: tools
+	$(GO) test -count=1 -run TestH2Spec -v ./proxy
 
 bench: build
 	$(GO) run ./bench $(ARGS)

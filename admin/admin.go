@@ -65,6 +65,8 @@ type Config struct {
 	// Keys may be nil: then there are none that can be rotated.
 	Keys Keys
 
+	// Sealer seals the keys of Certificates. Without it none can be declared.
+	Sealer Sealer
 	// Tokens knows the bearer tokens. Without it none is known.
 	Tokens Authenticator
 	// AllowLoopback admits callers of this host without a token.

@@ -45,7 +45,14 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	if err := s.fillStatus(ctx, tx.Puts, index); err != nil {
 		return nil, err
 	}
-	return s.transact(ctx, tx, req.GetDryRun(), index)
+	if err := s.fillMaterial(tx.Puts, index); err != nil {
+		return nil, err
+	}
+	done, err := s.transact(ctx, tx, req.GetDryRun(), index)
+	for _, result := range done.GetResults() {
+		result.Resource = shown(result.GetResource())
+	}
+	return done, err
 }
 
 // Delete removes resources, all or none.

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // How long a call waits for the cluster to decide: several elections where

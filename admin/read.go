@@ -32,7 +32,7 @@ func (s *service) Get(ctx context.Context, req *weirv1.GetRequest) (*weirv1.GetR
 	if !found {
 		return nil, connect.Errorf(connect.CodeNotFound, "there is no %s", ref)
 	}
-	return &weirv1.GetResponse{Resource: r, Revision: view.Revision(), Staleness: staleness}, nil
+	return &weirv1.GetResponse{Resource: shown(r), Revision: view.Revision(), Staleness: staleness}, nil
 }
 
 func knownRef(m *weirv1.ResourceRef) (resource.Ref, *connect.Error) {
@@ -88,7 +88,7 @@ func (s *service) List(ctx context.Context, req *weirv1.ListRequest) (*weirv1.Li
 				res.NextPageToken = writePageToken(resource.Of(res.Resources[size-1]))
 				return res, nil
 			}
-			res.Resources = append(res.Resources, r)
+			res.Resources = append(res.Resources, shown(r))
 		}
 	}
 	return res, nil

@@ -67,7 +67,7 @@ func (w watch) change(c Change) error {
 		if !w.wants(ref) {
 			continue
 		}
-		put := &weirv1.WatchResponse{Type: weirv1.WatchResponse_PUT, Revision: resource.Meta(r).GetRevision(), Ref: ref.Proto(), Resource: r}
+		put := &weirv1.WatchResponse{Type: weirv1.WatchResponse_PUT, Revision: resource.Meta(r).GetRevision(), Ref: ref.Proto(), Resource: shown(r)}
 		if err := w.send(put); err != nil {
 			return err
 		}

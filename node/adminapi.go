@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirmesh/weir/admin"
@@ -16,6 +19,7 @@ import (
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/store"
 )
 
@@ -26,7 +30,7 @@ func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Han
 		Store: declared{s.store}, Cluster: log{s.cluster, s.identity},
 		Servers: servers{s, cfg.Version}, Metrics: servers{s, cfg.Version}.metrics(),
 		Proxies: s.fleet, Keys: clusterKeys{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
-		Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
+		Sealer: s.keyring, Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
 		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
 	})
 }
@@ -72,20 +76,48 @@ func (d declared) Blob(digest string) ([]byte, error) {
 }
 
 // source is the store as the node API sees it.
-type source struct{ store *store.Store }
+type source struct {
+	store   *store.Store
+	keyring *identity.Keyring
+	log     *slog.Logger
+}
 
 func (s source) Watch(ctx context.Context, after uint64) iter.Seq2[nodeapi.Change, error] {
 	return func(yield func(nodeapi.Change, error) bool) {
 		for e, err := range s.store.Watch(ctx, after) {
 			var c nodeapi.Change
 			if e != nil {
-				c = nodeapi.Change{Revision: e.Revision, Reset: e.Reset, Puts: e.Puts, Deletes: e.Deletes}
+				c = nodeapi.Change{Revision: e.Revision, Reset: e.Reset, Puts: s.open(e.Puts), Deletes: e.Deletes}
 			}
 			if !yield(c, err) {
 				return
 			}
 		}
 	}
+}
+
+// open gives Certificates the key that is sealed in the store. One that cannot be
+// opened goes out without: the proxies that need it then say so.
+func (s source) open(puts []*weirv1.Resource) []*weirv1.Resource {
+	opened := puts
+	for i, r := range puts {
+		material := r.GetCertificate().GetMaterial()
+		if material == nil {
+			continue
+		}
+		if &opened[0] == &puts[0] {
+			opened = slices.Clone(puts)
+		}
+		ref := resource.Of(r)
+		key, err := s.keyring.Open(admin.SealPurpose(ref), material.GetSealedKey())
+		if err != nil {
+			s.log.Error("key not opened", "certificate", ref.String(), "error", err)
+		}
+		whole := proto.CloneOf(r.GetCertificate())
+		whole.Material.SealedKey, whole.Material.Key = nil, key
+		opened[i] = resource.Wrap(whole)
+	}
+	return opened
 }
 
 func (s source) Blob(digest string) io.Reader {

@@ -181,7 +181,7 @@ func (s *server) startIdentity(p *process, start *beginning) (err error) {
 		return ctx.Err()
 	})
 	s.keys = identity.NewKeys(identity.KeysConfig{
-		Records: s.records, Keyring: s.keyring, Member: s.name, Members: s.memberNames, Sealed: []identity.Sealed{s.registrar},
+		Records: s.records, Keyring: s.keyring, Member: s.name, Members: s.memberNames, Sealed: []identity.Sealed{s.registrar, certificates{s}},
 	})
 	p.run("identity records", func(ctx context.Context) error {
 		s.registrar.Follow(ctx, identity.FollowConfig{
@@ -209,7 +209,7 @@ func (s *server) awaitAuthority(ctx context.Context) error {
 func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, listener net.Listener) error {
 	addresses := newAddresses(s.cluster)
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
-		Identity: s.identity, Registrar: s.registrar, Source: source{s.store},
+		Identity: s.identity, Registrar: s.registrar, Source: source{s.store, s.keyring, p.log.With("part", "node API")},
 		Logger: p.log.With("part", "node API"), Servers: addresses.now,
 	})
 	s.fleet = s.newFleet(p, cfg.Version)

@@ -9,7 +9,7 @@
 // # Scopes
 //
 // A proxy is sent what it needs: the Gateways whose selector its labels
-// satisfy, the Routes with such a parent, the Services those refer to, the
+// satisfy, the Certificates these show, the Routes with such a parent, the Services those refer to, the
 // Policies attached to any of them, and the Plugins these use. Proxies with
 // equal labels share one scope. The hub follows the source once; it works out
 // what a change means to each scope, encodes that once, and appends it to the

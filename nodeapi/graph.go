@@ -35,6 +35,7 @@ type node struct {
 // on those before it alone.
 const (
 	rankGateway = iota
+	rankCertificate
 	rankRoute
 	rankService
 	rankPolicy
@@ -46,6 +47,8 @@ func rankOf(kind string) (rank int, ok bool) {
 	switch kind {
 	case resource.KindGateway:
 		return rankGateway, true
+	case resource.KindCertificate:
+		return rankCertificate, true
 	case resource.KindRoute:
 		return rankRoute, true
 	case resource.KindService:

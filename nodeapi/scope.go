@@ -120,6 +120,8 @@ func (s *scope) wants(n *node) bool {
 	switch n.ref.Kind {
 	case resource.KindGateway:
 		return satisfies(s.labels, n.resource.GetGateway().GetSpec().GetSelector())
+	case resource.KindCertificate:
+		return s.hasAny(maps.Keys(n.referrers), resource.KindGateway)
 	case resource.KindRoute:
 		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway)
 	case resource.KindPolicy:

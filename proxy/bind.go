@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"syscall"
 	"time"
@@ -32,14 +31,10 @@ type binding struct {
 	name     string // of the listener that it is for: gateway/listener
 	listener *listener.Listener
 	handler  *handler
-	stop     context.CancelFunc // ends what its exchanges wait for
 }
 
 // close drains the listener; what is left when ctx ends is cut.
-func (b *binding) close(ctx context.Context) error {
-	defer b.stop()
-	return b.listener.Close(ctx)
-}
+func (b *binding) close(ctx context.Context) error { return b.listener.Close(ctx) }
 
 // drainTime is how long exchanges of a listener that was taken out of the
 // configuration may go on; bindRetry the wait before a socket is tried again.
@@ -81,10 +76,7 @@ func (p *Proxy) bind() error {
 func (p *Proxy) wanted() map[bindKey]string {
 	wanted := map[bindKey]string{}
 	for l := range p.current.Load().table.Listeners() {
-		k := bindKey{port: l.Port}
-		if l.Address.IsValid() && l.Address != netip.IPv6Unspecified() {
-			k.address = l.Address.String()
-		}
+		k := socketOf(l)
 		if _, ok := wanted[k]; !ok {
 			wanted[k] = l.Gateway.Name + "/" + l.Name
 		}
@@ -96,7 +88,7 @@ func (p *Proxy) wanted() map[bindKey]string {
 func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	if b := p.bound[k]; b != nil {
 		b.name = name
-		b.handler.port.Store(uint32(k.port))
+		b.handler.serve(k)
 		return nil
 	}
 	socket, err := p.cfg.Listen("tcp", k.String())
@@ -106,13 +98,13 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	h := &handler{proxy: p, ctx: ctx, stop: stop}
-	h.port.Store(uint32(k.port))
+	h := &handler{proxy: p}
+	h.serve(k)
 	l := listener.Serve(socket, listener.Config{
-		Handler: h, Logger: p.cfg.Logger, Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
 	})
-	p.bound[k] = &binding{name, l, h, stop}
+	p.bound[k] = &binding{name, l, h}
 	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
 	return nil
 }
@@ -142,7 +134,7 @@ func (p *Proxy) drainUnwanted(wanted map[bindKey]string, failing map[bindKey]err
 		stays := false
 		for k, err := range failing {
 			if wanted[k] == b.name {
-				b.handler.port.Store(uint32(k.port))
+				b.handler.serve(k)
 				failing[k] = fmt.Errorf("%w (until it can be, it stays at %s)", err, b.listener.Addr())
 				stays = true
 				break

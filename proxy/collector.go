@@ -7,12 +7,13 @@ import (
 )
 
 var (
-	descIdle     = prometheus.NewDesc("weir_upstream_connections_idle", "Connections kept for the next request.", []string{"endpoint"}, nil)
-	descActive   = prometheus.NewDesc("weir_upstream_requests_in_flight", "Requests under way.", []string{"endpoint"}, nil)
-	descDials    = prometheus.NewDesc("weir_upstream_connections_total", "Connections opened.", []string{"endpoint"}, nil)
-	descFailures = prometheus.NewDesc("weir_upstream_failures_total", "Tries that brought no answer.", []string{"endpoint"}, nil)
-	descOpen     = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
-	descAccepted = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
+	descIdle      = prometheus.NewDesc("weir_upstream_connections_idle", "Connections kept for the next request.", []string{"endpoint"}, nil)
+	descActive    = prometheus.NewDesc("weir_upstream_requests_in_flight", "Requests under way.", []string{"endpoint"}, nil)
+	descDials     = prometheus.NewDesc("weir_upstream_connections_total", "Connections opened.", []string{"endpoint"}, nil)
+	descFailures  = prometheus.NewDesc("weir_upstream_failures_total", "Tries that brought no answer.", []string{"endpoint"}, nil)
+	descOpen      = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
+	descUnsecured = prometheus.NewDesc("weir_downstream_handshake_failures_total", "TLS handshakes that failed.", []string{"listener"}, nil)
+	descAccepted  = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
 )
 
 // poolCollector reads what pools and listeners count when it is asked, so that
@@ -24,7 +25,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted} {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured} {
 		ch <- d
 	}
 }
@@ -52,5 +53,6 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		open, accepted := b.listener.Connections()
 		ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
 		ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
+		ch <- prometheus.MustNewConstMetric(descUnsecured, prometheus.CounterValue, float64(b.listener.Unsecured()), k.String())
 	}
 }

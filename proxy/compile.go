@@ -90,6 +90,15 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		return swapped{}, err
 	}
 	s := swapped{next: p.newGeneration(next, revision, seq)}
+	s.next.sockets = current.sockets
+	if p.desired.securityChanged() {
+		if s.next.sockets, s.clash, err = p.compileSockets(next); err != nil {
+			for _, r := range made {
+				r.release()
+			}
+			return swapped{}, err
+		}
+	}
 	for _, ref := range append(routes, gone...) {
 		for _, old := range table.Rules(ref) {
 			s.drops = append(s.drops, drop{old.Value.since, old.Value.release})

@@ -106,6 +106,12 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 		to[resource.Ref{Kind: kind, Tenant: tenant, Name: name}] = struct{}{}
 	}
 	switch {
+	case r.GetGateway() != nil:
+		for _, l := range r.GetGateway().GetSpec().GetListeners() {
+			for _, c := range l.GetTls().GetCertificateRefs() {
+				add(c.GetKind(), resource.KindCertificate, c.GetName())
+			}
+		}
 	case r.GetRoute() != nil:
 		for _, p := range r.GetRoute().GetSpec().GetParentRefs() {
 			add(p.GetKind(), resource.KindGateway, p.GetName())
@@ -134,6 +140,9 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 			return
 		}
 		seen[ref] = struct{}{}
+		if ref.Kind == resource.KindCertificate {
+			return // it changes what gateways show, not what they route
+		}
 		_, there := d.resources[ref]
 		switch {
 		case ref.Kind == resource.KindRoute || ref.Kind == resource.KindGateway:
@@ -168,6 +177,16 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 		slices.SortFunc(list, resource.Ref.Compare)
 	}
 	return gateways, routes, gone
+}
+
+// securityChanged: the sockets that speak TLS must be compiled anew.
+func (d *desired) securityChanged() bool {
+	for ref := range d.changed {
+		if ref.Kind == resource.KindGateway || ref.Kind == resource.KindCertificate {
+			return true
+		}
+	}
+	return false
 }
 
 // policiesOn returns the policies attached to a resource, section and all: in

@@ -53,12 +53,13 @@ func (e *Error) Unwrap() error { return e.Err }
 const overloaded = "overloaded"
 
 var (
-	errNoRoute    = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
-	errNoBackend  = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
-	errNoEndpoint = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
-	errOverloaded = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
-	errDisguised  = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
-	errBadPath    = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
+	errNoRoute     = &Error{Status: 404, Blame: Client, Code: "no_route", Detail: "No route matches this request."}
+	errMisdirected = &Error{Status: 421, Blame: Client, Code: "misdirected", Detail: "This connection is not for the host of the request."}
+	errNoBackend   = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
+	errNoEndpoint  = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
+	errOverloaded  = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
+	errDisguised   = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
+	errBadPath     = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}
 )
 
 // upstreamError translates an error of the upstream side.

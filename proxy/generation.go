@@ -18,6 +18,7 @@ import (
 // for hours keeps what it may still reach, and nothing that came and went since.
 type generation struct {
 	table    *router.Table[*rule]
+	sockets  map[bindKey]*secureSocket // those that speak TLS; nil: none
 	revision uint64
 	seq      uint64 // counts swaps
 
@@ -95,6 +96,7 @@ func (g *generation) release() {
 type swapped struct {
 	next  *generation
 	drops []drop
+	clash error // listeners that are not served; the rest is
 }
 
 // swap puts a generation into force.
@@ -116,5 +118,5 @@ func (p *Proxy) retireAll() {
 	for r := range g.table.All() {
 		drops = append(drops, drop{r.Value.since, r.Value.release})
 	}
-	p.swap(swapped{empty, drops})
+	p.swap(swapped{next: empty, drops: drops})
 }

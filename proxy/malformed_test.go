@@ -50,7 +50,6 @@ func TestMessages(t *testing.T) {
 		{"not HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400!", nil},
 		{"HTTP/0.9", "GET /x\r\n\r\n", "400!", nil},
 		{"HTTP/1.2", "GET /x HTTP/1.2\r\n" + host + "\r\n", "505!", nil},
-		{"HTTP/2's preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505!", nil},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\n" + host + "\r\n", "501!", nil},
 		{"CONNECT in origin form", "CONNECT /x HTTP/1.1\r\n" + host + "\r\n", "501!", nil},
 		{"a space in the target", "GET /x /y HTTP/1.1\r\n" + host + "\r\n", "400!", nil},

@@ -24,6 +24,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -83,10 +85,12 @@ type Proxy struct {
 	done     sync.WaitGroup
 
 	unrouted *telemetry.Series // what no route matches
+	tickets  *tickets
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
 	bound   map[bindKey]*binding
+	parsed  map[*weirv1.Certificate]*tls.Certificate // those in use
 	retry   *time.Timer
 	stopped bool
 	failing map[bindKey]error // sockets that could not be opened
@@ -101,7 +105,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets()}
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
@@ -134,7 +138,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	p.desired.settled()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))
 	p.show(func() { p.refused = "" })
-	return p.bind()
+	return errors.Join(next.clash, p.bind())
 }
 
 // show changes what the admin address shows. The caller holds p.mu.

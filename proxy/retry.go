@@ -76,7 +76,7 @@ func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wan
 	switch {
 	case err == nil && !r.retry.onStatus(x.Response.Status):
 		return false, false
-	case s.ctx.Err() != nil:
+	case s.life.Err() != nil:
 		return false, false
 	case err == nil:
 	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
@@ -104,7 +104,7 @@ func (s *session) pause(wait time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-s.ctx.Done():
+	case <-s.life.Done():
 		return false
 	}
 }
@@ -125,6 +125,13 @@ func (s *session) rewind(x *exchange.Exchange) {
 	}
 }
 
+// held is a body that may be here already, as one of HTTP/2.
+type held interface {
+	exchange.Body
+	Complete() bool
+	Buffered() int
+}
+
 // bufferBody makes a small body that is here already one that can be sent
 // again. Where the rule may want that of another one, it is awaited if it is
 // known to be short enough, else recorded as it is sent.
@@ -137,6 +144,11 @@ func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
+			return s.keepBody(x, r)
+		}
+		s.whole, _ = body.Next()
+	case held:
+		if !body.Complete() || body.Buffered() > wire.SmallBuffer {
 			return s.keepBody(x, r)
 		}
 		s.whole, _ = body.Next()

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -20,32 +19,41 @@ import (
 // handler serves the listeners of one port.
 type handler struct {
 	proxy *Proxy
-	port  atomic.Uint32   // of the listeners; the socket's own, unless it stands in for another
-	ctx   context.Context // ends when exchanges are cut
-	stop  context.CancelFunc
+	key   atomic.Pointer[bindKey]
+	port  atomic.Uint32 // of the listeners; the socket's own, unless it stands in for another
+}
+
+// serve says for which socket's listeners the handler is.
+func (h *handler) serve(k bindKey) {
+	h.key.Store(&k)
+	h.port.Store(uint32(k.port))
 }
 
 // NewSession implements listener.Handler.
-func (h *handler) NewSession() listener.Session { return &session{handler: h, ctx: h.ctx} }
+func (h *handler) NewSession() listener.Session { return &session{handler: h} }
 
 // session is the state of one exchange beside the exchange itself. It is used
 // again for the next one.
 type session struct {
 	*handler
-	ctx        context.Context
+	life       life // of the exchange
 	generation *generation
 	rule       *rule
 	run        *policy.Run
 	stream     upstream.Stream
 	chunk      exchange.Chunk
 	permits    service.Permits
-	whole      []byte    // the request's body, while it may have to be sent again
-	record     *recorder // which becomes it
-	replay     bool      // it is known, or there is none
-	late       bool      // the client was waited for
-	rejected   bool      // it was no request
-	answered   time.Time // when the head of the service's answer was read
+	whole      []byte          // the request's body, while it may have to be sent again
+	record     *recorder       // which becomes it
+	replay     bool            // it is known, or there is none
+	late       bool            // the client was waited for
+	secured    *secureListener // that the request came by; nil in the clear
+	rejected   bool            // it was no request
+	answered   time.Time       // when the head of the service's answer was read
 }
+
+// Begin implements listener.Session.
+func (s *session) Begin() { s.life.begin() }
 
 // Serve answers one exchange, from top to bottom.
 func (s *session) Serve(x *exchange.Exchange) {
@@ -66,6 +74,9 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	if err := normalisePath(x); err != nil {
 		return err
 	}
+	if err := s.checkConnection(x); err != nil {
+		return err
+	}
 	port := uint16(s.port.Load())
 	hit, ok := s.generation.table.Match(port, x)
 	if !ok {
@@ -73,7 +84,11 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	}
 	s.enter(x, &hit)
 	s.addForwarded(x) // before policies decide by it
-	s.run = s.rule.chainFor(hit.Listener).Begin(x)
+	chain := s.rule.chainFor(hit.Listener)
+	if x.TLS != nil && chain.Len() > 0 {
+		noteConnection(x)
+	}
+	s.run = chain.Begin(x)
 	if s.run != nil && s.rule.timeout > 0 {
 		x.Request.Deadline = x.Start.Add(s.rule.timeout) // a policy may wait for the body
 	}
@@ -202,12 +217,12 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.permits.End()
 	s.record = nil
 	s.generation.release()
-	s.generation, s.rule, s.run, s.whole, s.rejected = nil, nil, nil, nil, false
+	s.generation, s.rule, s.run, s.whole, s.secured, s.rejected = nil, nil, nil, nil, nil, false
 }
 
 // Cut implements listener.Session.
 func (s *session) Cut() {
-	s.stop() // before Abort: a stream that is opened after it sees that
+	s.life.end() // before Abort: a stream that is opened after it sees that
 	s.stream.Abort()
 }
 
@@ -242,4 +257,5 @@ func (s *session) addForwarded(x *exchange.Exchange) {
 	f.Set(headerHost, x.Request.Authority)
 	f.Set(headerRequestID, x.ID)
 	f.Del("forwarded")
+	s.forwardClient(x)
 }

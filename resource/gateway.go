@@ -19,6 +19,7 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 		c.optional(at.Field("address"), l.GetAddress(), checkAddress)
 		c.optional(at.Field("hostname"), l.GetHostname(), func(s string) string { return checkHostname(s, true) })
 		c.listenerProtocol(at.Field("protocol"), l.GetProtocol())
+		c.listenerTLS(at.Field("tls"), l)
 		for _, earlier := range spec.GetListeners()[:i] {
 			c.listenersClash(at, l, earlier)
 		}
@@ -28,11 +29,11 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 
 func (c *check) listenerProtocol(at Path, p weirv1.Listener_Protocol) {
 	switch p {
-	case weirv1.Listener_HTTP:
+	case weirv1.Listener_HTTP, weirv1.Listener_HTTPS:
 	case weirv1.Listener_PROTOCOL_UNSPECIFIED:
-		c.add(at, "is required: HTTP")
+		c.add(at, "is required: HTTP or HTTPS")
 	default:
-		c.add(at, "%s is not served yet: only HTTP is", p)
+		c.add(at, "%s is not served yet: HTTP and HTTPS are", p)
 	}
 }
 
@@ -44,6 +45,9 @@ func (c *check) listenersClash(at Path, l, earlier *weirv1.Listener) {
 	}
 	every := netip.Addr{}
 	switch a, b := bound(l.GetAddress()), bound(earlier.GetAddress()); {
+	case a == b && l.GetProtocol() != earlier.GetProtocol() && l.GetHostname() != earlier.GetHostname():
+		c.add(at.Field("protocol"), "port %d speaks %s for the listener %q: a port speaks one protocol",
+			l.GetPort(), earlier.GetProtocol(), earlier.GetName())
 	case a == b && l.GetHostname() == earlier.GetHostname():
 		c.add(at.Field("port"), "port %d is taken by the listener %q: give another port, or a hostname of its own",
 			l.GetPort(), earlier.GetName())

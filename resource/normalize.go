@@ -13,6 +13,10 @@ func Normalize(r *weirv1.Resource) {
 		if m := k.Gateway; m != nil {
 			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindGateway, m.Metadata)
 		}
+	case *weirv1.Resource_Certificate:
+		if m := k.Certificate; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindCertificate, m.Metadata)
+		}
 	case *weirv1.Resource_Service:
 		if m := k.Service; m != nil {
 			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindService, m.Metadata)

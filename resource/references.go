@@ -48,6 +48,8 @@ func References(r *weirv1.Resource) iter.Seq[Reference] {
 // references leaves out the tenant, which is always the resource's own.
 func references(r *weirv1.Resource) iter.Seq[Reference] {
 	switch k := r.GetKind().(type) {
+	case *weirv1.Resource_Gateway:
+		return gatewayReferences(k.Gateway.GetSpec())
 	case *weirv1.Resource_Route:
 		return routeReferences(k.Route.GetSpec())
 	case *weirv1.Resource_Policy:
@@ -56,6 +58,19 @@ func references(r *weirv1.Resource) iter.Seq[Reference] {
 		return pluginReferences(k.Plugin.GetSpec())
 	}
 	return func(func(Reference) bool) {}
+}
+
+func gatewayReferences(spec *weirv1.GatewaySpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		for i, l := range spec.GetListeners() {
+			for j, c := range l.GetTls().GetCertificateRefs() {
+				at := Path("spec.listeners").Index(i).Field("tls").Field("certificateRefs").Index(j)
+				if !yield(Reference{Field: at.Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {

@@ -15,7 +15,16 @@ func TestReferences(t *testing.T) {
 		message Message
 		want    []Reference
 	}{
-		"a Gateway and a Service refer to nothing": {message: &weirv1.Gateway{Metadata: meta}},
+		"a Service refers to nothing": {message: &weirv1.Service{Metadata: meta}},
+		"a Gateway refers to certificates": {
+			message: &weirv1.Gateway{Metadata: meta, Spec: &weirv1.GatewaySpec{Listeners: []*weirv1.Listener{
+				{Name: "http"}, {Name: "https", Tls: &weirv1.ListenerTLS{CertificateRefs: []*weirv1.CertificateRef{{Name: "a"}, {Kind: "Certificate", Name: "b"}}}},
+			}}},
+			want: []Reference{
+				{Field: "spec.listeners[1].tls.certificateRefs[0].name", To: Ref{"Certificate", "shop", "a"}},
+				{Field: "spec.listeners[1].tls.certificateRefs[1].name", To: Ref{"Certificate", "shop", "b"}},
+			},
+		},
 		"a Route refers to its parents and backends": {
 			message: &weirv1.Route{Metadata: meta, Spec: &weirv1.RouteSpec{
 				ParentRefs: []*weirv1.ParentRef{{Name: "public", SectionName: "https", Port: 443}, {Kind: "Service", Name: "books"}},

@@ -28,11 +28,12 @@ const DefaultTenant = "default"
 
 // The kinds, as they are written in YAML.
 const (
-	KindGateway = "Gateway"
-	KindService = "Service"
-	KindRoute   = "Route"
-	KindPlugin  = "Plugin"
-	KindPolicy  = "Policy"
+	KindGateway     = "Gateway"
+	KindCertificate = "Certificate"
+	KindService     = "Service"
+	KindRoute       = "Route"
+	KindPlugin      = "Plugin"
+	KindPolicy      = "Policy"
 )
 
 // Ref is the identity of a resource. It is comparable.
@@ -115,6 +116,8 @@ func Body(r *weirv1.Resource) Message {
 		return k.Plugin
 	case *weirv1.Resource_Policy:
 		return k.Policy
+	case *weirv1.Resource_Certificate:
+		return k.Certificate
 	}
 	return nil
 }

@@ -58,6 +58,8 @@ func Validate(r *weirv1.Resource) []Violation {
 	switch k := r.GetKind().(type) {
 	case *weirv1.Resource_Gateway:
 		c.gateway(k.Gateway.GetSpec())
+	case *weirv1.Resource_Certificate:
+		c.certificate(k.Certificate.GetSpec())
 	case *weirv1.Resource_Service:
 		c.service(k.Service.GetSpec())
 	case *weirv1.Resource_Route:

@@ -64,6 +64,10 @@ func TestWhatIsValid(t *testing.T) {
 		{"one port on two addresses", "Gateway", `{listeners: [
 			{name: a, port: 80, protocol: HTTP, address: 127.0.0.1}, {name: b, port: 80, protocol: HTTP, address: "::1"}]}`},
 		{"a selector", "Gateway", `{selector: {weir.example/zone: a_1}, listeners: [{name: http, port: 1, protocol: HTTP}]}`},
+		{"listeners that speak HTTPS", "Gateway", `{listeners: [
+			{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}, {kind: Certificate, name: d}]}},
+			{name: b, port: 443, hostname: b.example, protocol: HTTPS, tls: {mode: TERMINATE, profile: MODERN, minVersion: TLS_1_3, certificateRefs: [{name: c}]}}]}`},
+		{"a self-signed certificate", "Certificate", `{hostnames: [shop.example, "*.shop.example", localhost, 127.0.0.1, "::1"], selfSigned: {}}`},
 		{"a service", "Service", `{protocol: HTTP, connectTimeout: 1s, endpoints: [
 			{address: "127.0.0.1:9001", labels: {version: v1}, weight: 0}, {address: "[::1]:9001"}, {address: "Books_1.internal:80"},
 			{address: "books.internal:80"}], subsets: [{name: v1, labels: {version: v1}}]}`},
@@ -96,7 +100,16 @@ func TestGatewayIsRefused(t *testing.T) {
 		{`{listeners: [{name: a, protocol: HTTP}]}`, `spec.listeners[0].port: must be from 1 to 65535, not 0`},
 		{`{listeners: [{name: a, port: 65536, protocol: HTTP}]}`, `spec.listeners[0].port: must be from 1 to 65535, not 65536`},
 		{`{listeners: [{name: a, port: 1}]}`, `spec.listeners[0].protocol: is required: HTTP`},
-		{`{listeners: [{name: a, port: 1, protocol: HTTPS}]}`, `spec.listeners[0].protocol: HTTPS is not served yet: only HTTP is`},
+		{`{listeners: [{name: a, port: 1, protocol: TCP}]}`, `spec.listeners[0].protocol: TCP is not served yet: HTTP and HTTPS are`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS}]}`, `spec.listeners[0].tls: is required for HTTPS`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, tls: {certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls: is for protocol HTTPS, not for HTTP`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {}}]}`, `spec.listeners[0].tls.certificateRefs: needs at least one Certificate`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {mode: PASSTHROUGH, certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls.mode: Passthrough is not served yet: only Terminate is`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{kind: Secret, name: c}]}}]}`, `spec.listeners[0].tls.certificateRefs[0].kind: must be Certificate, not "Secret"`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{name: c}, {name: c}]}}]}`, `spec.listeners[0].tls.certificateRefs[1].name: the certificate "c" is there twice`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {profile: MODERN, minVersion: TLS_1_2, certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls.minVersion: must not be TLS_1_2 with the profile MODERN`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{name: c}], clientValidation: {}}}]}`, `spec.listeners[0].tls.clientValidation.caCertificates: is required`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, hostname: a.example}, {name: b, port: 1, protocol: HTTPS, hostname: b.example, tls: {certificateRefs: [{name: c}]}}]}`, `spec.listeners[1].protocol: port 1 speaks HTTP for the listener "a"`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP, address: localhost}]}`, `spec.listeners[0].address: "localhost" is not an IP address to bind`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: a, port: 2, protocol: HTTP}]}`, `spec.listeners[1].name: the listener "a" is there twice`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP}, {name: b, port: 1, protocol: HTTP}]}`, `spec.listeners[1].port: port 1 is taken by the listener "a"`},
@@ -300,7 +313,7 @@ func TestHeaderIsRefused(t *testing.T) {
 }
 
 func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
-	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin or Policy")
+	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy or Certificate")
 
 	r := read(t, "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p}`)
 	r.GetPolicy().Spec.Stage = 99

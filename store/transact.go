@@ -126,12 +126,14 @@ func (p *plan) planDelete(ref resource.Ref) {
 	p.add(&change{ref: ref, old: old, outcome: weirv1.ApplyResult_DELETED})
 }
 
-// same: spec, labels and annotations are equal. The rest is Weir's to write.
+// same: spec, labels and annotations are equal, and the material that Weir makes
+// of a Certificate. The rest is Weir's to write.
 func same(a, b *weirv1.Resource) bool {
 	am, bm := resource.Meta(a), resource.Meta(b)
 	return maps.Equal(am.GetLabels(), bm.GetLabels()) &&
 		maps.Equal(am.GetAnnotations(), bm.GetAnnotations()) &&
-		proto.Equal(spec(a), spec(b))
+		proto.Equal(spec(a), spec(b)) &&
+		proto.Equal(a.GetCertificate().GetMaterial(), b.GetCertificate().GetMaterial())
 }
 
 func spec(r *weirv1.Resource) proto.Message {
@@ -148,8 +150,9 @@ func (p *plan) stamp(r *weirv1.Resource, ref resource.Ref, old *weirv1.Resource)
 	body := resource.Body(r).ProtoReflect()
 	body.Set(fieldOf(body, "api_version"), protoreflect.ValueOfString(resource.APIVersion))
 	body.Set(fieldOf(body, "kind"), protoreflect.ValueOfString(ref.Kind))
-	if ref.Kind != resource.KindPlugin {
-		// A Plugin's status is what admission found in its module.
+	if ref.Kind != resource.KindPlugin && ref.Kind != resource.KindCertificate {
+		// A Plugin's status is what admission found in its module, a Certificate's
+		// what it says.
 		body.Clear(fieldOf(body, "status"))
 	}
 	meta := resource.Meta(r)

@@ -86,6 +86,13 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 		b = x.Client.AppendTo(b)
 	}
 	b = append(b, '"')
+	if x.TLS != nil {
+		b = appendText(b, "tls_version", x.TLS.Version)
+		if x.TLS.Peer != nil {
+			b = appendText(b, "peer_subject", x.TLS.Peer.Subject)
+			b = appendText(b, "peer_id", firstOf(x.TLS.Peer.URIs))
+		}
+	}
 	b = appendText(b, "upstream_addr", x.Endpoint)
 	b = appendText(b, "user_agent", x.Request.Fields.Get("user-agent"))
 	b = appendText(b, "details", x.Details)
@@ -95,6 +102,13 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 		b = appendText(b, "error", err.Error())
 	}
 	return append(b, '}', '\n')
+}
+
+func firstOf(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
 }
 
 // appendText writes ,"key":"value" and nothing for an empty value.

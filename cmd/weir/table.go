@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -60,6 +61,8 @@ func columns(r *weirv1.Resource) (header []string, cells func(*weirv1.Resource) 
 	switch r.GetKind().(type) {
 	case *weirv1.Resource_Gateway:
 		return []string{"LISTENERS", "SELECTOR"}, gatewayCells
+	case *weirv1.Resource_Certificate:
+		return []string{"HOSTNAMES", "SOURCE", "KEY", "EXPIRES"}, certificateCells
 	case *weirv1.Resource_Service:
 		return []string{"PROTOCOL", "ENDPOINTS", "SUBSETS"}, serviceCells
 	case *weirv1.Resource_Route:
@@ -78,6 +81,18 @@ func gatewayCells(r *weirv1.Resource) []string {
 		listeners = append(listeners, fmt.Sprintf("%s:%d/%s", l.GetName(), l.GetPort(), l.GetProtocol()))
 	}
 	return []string{few(listeners), labelText(r.GetGateway().GetSpec().GetSelector())}
+}
+
+func certificateCells(r *weirv1.Resource) []string {
+	spec, status := r.GetCertificate().GetSpec(), r.GetCertificate().GetStatus()
+	source, expires := "pem", ""
+	if spec.GetSelfSigned() != nil {
+		source = "selfSigned"
+	}
+	if t := status.GetNotAfter(); t != nil {
+		expires = t.AsTime().Format(time.DateOnly)
+	}
+	return []string{few(spec.GetHostnames()), source, status.GetKeyType(), expires}
 }
 
 func serviceCells(r *weirv1.Resource) []string {

@@ -45,6 +45,8 @@ type Request struct {
 	Trailers Fields
 	// Deadline is when the body must have arrived; zero: never.
 	Deadline time.Time
+	// WebSocket: the client asks to speak it from the answer on.
+	WebSocket bool
 	// Shared: another goroutine reads Body, so the codec leaves it alone until
 	// the exchange is finished.
 	Shared bool
@@ -57,6 +59,18 @@ type Response struct {
 	// Body is nil when there is none.
 	Body     Body
 	Trailers Fields
+	// Tunnel is what follows the answer where that has status 101; else nil.
+	Tunnel Tunnel
+}
+
+// Tunnel is a service's side of a conversation that is HTTP no more. One
+// goroutine may read while another sends.
+type Tunnel interface {
+	Body
+	// Send says something to the service.
+	Send([]byte) error
+	// CloseSend tells the service that nothing more will be said.
+	CloseSend()
 }
 
 // Protocol is the version of HTTP that the client speaks.
@@ -87,6 +101,8 @@ type Exchange struct {
 	Protocol Protocol
 	Client   netip.AddrPort
 	Local    netip.AddrPort
+	// TLS is nil for a client whose connection is not secured.
+	TLS *TLS
 
 	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
 	// name or number, Service "tenant/name", Endpoint "host:port".
@@ -140,7 +156,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 	x.Response.Status = status
 	x.Response.Fields.Reset()
 	x.Response.Trailers.Reset()
-	x.Response.Body = nil
+	x.Response.Body, x.Response.Tunnel = nil, nil
 	if len(body) > 0 {
 		x.Response.Body = Bytes(body)
 	}

@@ -63,7 +63,7 @@ func (c *chunks) step(buf []byte, trailers *exchange.Fields) (int, error) {
 			break
 		}
 		if c.trailed += next; c.trailed > maxTrailers {
-			return 0, &Error{431, "trailers are too large"}
+			return 0, &Error{Status: 431, Reason: "trailers are too large"}
 		}
 		err = addTrailer(line, trailers)
 	}
@@ -134,17 +134,25 @@ func addTrailer(line []byte, trailers *exchange.Fields) error {
 	if trailers == nil {
 		return nil
 	}
-	for _, forbidden := range notTrailers {
-		if exchange.EqualFold(name, forbidden) {
-			return nil
-		}
+	if !MayTrail(name) {
+		return nil
 	}
 	if trailers.Len() >= MaxFields {
-		return &Error{431, "trailers are too large"}
+		return &Error{Status: 431, Reason: "trailers are too large"}
 	}
 	// The buffer moves on under a trailer: copy it.
 	trailers.AddParsed(bytes.Clone(name), bytes.Clone(value))
 	return nil
+}
+
+// MayTrail reports whether a field may come behind a body.
+func MayTrail(name []byte) bool {
+	for _, forbidden := range notTrailers {
+		if exchange.EqualFold(name, forbidden) {
+			return false
+		}
+	}
+	return true
 }
 
 // notTrailers would frame, route or authorise the message, or say how to read

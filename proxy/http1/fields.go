@@ -18,12 +18,12 @@ func parseFields(b []byte, at int, fields *exchange.Fields, f *Framing, request 
 		}
 		if next == 0 {
 			if len(b) >= MaxHead {
-				return 0, &Error{431, "head is too large"}
+				return 0, &Error{Status: 431, Reason: "head is too large"}
 			}
 			return 0, nil
 		}
 		if next > MaxHead {
-			return 0, &Error{431, "head is too large"}
+			return 0, &Error{Status: 431, Reason: "head is too large"}
 		}
 		if len(line) == 0 {
 			return next, nil
@@ -34,7 +34,7 @@ func parseFields(b []byte, at int, fields *exchange.Fields, f *Framing, request 
 			return 0, err
 		}
 		if fields.Len() >= MaxFields {
-			return 0, &Error{431, "head has too many fields"}
+			return 0, &Error{Status: 431, Reason: "head has too many fields"}
 		}
 		if hopByHop[len(name)&31] {
 			taken, err := f.take(name, value, request != nil)
@@ -79,7 +79,7 @@ func (f *Framing) take(name, value []byte, request bool) (taken bool, err error)
 	case 6:
 		if request && exchange.EqualFold(name, "expect") {
 			if !exchange.EqualFold(value, "100-continue") {
-				return true, &Error{417, "this expectation cannot be met"}
+				return true, &Error{Status: 417, Reason: "this expectation cannot be met"}
 			}
 			f.Continue = true
 			return true, nil
@@ -124,6 +124,7 @@ func (f *Framing) takeConnection(value []byte) {
 				f.keeping = true
 			case len(token) > 0:
 				f.connection = true
+				f.upgrading = f.upgrading || exchange.EqualFold(token, "upgrade")
 			}
 		}
 	}
@@ -164,7 +165,7 @@ func (f *Framing) takeCoding(value []byte) error {
 	if !last || chunked > 1 {
 		return malformed("Transfer-Encoding does not end in one chunked")
 	}
-	return &Error{501, "this transfer coding is not known"}
+	return &Error{Status: 501, Reason: "this transfer coding is not known"}
 }
 
 // maxNominated is how many fields Connection may name. Nobody names as many;

@@ -37,11 +37,14 @@ const (
 type Error struct {
 	Status int
 	Reason string
+	// Foreign: it bears no sign of HTTP/1.1, so that who sent it would make
+	// nothing of an answer.
+	Foreign bool
 }
 
 func (e *Error) Error() string { return e.Reason }
 
-func malformed(reason string) *Error { return &Error{400, reason} }
+func malformed(reason string) *Error { return &Error{Status: 400, Reason: reason} }
 
 // Framing is what a head says about its own message and connection.
 type Framing struct {
@@ -61,6 +64,7 @@ type Framing struct {
 
 	host       bool // there was a Host field
 	connection bool // there was a Connection field with names in it
+	upgrading  bool // Connection names Upgrade
 	closing    bool
 	keeping    bool
 }
@@ -78,7 +82,7 @@ func ParseRequest(b []byte, x *exchange.Exchange, f *Framing) (int, error) {
 	}
 	if next == 0 {
 		if len(b)-at > MaxRequestLine {
-			return 0, &Error{414, "request line is too long"}
+			return 0, &Error{Status: 414, Reason: "request line is too long"}
 		}
 		if err := plausible(b[at:]); err != nil {
 			return 0, err
@@ -122,7 +126,7 @@ func cutLine(b []byte, from int) (line []byte, next int, err error) {
 func parseRequestLine(line []byte, x *exchange.Exchange) error {
 	r := &x.Request
 	if len(line) > MaxRequestLine {
-		return &Error{414, "request line is too long"}
+		return &Error{Status: 414, Reason: "request line is too long"}
 	}
 	method := bytes.IndexByte(line, ' ')
 	if method <= 0 || !exchange.ValidName(line[:method]) {
@@ -139,9 +143,10 @@ func parseRequestLine(line []byte, x *exchange.Exchange) error {
 	case string(v) == "HTTP/1.0":
 		x.Protocol = exchange.HTTP10
 	case len(v) == 8 && string(v[:5]) == "HTTP/" && digitBytes[v[5]] && v[6] == '.' && digitBytes[v[7]]:
-		return &Error{505, "this HTTP version is not spoken here"}
+		return &Error{Status: 505, Reason: "this HTTP version is not spoken here"}
 	default:
-		return malformed("request line has no HTTP version")
+		path := version > 0 && (target[0] == '/' || bytes.Contains(target[:version], []byte("://")))
+		return &Error{Status: 400, Reason: "request line has no HTTP version", Foreign: !path}
 	}
 	r.Method = line[:method]
 	r.Authority = nil
@@ -154,7 +159,7 @@ func parseTarget(target []byte, r *exchange.Request) error {
 		return malformed("request target is empty")
 	}
 	if string(r.Method) == "CONNECT" { // in whatever form: its answer is framed like no other
-		return &Error{501, "CONNECT is not served here"}
+		return &Error{Status: 501, Reason: "CONNECT is not served here"}
 	}
 	if err := checkTarget(target); err != nil {
 		return err
@@ -289,8 +294,14 @@ func finishRequest(x *exchange.Exchange, f *Framing) error {
 	if x.Protocol == exchange.HTTP10 {
 		f.Continue = false // an HTTP/1.0 client knows no interim answers (RFC 9110, section 10.1.1)
 	}
+	// Of all protocols that HTTP/1.1 can be left for, this one alone: others, such
+	// as h2c, would carry requests past whoever looks at requests.
+	r.WebSocket = f.Switches() && x.Protocol == exchange.HTTP11 && string(r.Method) == "GET" && f.Length <= 0 && !f.Chunked
 	return f.settle(x.Protocol, &r.Fields)
 }
+
+// Switches: the message asks for WebSocket, or agrees to it.
+func (f *Framing) Switches() bool { return f.upgrading && exchange.EqualFold(f.Upgrade, "websocket") }
 
 // settle draws the conclusions from all of a head.
 func (f *Framing) settle(p exchange.Protocol, fields *exchange.Fields) error {

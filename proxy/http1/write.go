@@ -21,6 +21,9 @@ func AppendRequest(dst []byte, r *exchange.Request) []byte {
 		length = r.Body.Length()
 	}
 	announced := appendFields(&dst, &r.Fields, true)
+	if r.WebSocket {
+		dst = append(dst, switching...)
+	}
 	switch {
 	case length < 0:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
@@ -28,6 +31,15 @@ func AppendRequest(dst []byte, r *exchange.Request) []byte {
 		dst = appendLength(dst, length)
 	}
 	return append(dst, '\r', '\n')
+}
+
+const switching = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+
+// AppendSwitch writes the head of an answer behind which WebSocket is spoken.
+func AppendSwitch(dst []byte, fields *exchange.Fields) []byte {
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\n"...)
+	appendFields(&dst, fields, false)
+	return append(append(dst, switching...), '\r', '\n')
 }
 
 // CheckRequest looks at what a request line and Host are made of, after

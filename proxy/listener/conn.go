@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/wire"
 )
 
@@ -28,19 +29,19 @@ type conn struct {
 	listener *Listener
 	wire     *wire.Conn
 	state    atomic.Int32
+	secured  *secured // nil: in the clear
+	scheme   []byte
 	client   netip.AddrPort
 	local    netip.AddrPort
 
-	place   atomic.Pointer[place] // where the exchange under way is served
-	framing http1.Framing
-	body    http1.Body
-	bodied  bool          // the request came with a body, whatever became of x.Request.Body
-	head    wire.Detached // the request's head, where its body had to be read over it
-	renew   func()        // the body's hook, made once
-}
-
-func newConn(l *Listener, nc net.Conn) *conn {
-	return &conn{listener: l, wire: wire.New(nc), client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
+	http2    atomic.Pointer[http2.Conn] // that it turned out to be
+	place    atomic.Pointer[place]      // where the exchange under way is served
+	framing  http1.Framing
+	body     http1.Body
+	headSize int           // of the request's head, which lies before what is buffered
+	bodied   bool          // the request came with a body, whatever became of x.Request.Body
+	head     wire.Detached // the request's head, where its body had to be read over it
+	renew    func()        // the body's hook, made once
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -54,7 +55,13 @@ func addrPort(a net.Addr) netip.AddrPort {
 // closeIfIdle closes a connection that waits for a request; a busy one sees
 // that the listener is draining when its exchange ends.
 func (c *conn) closeIfIdle() {
-	if c.state.CompareAndSwap(idle, gone) {
+	switch {
+	case c.http2.Load() != nil:
+		c.http2.Load().Drain()
+	case !c.state.CompareAndSwap(idle, gone):
+	case c.secured != nil:
+		c.wire.AbortRead() // who reads then closes it: to do so politely takes time
+	default:
 		_ = c.wire.Close()
 	}
 }
@@ -63,9 +70,15 @@ func (c *conn) closeIfIdle() {
 // the place, the exchange takes its place before it looks whether it is: one of
 // the two sees the other.
 func (c *conn) cut() {
+	if c.secured != nil {
+		_ = c.secured.socket.Close() // first: a polite end takes time
+	}
 	_ = c.wire.Close()
+	if h := c.http2.Load(); h != nil {
+		h.Cut()
+	}
 	if p := c.place.Load(); p != nil {
-		p.session.Cut()
+		p.Cut()
 	}
 }
 
@@ -82,14 +95,30 @@ func (c *conn) serve() {
 		}
 		c.wire.Free()
 	}()
-	for c.waitForRequest() {
-		p := c.listener.sessions.Get().(*place)
+	if c.secured != nil {
+		if !c.handshake() {
+			return
+		}
+		if c.secured.ConnectionState().NegotiatedProtocol == "h2" {
+			if c.state.CompareAndSwap(idle, busy) {
+				c.serveHTTP2()
+			}
+			return
+		}
+	}
+	for first := true; c.waitForRequest(); {
+		if first && c.beginsHTTP2() {
+			c.serveHTTP2()
+			return
+		}
+		first = false
+		p := c.listener.take()
+		p.Begin()
 		c.place.Store(p)
 		again := !c.listener.cutting.Load() && c.exchange(p)
 		c.place.Store(nil)
-		p.x.Reset()
 		c.head.Free()
-		c.listener.sessions.Put(p)
+		c.listener.give(p)
 		if !again {
 			return
 		}
@@ -134,23 +163,23 @@ func (c *conn) exchange(p *place) (again bool) {
 		c.refuse(p, err)
 		return false
 	}
-	x.Request.Scheme = schemeHTTP
+	x.Request.Scheme = c.scheme
+	x.TLS = c.facts()
 	c.wire.Discard(n)
+	c.headSize = n
 	if err := c.beginBody(x, n); err != nil {
 		c.refuse(p, err)
 		return false
 	}
-	p.session.Serve(x)
+	p.Serve(x)
 	keep := c.framing.KeepAlive && !c.listener.draining.Load()
 	sent, keep, err := c.respond(x, keep)
-	p.session.Finish(x, sent, err)
+	p.Finish(x, sent, err)
 	if err == nil && !keep {
 		c.lingerBriefly()
 	}
 	return err == nil && keep
 }
-
-var schemeHTTP = []byte("http")
 
 // readHead reads until a whole head is here and parses it.
 func (c *conn) readHead(x *exchange.Exchange) (int, error) {
@@ -258,17 +287,21 @@ func (c *conn) refuse(p *place, err error) {
 	}
 	x := &p.x
 	x.Protocol = exchange.HTTP11
-	x.Request.Method = nil
-	p.session.Reject(x, bad.Status, bad.Reason)
+	x.Request.Method, x.Request.Scheme = nil, c.scheme
+	p.Reject(x, bad.Status, bad.Reason)
+	if bad.Foreign {
+		p.Finish(x, 0, bad)
+		return
+	}
 	sent, _, err := c.respond(x, false)
-	p.session.Finish(x, sent, err)
+	p.Finish(x, sent, err)
 	c.lingerBriefly()
 }
 
 // lingerBriefly lets the client read the answer before the connection is
 // reset by what it still sends (RFC 9112, section 9.6).
 func (c *conn) lingerBriefly() {
-	if t, ok := c.wire.Net().(*net.TCPConn); ok {
+	if t, ok := c.wire.Net().(interface{ CloseWrite() error }); ok {
 		_ = t.CloseWrite()
 	}
 	c.wire.ResumeRead() // a pump that was stopped has aborted it
@@ -290,6 +323,10 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
+	if x.Response.Status == 101 && x.Response.Tunnel != nil {
+		sent, err = c.tunnel(x)
+		return sent, false, err
+	}
 	if s := x.Response.Status; s < 200 || s > 999 {
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
@@ -329,7 +366,7 @@ func (c *conn) skipRest() bool {
 // answer is the end of the connection, a clean one would be a lie.
 func (c *conn) breakOff(d http1.Delivery) {
 	if d == http1.UntilClose {
-		c.wire.CloseBroken()
+		c.closeNow()
 	}
 }
 

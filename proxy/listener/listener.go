@@ -1,12 +1,15 @@
 // Package listener owns the sockets that clients connect to: it accepts, reads
 // requests, hands each as an exchange to a Handler, and writes the answer.
 //
-//	accept ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//	accept ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//	                └▶ HTTP/2 by ALPN, or by its preface: package http2
 //
 // # Promises
 //
-//   - One goroutine serves a connection, the exchange's upstream I/O included.
-//   - A connection that waits for a request holds no buffer and no exchange.
+//   - One goroutine serves a connection by HTTP/1.1, the exchange's upstream I/O
+//     included; by HTTP/2, one serves each exchange.
+//   - A connection that waits for a request holds no exchange, and in the clear no
+//     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
 //     connections as they turn idle, and cuts what is left when its context ends.
@@ -33,6 +36,9 @@ type Handler interface {
 
 // Session serves one exchange at a time.
 type Session interface {
+	// Begin prepares for an exchange: what was cut before is over. It is called
+	// before anyone can call Cut.
+	Begin()
 	// Serve fills x.Response. What goes wrong becomes an answer.
 	Serve(x *exchange.Exchange)
 	// Finish is called once the answer was sent, or was given up with err.
@@ -41,7 +47,8 @@ type Session interface {
 	// answer it with.
 	Reject(x *exchange.Exchange, status int, reason string)
 	// Cut ends what Serve or a body waits for, so that they return soon. It is
-	// called by another goroutine, when the listener has no more time.
+	// called by another goroutine, when the client has gone or the listener has no
+	// more time, and does not wait.
 	Cut()
 }
 
@@ -51,6 +58,12 @@ type Config struct {
 	Logger  *slog.Logger
 	// Port is the listener's as declared; it chooses the routes.
 	Port uint16
+	// Security secures connections; nil: none.
+	Security Security
+	// Handshakes is how many clients may shake hands at once, Handshake how long
+	// one may take, its wait for a place included. Zero: 512, 10 s.
+	Handshakes int
+	Handshake  time.Duration
 	// Idle bounds the wait for the next request, Head the wait for the rest of
 	// a head, Stall the wait for the client to take or send part of a body.
 	// Zero: 75 s, 10 s, 60 s.
@@ -61,10 +74,13 @@ func (c *Config) setDefaults() {
 	for _, d := range []struct {
 		at  *time.Duration
 		def time.Duration
-	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}} {
+	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}, {&c.Handshake, 10 * time.Second}} {
 		if *d.at == 0 {
 			*d.at = d.def
 		}
+	}
+	if c.Handshakes == 0 {
+		c.Handshakes = 512
 	}
 }
 
@@ -75,7 +91,10 @@ type Listener struct {
 	draining atomic.Bool
 	cutting  atomic.Bool
 	accepted atomic.Uint64
-	sessions sync.Pool
+	// unsecured counts handshakes that failed.
+	unsecured  atomic.Uint64
+	handshakes chan struct{} // a place for each that is under way
+	sessions   sync.Pool
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -85,16 +104,26 @@ type Listener struct {
 // Serve starts to serve a socket, which the Listener owns from then on.
 func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
-	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}}
-	l.sessions.New = func() any { return &place{session: cfg.Handler.NewSession()} }
+	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}, handshakes: make(chan struct{}, cfg.Handshakes)}
+	l.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)
 	return l
 }
 
 // place is where one exchange is served; connections borrow them.
 type place struct {
-	x       exchange.Exchange
-	session Session
+	Session
+	x exchange.Exchange
+}
+
+// Exchange implements http2.Place.
+func (p *place) Exchange() *exchange.Exchange { return &p.x }
+
+func (l *Listener) take() *place { return l.sessions.Get().(*place) }
+
+func (l *Listener) give(p *place) {
+	p.x.Reset()
+	l.sessions.Put(p)
 }
 
 // Addr is the address that is listened on.
@@ -106,6 +135,9 @@ func (l *Listener) Connections() (open int, accepted uint64) {
 	defer l.mu.Unlock()
 	return len(l.conns), l.accepted.Load()
 }
+
+// Unsecured counts the handshakes that failed.
+func (l *Listener) Unsecured() uint64 { return l.unsecured.Load() }
 
 func (l *Listener) accept() {
 	pause := time.Duration(0)

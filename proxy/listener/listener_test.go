@@ -66,6 +66,8 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 	x.Answer(status, []byte(reason))
 }
 
+func (s *session) Begin() {}
+
 func (s *session) Cut() { s.once.Do(func() { close(s.cut) }) }
 
 // start serves h on a free port; the listener ends with the test.

@@ -21,6 +21,7 @@ type refusing struct{ seen chan string }
 func (r *refusing) NewSession() listener.Session          { return r }
 func (*refusing) Serve(*exchange.Exchange)                {}
 func (*refusing) Finish(*exchange.Exchange, int64, error) {}
+func (*refusing) Begin()                                  {}
 func (*refusing) Cut()                                    {}
 func (r *refusing) Reject(x *exchange.Exchange, _ int, _ string) {
 	var others []*wire.Conn

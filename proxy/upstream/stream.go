@@ -237,6 +237,8 @@ func isHere(b exchange.Body) bool {
 		return true
 	case *http1.Body:
 		return b.Complete()
+	case interface{ Complete() bool }:
+		return b.Complete()
 	}
 	return false
 }
@@ -288,6 +290,9 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				return n, nil
 			}
 			if n > 0 {
+				if x.Response.Status == 101 && x.Request.WebSocket && s.framing.Switches() {
+					return n, nil
+				}
 				if x.Response.Status == 101 {
 					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: it switches protocols unasked", s.pool.key.Address)}
 				}
@@ -348,8 +353,12 @@ func unexpected(err error) error {
 
 func (s *Stream) beginBody(x *exchange.Exchange, head int) {
 	r, f := &x.Response, &s.framing
-	r.Body = nil
+	r.Body, r.Tunnel = nil, nil
 	s.answered = true
+	if r.Status == 101 {
+		s.beginTunnel(x, head)
+		return
+	}
 	switch {
 	case s.bodyless || r.Status == 204 || r.Status == 304:
 		return

@@ -293,7 +293,7 @@ func (c *Conn) rearmRead() bool {
 // WriteUntil bounds writes in time; the zero time lifts the bound.
 func (c *Conn) WriteUntil(t time.Time) {
 	c.writeUntil = nanos(t)
-	if c.writeUntil != 0 && (c.writeArmed == 0 || c.writeUntil < c.writeArmed) {
+	if c.writeUntil != 0 && (c.raw == nil || c.writeArmed == 0 || c.writeUntil < c.writeArmed) { // TLS does not survive one that fires early
 		c.armWrite()
 	}
 }
@@ -307,7 +307,7 @@ func (c *Conn) armWrite() {
 }
 
 func (c *Conn) rearmWrite() bool {
-	if c.writeAborted.Load() || c.writeUntil != 0 && time.Now().UnixNano() >= c.writeUntil {
+	if c.raw == nil || c.writeAborted.Load() || c.writeUntil != 0 && time.Now().UnixNano() >= c.writeUntil {
 		return false
 	}
 	c.armWrite()

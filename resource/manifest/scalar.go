@@ -108,6 +108,7 @@ var gatewayEnums = map[protoreflect.FullName]bool{
 	"weir.v1.RouteFilter.Type":     true,
 	"weir.v1.PathModifier.Type":    true,
 	"weir.v1.Condition.Status":     true,
+	"weir.v1.ListenerTLS.Mode":     true,
 }
 
 // spell is how a value is written.

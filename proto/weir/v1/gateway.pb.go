@@ -76,6 +76,206 @@ func (Listener_Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{2, 0}
 }
 
+type ListenerTLS_Mode int32
+
+const (
+	ListenerTLS_MODE_UNSPECIFIED ListenerTLS_Mode = 0
+	ListenerTLS_TERMINATE        ListenerTLS_Mode = 1
+	ListenerTLS_PASSTHROUGH      ListenerTLS_Mode = 2
+)
+
+// Enum value maps for ListenerTLS_Mode.
+var (
+	ListenerTLS_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "TERMINATE",
+		2: "PASSTHROUGH",
+	}
+	ListenerTLS_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"TERMINATE":        1,
+		"PASSTHROUGH":      2,
+	}
+)
+
+func (x ListenerTLS_Mode) Enum() *ListenerTLS_Mode {
+	p := new(ListenerTLS_Mode)
+	*p = x
+	return p
+}
+
+func (x ListenerTLS_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListenerTLS_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_gateway_proto_enumTypes[1].Descriptor()
+}
+
+func (ListenerTLS_Mode) Type() protoreflect.EnumType {
+	return &file_weir_v1_gateway_proto_enumTypes[1]
+}
+
+func (x ListenerTLS_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListenerTLS_Mode.Descriptor instead.
+func (ListenerTLS_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type ListenerTLS_Version int32
+
+const (
+	ListenerTLS_VERSION_UNSPECIFIED ListenerTLS_Version = 0
+	ListenerTLS_TLS_1_2             ListenerTLS_Version = 1
+	ListenerTLS_TLS_1_3             ListenerTLS_Version = 2
+)
+
+// Enum value maps for ListenerTLS_Version.
+var (
+	ListenerTLS_Version_name = map[int32]string{
+		0: "VERSION_UNSPECIFIED",
+		1: "TLS_1_2",
+		2: "TLS_1_3",
+	}
+	ListenerTLS_Version_value = map[string]int32{
+		"VERSION_UNSPECIFIED": 0,
+		"TLS_1_2":             1,
+		"TLS_1_3":             2,
+	}
+)
+
+func (x ListenerTLS_Version) Enum() *ListenerTLS_Version {
+	p := new(ListenerTLS_Version)
+	*p = x
+	return p
+}
+
+func (x ListenerTLS_Version) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListenerTLS_Version) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_gateway_proto_enumTypes[2].Descriptor()
+}
+
+func (ListenerTLS_Version) Type() protoreflect.EnumType {
+	return &file_weir_v1_gateway_proto_enumTypes[2]
+}
+
+func (x ListenerTLS_Version) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListenerTLS_Version.Descriptor instead.
+func (ListenerTLS_Version) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 1}
+}
+
+type ListenerTLS_Profile int32
+
+const (
+	ListenerTLS_PROFILE_UNSPECIFIED ListenerTLS_Profile = 0
+	// TLS 1.3 alone.
+	ListenerTLS_MODERN ListenerTLS_Profile = 1
+	// TLS 1.2 and newer, with forward secrecy and authenticated encryption.
+	ListenerTLS_INTERMEDIATE ListenerTLS_Profile = 2
+)
+
+// Enum value maps for ListenerTLS_Profile.
+var (
+	ListenerTLS_Profile_name = map[int32]string{
+		0: "PROFILE_UNSPECIFIED",
+		1: "MODERN",
+		2: "INTERMEDIATE",
+	}
+	ListenerTLS_Profile_value = map[string]int32{
+		"PROFILE_UNSPECIFIED": 0,
+		"MODERN":              1,
+		"INTERMEDIATE":        2,
+	}
+)
+
+func (x ListenerTLS_Profile) Enum() *ListenerTLS_Profile {
+	p := new(ListenerTLS_Profile)
+	*p = x
+	return p
+}
+
+func (x ListenerTLS_Profile) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListenerTLS_Profile) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_gateway_proto_enumTypes[3].Descriptor()
+}
+
+func (ListenerTLS_Profile) Type() protoreflect.EnumType {
+	return &file_weir_v1_gateway_proto_enumTypes[3]
+}
+
+func (x ListenerTLS_Profile) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListenerTLS_Profile.Descriptor instead.
+func (ListenerTLS_Profile) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 2}
+}
+
+type ClientValidation_Mode int32
+
+const (
+	ClientValidation_MODE_UNSPECIFIED ClientValidation_Mode = 0
+	// A client without a certificate is turned away.
+	ClientValidation_REQUIRE ClientValidation_Mode = 1
+	// A client may show one; a bad one is turned away.
+	ClientValidation_ALLOW ClientValidation_Mode = 2
+)
+
+// Enum value maps for ClientValidation_Mode.
+var (
+	ClientValidation_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "REQUIRE",
+		2: "ALLOW",
+	}
+	ClientValidation_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"REQUIRE":          1,
+		"ALLOW":            2,
+	}
+)
+
+func (x ClientValidation_Mode) Enum() *ClientValidation_Mode {
+	p := new(ClientValidation_Mode)
+	*p = x
+	return p
+}
+
+func (x ClientValidation_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClientValidation_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_gateway_proto_enumTypes[4].Descriptor()
+}
+
+func (ClientValidation_Mode) Type() protoreflect.EnumType {
+	return &file_weir_v1_gateway_proto_enumTypes[4]
+}
+
+func (x ClientValidation_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClientValidation_Mode.Descriptor instead.
+func (ClientValidation_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // Gateway declares listeners and the edges that run them.
 type Gateway struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -217,7 +417,9 @@ type Listener struct {
 	Address  string            `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	Protocol Listener_Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=weir.v1.Listener_Protocol" json:"protocol,omitempty"`
 	// Narrows the hostnames served: exact, or "*.example.com". Empty: all.
-	Hostname      string `protobuf:"bytes,5,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Hostname string `protobuf:"bytes,5,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// How HTTPS is spoken; for no other protocol.
+	Tls           *ListenerTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +489,212 @@ func (x *Listener) GetHostname() string {
 	return ""
 }
 
+func (x *Listener) GetTls() *ListenerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// ListenerTLS is how a listener proves who it is, and what it asks of clients.
+type ListenerTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unspecified means TERMINATE.
+	Mode ListenerTLS_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=weir.v1.ListenerTLS_Mode" json:"mode,omitempty"`
+	// Certificates of the same tenant. A client is shown the one that fits the
+	// name it asks for and that it can verify; the first one when none fits.
+	CertificateRefs []*CertificateRef `protobuf:"bytes,2,rep,name=certificate_refs,json=certificateRefs,proto3" json:"certificate_refs,omitempty"`
+	// The oldest version spoken. Unspecified: the profile's.
+	MinVersion ListenerTLS_Version `protobuf:"varint,3,opt,name=min_version,json=minVersion,proto3,enum=weir.v1.ListenerTLS_Version" json:"min_version,omitempty"`
+	// Unspecified means INTERMEDIATE.
+	Profile          ListenerTLS_Profile `protobuf:"varint,4,opt,name=profile,proto3,enum=weir.v1.ListenerTLS_Profile" json:"profile,omitempty"`
+	ClientValidation *ClientValidation   `protobuf:"bytes,5,opt,name=client_validation,json=clientValidation,proto3" json:"client_validation,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListenerTLS) Reset() {
+	*x = ListenerTLS{}
+	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenerTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenerTLS) ProtoMessage() {}
+
+func (x *ListenerTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenerTLS.ProtoReflect.Descriptor instead.
+func (*ListenerTLS) Descriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListenerTLS) GetMode() ListenerTLS_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return ListenerTLS_MODE_UNSPECIFIED
+}
+
+func (x *ListenerTLS) GetCertificateRefs() []*CertificateRef {
+	if x != nil {
+		return x.CertificateRefs
+	}
+	return nil
+}
+
+func (x *ListenerTLS) GetMinVersion() ListenerTLS_Version {
+	if x != nil {
+		return x.MinVersion
+	}
+	return ListenerTLS_VERSION_UNSPECIFIED
+}
+
+func (x *ListenerTLS) GetProfile() ListenerTLS_Profile {
+	if x != nil {
+		return x.Profile
+	}
+	return ListenerTLS_PROFILE_UNSPECIFIED
+}
+
+func (x *ListenerTLS) GetClientValidation() *ClientValidation {
+	if x != nil {
+		return x.ClientValidation
+	}
+	return nil
+}
+
+type CertificateRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty means Certificate.
+	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateRef) Reset() {
+	*x = CertificateRef{}
+	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateRef) ProtoMessage() {}
+
+func (x *CertificateRef) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateRef.ProtoReflect.Descriptor instead.
+func (*CertificateRef) Descriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CertificateRef) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CertificateRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ClientValidation asks clients for a certificate.
+type ClientValidation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM: the authorities whose certificates are good.
+	CaCertificates string `protobuf:"bytes,1,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	// Unspecified means REQUIRE.
+	Mode ClientValidation_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=weir.v1.ClientValidation_Mode" json:"mode,omitempty"`
+	// Tell services who it is, in X-Forwarded-Client-Cert.
+	Forward       bool `protobuf:"varint,3,opt,name=forward,proto3" json:"forward,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientValidation) Reset() {
+	*x = ClientValidation{}
+	mi := &file_weir_v1_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientValidation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientValidation) ProtoMessage() {}
+
+func (x *ClientValidation) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientValidation.ProtoReflect.Descriptor instead.
+func (*ClientValidation) Descriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ClientValidation) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+func (x *ClientValidation) GetMode() ClientValidation_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return ClientValidation_MODE_UNSPECIFIED
+}
+
+func (x *ClientValidation) GetForward() bool {
+	if x != nil {
+		return x.Forward
+	}
+	return false
+}
+
 type GatewayStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Conditions    []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -296,7 +704,7 @@ type GatewayStatus struct {
 
 func (x *GatewayStatus) Reset() {
 	*x = GatewayStatus{}
-	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	mi := &file_weir_v1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +716,7 @@ func (x *GatewayStatus) String() string {
 func (*GatewayStatus) ProtoMessage() {}
 
 func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	mi := &file_weir_v1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +729,7 @@ func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayStatus.ProtoReflect.Descriptor instead.
 func (*GatewayStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GatewayStatus) GetConditions() []*Condition {
@@ -348,19 +756,51 @@ const file_weir_v1_gateway_proto_rawDesc = "" +
 	"\bselector\x18\x02 \x03(\v2\".weir.v1.GatewaySpec.SelectorEntryR\bselector\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x126\n" +
 	"\bprotocol\x18\x04 \x01(\x0e2\x1a.weir.v1.Listener.ProtocolR\bprotocol\x12\x1a\n" +
-	"\bhostname\x18\x05 \x01(\tR\bhostname\"K\n" +
+	"\bhostname\x18\x05 \x01(\tR\bhostname\x12&\n" +
+	"\x03tls\x18\x06 \x01(\v2\x14.weir.v1.ListenerTLSR\x03tls\"K\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
 	"\x05HTTPS\x10\x02\x12\a\n" +
 	"\x03TCP\x10\x03\x12\a\n" +
-	"\x03TLS\x10\x04\"C\n" +
+	"\x03TLS\x10\x04\"\xfd\x03\n" +
+	"\vListenerTLS\x12-\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x19.weir.v1.ListenerTLS.ModeR\x04mode\x12B\n" +
+	"\x10certificate_refs\x18\x02 \x03(\v2\x17.weir.v1.CertificateRefR\x0fcertificateRefs\x12=\n" +
+	"\vmin_version\x18\x03 \x01(\x0e2\x1c.weir.v1.ListenerTLS.VersionR\n" +
+	"minVersion\x126\n" +
+	"\aprofile\x18\x04 \x01(\x0e2\x1c.weir.v1.ListenerTLS.ProfileR\aprofile\x12F\n" +
+	"\x11client_validation\x18\x05 \x01(\v2\x19.weir.v1.ClientValidationR\x10clientValidation\"<\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tTERMINATE\x10\x01\x12\x0f\n" +
+	"\vPASSTHROUGH\x10\x02\"<\n" +
+	"\aVersion\x12\x17\n" +
+	"\x13VERSION_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aTLS_1_2\x10\x01\x12\v\n" +
+	"\aTLS_1_3\x10\x02\"@\n" +
+	"\aProfile\x12\x17\n" +
+	"\x13PROFILE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06MODERN\x10\x01\x12\x10\n" +
+	"\fINTERMEDIATE\x10\x02\"8\n" +
+	"\x0eCertificateRef\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xbf\x01\n" +
+	"\x10ClientValidation\x12'\n" +
+	"\x0fca_certificates\x18\x01 \x01(\tR\x0ecaCertificates\x122\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x1e.weir.v1.ClientValidation.ModeR\x04mode\x12\x18\n" +
+	"\aforward\x18\x03 \x01(\bR\aforward\"4\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aREQUIRE\x10\x01\x12\t\n" +
+	"\x05ALLOW\x10\x02\"C\n" +
 	"\rGatewayStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
@@ -378,31 +818,45 @@ func file_weir_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_weir_v1_gateway_proto_rawDescData
 }
 
-var file_weir_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_weir_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weir_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_weir_v1_gateway_proto_goTypes = []any{
-	(Listener_Protocol)(0), // 0: weir.v1.Listener.Protocol
-	(*Gateway)(nil),        // 1: weir.v1.Gateway
-	(*GatewaySpec)(nil),    // 2: weir.v1.GatewaySpec
-	(*Listener)(nil),       // 3: weir.v1.Listener
-	(*GatewayStatus)(nil),  // 4: weir.v1.GatewayStatus
-	nil,                    // 5: weir.v1.GatewaySpec.SelectorEntry
-	(*Metadata)(nil),       // 6: weir.v1.Metadata
-	(*Condition)(nil),      // 7: weir.v1.Condition
+	(Listener_Protocol)(0),     // 0: weir.v1.Listener.Protocol
+	(ListenerTLS_Mode)(0),      // 1: weir.v1.ListenerTLS.Mode
+	(ListenerTLS_Version)(0),   // 2: weir.v1.ListenerTLS.Version
+	(ListenerTLS_Profile)(0),   // 3: weir.v1.ListenerTLS.Profile
+	(ClientValidation_Mode)(0), // 4: weir.v1.ClientValidation.Mode
+	(*Gateway)(nil),            // 5: weir.v1.Gateway
+	(*GatewaySpec)(nil),        // 6: weir.v1.GatewaySpec
+	(*Listener)(nil),           // 7: weir.v1.Listener
+	(*ListenerTLS)(nil),        // 8: weir.v1.ListenerTLS
+	(*CertificateRef)(nil),     // 9: weir.v1.CertificateRef
+	(*ClientValidation)(nil),   // 10: weir.v1.ClientValidation
+	(*GatewayStatus)(nil),      // 11: weir.v1.GatewayStatus
+	nil,                        // 12: weir.v1.GatewaySpec.SelectorEntry
+	(*Metadata)(nil),           // 13: weir.v1.Metadata
+	(*Condition)(nil),          // 14: weir.v1.Condition
 }
 var file_weir_v1_gateway_proto_depIdxs = []int32{
-	6, // 0: weir.v1.Gateway.metadata:type_name -> weir.v1.Metadata
-	2, // 1: weir.v1.Gateway.spec:type_name -> weir.v1.GatewaySpec
-	4, // 2: weir.v1.Gateway.status:type_name -> weir.v1.GatewayStatus
-	3, // 3: weir.v1.GatewaySpec.listeners:type_name -> weir.v1.Listener
-	5, // 4: weir.v1.GatewaySpec.selector:type_name -> weir.v1.GatewaySpec.SelectorEntry
-	0, // 5: weir.v1.Listener.protocol:type_name -> weir.v1.Listener.Protocol
-	7, // 6: weir.v1.GatewayStatus.conditions:type_name -> weir.v1.Condition
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	13, // 0: weir.v1.Gateway.metadata:type_name -> weir.v1.Metadata
+	6,  // 1: weir.v1.Gateway.spec:type_name -> weir.v1.GatewaySpec
+	11, // 2: weir.v1.Gateway.status:type_name -> weir.v1.GatewayStatus
+	7,  // 3: weir.v1.GatewaySpec.listeners:type_name -> weir.v1.Listener
+	12, // 4: weir.v1.GatewaySpec.selector:type_name -> weir.v1.GatewaySpec.SelectorEntry
+	0,  // 5: weir.v1.Listener.protocol:type_name -> weir.v1.Listener.Protocol
+	8,  // 6: weir.v1.Listener.tls:type_name -> weir.v1.ListenerTLS
+	1,  // 7: weir.v1.ListenerTLS.mode:type_name -> weir.v1.ListenerTLS.Mode
+	9,  // 8: weir.v1.ListenerTLS.certificate_refs:type_name -> weir.v1.CertificateRef
+	2,  // 9: weir.v1.ListenerTLS.min_version:type_name -> weir.v1.ListenerTLS.Version
+	3,  // 10: weir.v1.ListenerTLS.profile:type_name -> weir.v1.ListenerTLS.Profile
+	10, // 11: weir.v1.ListenerTLS.client_validation:type_name -> weir.v1.ClientValidation
+	4,  // 12: weir.v1.ClientValidation.mode:type_name -> weir.v1.ClientValidation.Mode
+	14, // 13: weir.v1.GatewayStatus.conditions:type_name -> weir.v1.Condition
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_gateway_proto_init() }
@@ -416,8 +870,8 @@ func file_weir_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_gateway_proto_rawDesc), len(file_weir_v1_gateway_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   5,
+			NumEnums:      5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

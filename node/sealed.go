@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/store"
+)
+
+// certificates are the private keys of what is declared, all sealed by the
+// cluster's key.
+type certificates struct{ s *server }
+
+var _ identity.Sealed = certificates{}
+
+// SealedBy counts them by the key that has sealed them.
+func (c certificates) SealedBy(context.Context) (map[string]int, error) {
+	count := map[string]int{}
+	for _, certificate := range c.all() {
+		id, err := identity.SealedBy(certificate.GetMaterial().GetSealedKey())
+		if err != nil {
+			return nil, fmt.Errorf("look at certificate %s: %w", certificate.GetMetadata().GetName(), err)
+		}
+		count[id]++
+	}
+	return count, nil
+}
+
+// Reseal seals those anew that another key than the keyring's first has sealed.
+// Who changes one meanwhile has sealed it with the first key himself.
+func (c certificates) Reseal(ctx context.Context, k *identity.Keyring) error {
+	for _, certificate := range c.all() {
+		material := certificate.GetMaterial()
+		if id, err := identity.SealedBy(material.GetSealedKey()); err != nil || id == k.ID() {
+			continue
+		}
+		whole := proto.CloneOf(certificate)
+		r := resource.Wrap(whole)
+		purpose := admin.SealPurpose(resource.Of(r))
+		key, err := k.Open(purpose, material.GetSealedKey())
+		if err != nil {
+			return fmt.Errorf("open the key of certificate %s: %w", whole.GetMetadata().GetName(), err)
+		}
+		whole.Material.SealedKey = k.Seal(purpose, key)
+		result, err := c.s.cluster.Propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{r}}}})
+		if err != nil {
+			return fmt.Errorf("seal the key of certificate %s anew: %w", whole.GetMetadata().GetName(), err)
+		}
+		if refused, ok := result.(*store.RefusedError); ok && !conflict(refused) {
+			return refused
+		}
+	}
+	return nil
+}
+
+func conflict(refused *store.RefusedError) bool {
+	for _, v := range refused.Violations {
+		if v.Reason != store.Conflict {
+			return false
+		}
+	}
+	return true
+}
+
+// all are the certificates that this member's state holds and that have a key.
+func (c certificates) all() (all []*weirv1.Certificate) {
+	list, more, after := []*weirv1.Resource(nil), true, resource.Ref{}
+	for more {
+		list, more = c.s.store.View().List(resource.KindCertificate, "*", after, 1000)
+		for _, r := range list {
+			after = resource.Of(r)
+			if len(r.GetCertificate().GetMaterial().GetSealedKey()) > 0 {
+				all = append(all, r.GetCertificate())
+			}
+		}
+		more = more && len(list) > 0
+	}
+	return all
+}

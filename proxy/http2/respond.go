@@ -1,0 +1,294 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+// run serves the stream, from top to bottom. A panic ends it and nothing else:
+// what its exchange held is given up, not given back.
+func (s *stream) run() {
+	c := s.conn
+	defer func() {
+		if p := recover(); p != nil {
+			c.cfg.Logger.Error("exchange panicked; its stream is reset", "panic", p, "stack", string(debug.Stack()))
+			s.finish(codeInternal)
+		}
+		c.running.Done()
+	}()
+	p := s.place
+	x := p.Exchange()
+	if s.left() {
+		s.finish(codeCancel)
+		c.cfg.Give(p)
+		return
+	}
+	if s.answer != 0 {
+		p.Reject(x, s.answer, s.reason)
+	} else {
+		p.Serve(x)
+	}
+	sent, err := s.respond(x)
+	p.Finish(x, sent, err)
+	end := codeNone
+	if err != nil {
+		end = codeInternal
+	}
+	s.finish(end)
+	c.cfg.Give(p)
+}
+
+// left: the client has gone before it was served.
+func (s *stream) left() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.dead != nil
+}
+
+// finish takes the stream off the connection, and tells the client when it has
+// not sent all, or not got all.
+func (s *stream) finish(end code) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.place = nil
+	delete(c.streams, s.id)
+	if s.dead == nil && (end != codeNone || !s.ended) {
+		s.resetByUs = true
+		c.out.set(appendReset(c.out.bytes(), s.id, end))
+	}
+	c.past.add(s.id, s.resetByUs)
+	c.creditConn(len(s.taken) + len(s.pending))
+	if len(c.streams) == 0 {
+		c.idleSince = time.Now()
+		c.settleDrain()
+	}
+	c.flush(true)
+}
+
+// respond sends the exchange's answer and reports how much of a body went out.
+func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
+	if status := x.Response.Status; status < 200 || status > 999 {
+		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
+	}
+	r := &x.Response
+	bodyless := s.head || r.Status == 204 || r.Status == 304
+	length := int64(0)
+	if r.Body != nil {
+		length = r.Body.Length()
+	}
+	if bodyless || length == 0 {
+		return 0, s.sendHead(r, length, bodyless, true)
+	}
+	if err := s.sendHead(r, length, false, false); err != nil {
+		return 0, err
+	}
+	return s.relay(x, length)
+}
+
+// sendHead appends the answer's head. It is written with what follows, or now if
+// nothing does.
+func (s *stream) sendHead(r *exchange.Response, length int64, bodyless, last bool) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.dead != nil {
+		return s.dead
+	}
+	s.answered = true
+	c.productive++
+	c.appendHead(s.id, endFlag(last), func(b []byte) []byte {
+		var announced []byte
+		b, announced = appendFields(appendStatus(b, r.Status), &r.Fields)
+		switch {
+		case bodyless && announced != nil && r.Status != 204:
+			b = appendField(b, nameLength, announced) // what a GET would have had
+		case !bodyless && length >= 0:
+			var digits [20]byte
+			b = appendField(b, nameLength, strconv.AppendInt(digits[:0], length, 10))
+		}
+		return b
+	})
+	if last {
+		c.flush(true)
+	}
+	return nil
+}
+
+var nameLength = []byte("content-length")
+
+func endFlag(last bool) uint8 {
+	if last {
+		return flagEndStream
+	}
+	return 0
+}
+
+// appendHead appends a header block as one HEADERS frame, and CONTINUATION frames
+// where it does not fit. The caller holds the lock.
+func (c *Conn) appendHead(stream uint32, flags uint8, encode func([]byte) []byte) {
+	b := c.out.bytes()
+	at := len(b)
+	b = appendHeader(b, 0, frameHeaders, flags|flagEndHeaders, stream)
+	if c.out.tableOwed {
+		c.out.tableOwed = false
+		b = append(b, emptyTable)
+	}
+	b = encode(b)
+	length := len(b) - at - headerSize
+	if length <= maxFrame {
+		b[at], b[at+1], b[at+2] = byte(length>>16), byte(length>>8), byte(length)
+		c.out.set(b)
+		return
+	}
+	block := append([]byte(nil), b[at+headerSize:]...)
+	b = b[:at]
+	for k := frameHeaders; len(block) > 0; k, flags = frameContinuation, 0 {
+		part := block[:min(len(block), maxFrame)]
+		block = block[len(part):]
+		if len(block) == 0 {
+			flags |= flagEndHeaders
+		}
+		b = append(appendHeader(b, len(part), k, flags, stream), part...)
+	}
+	c.out.set(b)
+}
+
+// waiter is a Body that knows whether Next would have to wait.
+type waiter interface{ Ready() bool }
+
+// relay sends the body as it comes. What has been gathered goes out before each
+// wait.
+func (s *stream) relay(x *exchange.Exchange, length int64) (sent int64, err error) {
+	body := x.Response.Body
+	hurry, _ := body.(waiter)
+	for {
+		if hurry == nil || !hurry.Ready() {
+			if err := s.flush(); err != nil {
+				return sent, err
+			}
+		}
+		chunk, err := body.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return sent, err
+		}
+		sent += int64(len(chunk))
+		if length >= 0 && sent > length {
+			return sent, errTooMuch
+		}
+		if err := s.sendData(chunk, sent == length); err != nil {
+			return sent, err
+		}
+	}
+	switch {
+	case length >= 0 && sent < length:
+		return sent, io.ErrUnexpectedEOF
+	case sent == length:
+		return sent, s.flush()
+	}
+	return sent, s.sendEnd(&x.Response.Trailers)
+}
+
+var errTooMuch = errors.New("the body is longer than its Content-Length")
+
+func (s *stream) flush() error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.conn.flush(true)
+	return s.dead
+}
+
+// sendEnd ends a body whose length was not known.
+func (s *stream) sendEnd(trailers *exchange.Fields) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.dead != nil {
+		return s.dead
+	}
+	if trailers.Len() > 0 {
+		c.appendHead(s.id, flagEndStream, func(b []byte) []byte {
+			b, _ = appendFields(b, trailers)
+			return b
+		})
+	} else {
+		c.out.set(appendHeader(c.out.bytes(), 0, frameData, flagEndStream, s.id))
+	}
+	c.flush(true)
+	return nil
+}
+
+// sendData appends a part of the body as the windows allow.
+func (s *stream) sendData(p []byte, last bool) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(p) > 0 {
+		n, err := s.room(len(p))
+		if n <= 0 && err == nil {
+			n, err = s.awaitRoom(len(p))
+		}
+		if err != nil {
+			return err
+		}
+		b := appendHeader(c.out.bytes(), n, frameData, endFlag(last && n == len(p)), s.id)
+		c.out.set(append(b, p[:n]...))
+		s.sendWindow -= int64(n)
+		c.sendWindow -= int64(n)
+		c.productive++
+		p = p[n:]
+		if c.out.pending() >= pageSize-headerSize {
+			c.flush(true)
+		}
+	}
+	return nil
+}
+
+// room is how many of n bytes may be appended now. The caller holds the lock.
+func (s *stream) room(n int) (int, error) {
+	c := s.conn
+	if s.dead != nil || c.out.pending() >= full {
+		return 0, s.dead
+	}
+	return int(min(int64(n), maxFrame, s.sendWindow, c.sendWindow)), nil
+}
+
+// awaitRoom waits until some of n bytes may be appended. The caller holds the
+// lock.
+func (s *stream) awaitRoom(n int) (int, error) {
+	c := s.conn
+	var limit *time.Timer
+	late := false
+	for {
+		if n, err := s.room(n); n > 0 || err != nil {
+			return n, err
+		}
+		if late {
+			return 0, os.ErrDeadlineExceeded
+		}
+		if c.flush(true) { // the client cannot give windows for what it does not get
+			continue
+		}
+		if limit == nil {
+			limit = time.AfterFunc(c.cfg.Stall, func() {
+				c.mu.Lock()
+				late = true
+				s.cond.Broadcast()
+				c.mu.Unlock()
+			})
+			defer limit.Stop()
+		}
+		c.out.waiting++
+		s.cond.Wait()
+		c.out.waiting--
+	}
+}
