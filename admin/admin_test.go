@@ -31,10 +31,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // api is an admin API that serves on a port of its own.
 type api struct {
 	weirv1connect.AdminServiceClient
-	address string
-	cluster *admintest.Cluster
-	proxies *admintest.Proxies
-	log     *buffer
+	operator weirv1connect.ClusterServiceClient
+	address  string
+	cluster  *admintest.Cluster
+	servers  *admintest.Servers
+	proxies  *admintest.Proxies
+	log      *buffer
 }
 
 // start serves the API over memory; change may alter its configuration.
@@ -44,10 +46,10 @@ func start(t *testing.T, change func(*admin.Config)) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{cluster: cluster, proxies: admintest.NewProxies(), log: new(buffer)}
+	a := &api{cluster: cluster, log: new(buffer)}
 	logger := slog.New(slog.NewTextHandler(a.log, nil))
-	config := admin.Config{Store: a.cluster, Cluster: a.cluster, Proxies: a.proxies, Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+	config := admintest.Config(cluster, logger)
+	a.proxies, a.servers = config.Proxies.(*admintest.Proxies), config.Servers.(*admintest.Servers)
 	if change != nil {
 		change(&config)
 	}
@@ -74,8 +76,8 @@ func start(t *testing.T, change func(*admin.Config)) *api {
 			t.Error(err)
 		}
 	})
-	a.AdminServiceClient = weirv1connect.NewAdminServiceClient(connect.NewClient(
-		connecthttp.NewTransport(&http.Client{Transport: transport}, "http://"+a.address)))
+	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, "http://"+a.address))
+	a.AdminServiceClient, a.operator = weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)
 	return a
 }
 
@@ -432,8 +434,7 @@ func TestServeEndsWatchesWhenItStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cluster.Close()
-	handler, err := admin.New(admin.Config{Store: cluster, Cluster: cluster, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, AllowLoopback: true})
+	handler, err := admin.New(admintest.Config(cluster, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 	var done *weirv1.ApplyResponse
 	var err error
 	if dryRun {
-		if err := s.Cluster.Sync(ctx); err != nil {
+		if err := s.sync(ctx); err != nil {
 			return nil, err
 		}
 		done, err = s.Store.DryRun(tx)
@@ -123,7 +123,7 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 	}
 	var refused *Refused
 	if errors.As(err, &refused) {
-		s.Logger.Info("change refused", "actor", actorOf(ctx), "dry_run", dryRun, "reason", refused.Error())
+		s.Logger.Info("change refused", "actor", Actor(ctx), "dry_run", dryRun, "reason", refused.Error())
 		return nil, refusal(refused, index)
 	}
 	if err != nil {
@@ -139,8 +139,11 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 func (s *service) propose(ctx context.Context, cmd *weirv1.Command) (*weirv1.ApplyResponse, error) {
 	var id [16]byte
 	rand.Read(id[:])
-	cmd.Id, cmd.Time, cmd.Actor = hex.EncodeToString(id[:]), timestamppb.New(time.Now()), actorOf(ctx)
-	return s.Cluster.Propose(ctx, cmd)
+	cmd.Id, cmd.Time, cmd.Actor = hex.EncodeToString(id[:]), timestamppb.New(time.Now()), Actor(ctx)
+	within, cancel := s.deciding(ctx)
+	defer cancel()
+	done, err := s.Cluster.Propose(within, cmd)
+	return done, undecided(ctx, err)
 }
 
 // audit logs what a transaction changed.
@@ -149,7 +152,7 @@ func (s *service) audit(ctx context.Context, done *weirv1.ApplyResponse) {
 		if result.GetOutcome() == weirv1.ApplyResult_UNCHANGED {
 			continue
 		}
-		s.Logger.Info("changed", "actor", actorOf(ctx), "revision", done.GetRevision(),
+		s.Logger.Info("changed", "actor", Actor(ctx), "revision", done.GetRevision(),
 			"resource", resource.RefOf(result.GetRef()).String(), "outcome", result.GetOutcome().String())
 	}
 }

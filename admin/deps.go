@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"time"
 
@@ -61,7 +62,8 @@ type Cluster interface {
 	Status(context.Context, *weirv1.GetStatusResponse) error
 }
 
-// What Propose may fail with when nothing was refused.
+// What Propose may fail with when nothing was refused. A call whose context
+// ended, without either of them, was not done.
 var (
 	// ErrUnavailable: the command is certainly not done. There may be no leader.
 	ErrUnavailable = errors.New("the cluster cannot decide now")
@@ -94,6 +96,8 @@ const (
 	ReasonNotFound Reason = "NOT_FOUND"
 	// ReasonInUse: what was to be deleted is still referred to.
 	ReasonInUse Reason = "IN_USE"
+	// ReasonState: it makes sense, but not as things stand.
+	ReasonState Reason = "STATE"
 	// ReasonInvalid: a declaration is wrong by itself.
 	ReasonInvalid Reason = "INVALID"
 )
@@ -113,9 +117,65 @@ type Admission interface {
 	Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error)
 }
 
-// JoinTokens makes what lets a node join.
+// Servers is the cluster of servers, as this member knows and moves it. Its
+// errors are those of Propose, or wrap errors.ErrUnsupported.
+type Servers interface {
+	// Status tells what this member knows, at once.
+	Status(context.Context) (*weirv1.ClusterStatus, error)
+	// Remove takes a member out. It is a *Refused when there is none of that
+	// name, and, unless forced, when those that are left could not decide.
+	Remove(ctx context.Context, name string, force bool) error
+	// Transfer lets another member lead; "" is the one that has come furthest.
+	Transfer(ctx context.Context, to string) (leader string, err error)
+	// Backup returns all of the state with the newest revision in it; stale: as
+	// this member has it, without asking the others.
+	Backup(ctx context.Context, stale bool) (content io.ReadCloser, revision uint64, err error)
+	// Restore puts the state of a backup in the place of what is there. It is a
+	// *Refused, and nothing has changed, when the content is damaged.
+	Restore(ctx context.Context, content io.Reader) (revision uint64, err error)
+	// Doctor looks at what lies between this member and the others, except
+	// whether there is a quorum and who runs which version, which follow from
+	// Status.
+	Doctor(context.Context) ([]*weirv1.DoctorCheck, error)
+}
+
+// Keys are what the cluster seals and signs with. Its errors are those of
+// Propose; it is a *Refused while another rotation goes on.
+type Keys interface {
+	// List tells by what this member knows.
+	List(context.Context) (*weirv1.ClusterKeys, error)
+	// RotateKey and RotateRoot return once the rotation has begun.
+	RotateKey(context.Context) (*weirv1.Rotation, error)
+	RotateRoot(context.Context) (*weirv1.Rotation, error)
+	// Drop forgets a key; it is a *Refused while something needs it.
+	Drop(ctx context.Context, id string) error
+}
+
+// JoinTokens makes what lets a node join. Its errors are those of Propose, or
+// wrap errors.ErrUnsupported.
 type JoinTokens interface {
-	Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, actor string) (token string, expires time.Time, err error)
+	Create(context.Context, NewJoinToken) (JoinToken, error)
+	// List tells by what this member knows.
+	List(context.Context) ([]*weirv1.JoinToken, error)
+	// Revoke is a *Refused when there is no token of that id.
+	Revoke(ctx context.Context, id string) error
+}
+
+// NewJoinToken is a token to be made.
+type NewJoinToken struct {
+	Role weirv1.CreateJoinTokenRequest_Role
+	TTL  time.Duration
+	// Uses is how many nodes may join with it; 0: any number.
+	Uses uint32
+	// Actor is who makes it.
+	Actor string
+}
+
+// JoinToken is a token that was made: the secret, which is shown once, and what
+// it is called.
+type JoinToken struct {
+	Token, ID string
+	Expires   time.Time
 }
 
 // Authenticator knows who bears a token.

@@ -73,7 +73,9 @@ func (g *guard) authenticate(r *http.Request) (string, *connect.Error) {
 	if g.config.Tokens == nil {
 		return "", connect.NewError(connect.CodeUnauthenticated, "the token is not known: this server knows none (unset WEIR_TOKEN)")
 	}
-	actor, err := g.config.Tokens.Authenticate(r.Context(), token)
+	within, cancel := g.config.deciding(r.Context())
+	defer cancel()
+	actor, err := g.config.Tokens.Authenticate(within, token)
 	switch {
 	case errors.Is(err, ErrNoSuchToken):
 		return "", connect.NewError(connect.CodeUnauthenticated, "the token is not known, or has expired")
@@ -109,8 +111,8 @@ func isLoopback(host string) bool {
 
 type actorKey struct{}
 
-// actorOf is who makes a call that the guard let through.
-func actorOf(ctx context.Context) string {
+// Actor is who makes a call that the guard let through.
+func Actor(ctx context.Context) string {
 	actor, _ := ctx.Value(actorKey{}).(string)
 	return actor
 }

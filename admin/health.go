@@ -14,15 +14,15 @@ const healthService = "grpc.health.v1.Health"
 
 // registerHealth serves grpc.health.v1.Health over its own messages. A watch
 // looks again every few seconds: nobody tells it.
-func registerHealth(server *connect.Server, ready func() error) {
+func registerHealth(server *connect.Server, ready func(context.Context) error) {
 	const interval = 5 * time.Second
-	check := func(req *health.HealthCheckRequest) (*health.HealthCheckResponse, error) {
+	check := func(ctx context.Context, req *health.HealthCheckRequest) (*health.HealthCheckResponse, error) {
 		switch req.GetService() {
-		case "", weirv1connect.AdminServiceName, healthService:
+		case "", weirv1connect.AdminServiceName, weirv1connect.ClusterServiceName, healthService:
 		default:
 			return nil, connect.Errorf(connect.CodeNotFound, "there is no service %q", req.GetService())
 		}
-		if ready != nil && ready() != nil {
+		if ready(ctx) != nil {
 			return &health.HealthCheckResponse{Status: health.HealthCheckResponse_NOT_SERVING}, nil
 		}
 		return &health.HealthCheckResponse{Status: health.HealthCheckResponse_SERVING}, nil
@@ -30,12 +30,12 @@ func registerHealth(server *connect.Server, ready func() error) {
 	methods := health.File_grpc_health_v1_health_proto.Services().ByName("Health").Methods()
 	server.Register(connect.Method{
 		Spec: connect.Spec{StreamType: connect.StreamTypeUnary, Schema: methods.ByName("Check"), Procedure: health.Health_Check_FullMethodName},
-		Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 			req := new(health.HealthCheckRequest)
 			if err := stream.Receive(req); err != nil {
 				return err
 			}
-			res, err := check(req)
+			res, err := check(ctx, req)
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ func registerHealth(server *connect.Server, ready func() error) {
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
 			for {
-				res, err := check(req)
+				res, err := check(ctx, req)
 				if err != nil {
 					res = &health.HealthCheckResponse{Status: health.HealthCheckResponse_SERVICE_UNKNOWN}
 				}

@@ -32,6 +32,7 @@ func (s *service) outcome(next connect.ServerFunc) connect.ServerFunc {
 func (s *service) translate(ctx context.Context, procedure string, err error) error {
 	var problems manifest.Problems
 	var written *connect.Error
+	var refused *Refused
 	switch {
 	case err == nil:
 		return nil
@@ -43,11 +44,16 @@ func (s *service) translate(ctx context.Context, procedure string, err error) er
 		return badRequest(connect.CodeInvalidArgument, summary(problems), violations)
 	case errors.As(err, &written):
 		return err
+	case errors.As(err, &refused):
+		s.Logger.Info("call refused", "procedure", procedure, "reason", err.Error())
+		return refusal(refused, func(resource.Ref) resource.Path { return "" })
+	case errors.Is(err, errors.ErrUnsupported):
+		return connect.NewError(connect.CodeUnimplemented, err.Error())
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, ErrUnavailable):
 		s.Logger.Warn("admin call failed", "procedure", procedure, "error", err)
-		return connect.Errorf(connect.CodeUnavailable, "%s: nothing was done, try again", ErrUnavailable).WithCause(err)
+		return connect.NewError(connect.CodeUnavailable, s.unavailable(ctx)).WithCause(err)
 	case errors.Is(err, ErrUnknown):
 		s.Logger.Warn("admin call failed", "procedure", procedure, "error", err)
 		return connect.Errorf(connect.CodeUnknown, "%s: it may have been done; look before trying again", ErrUnknown).WithCause(err)
@@ -79,21 +85,21 @@ func refusal(refused *Refused, index func(resource.Ref) resource.Path) *connect.
 // reference to nothing is a wrong declaration.
 func codeOf(refused *Refused) connect.Code {
 	missing := 0
-	inUse := false
+	inTheWay := false
 	for _, v := range refused.Violations {
 		switch {
 		case v.Reason == ReasonConflict:
 			return connect.CodeAborted
 		case v.Reason == ReasonNotFound && v.Field == "":
 			missing++
-		case v.Reason == ReasonInUse:
-			inUse = true
+		case v.Reason == ReasonInUse, v.Reason == ReasonState:
+			inTheWay = true
 		}
 	}
 	switch {
 	case missing == len(refused.Violations):
 		return connect.CodeNotFound
-	case inUse:
+	case inTheWay:
 		return connect.CodeFailedPrecondition
 	}
 	return connect.CodeInvalidArgument

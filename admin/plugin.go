@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -20,13 +21,10 @@ const chunkBytes = 480 << 10
 // at it. What the call does not say of an existing Plugin (limits, labels)
 // stays as it is.
 func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest) (*weirv1.PushPluginResponse, error) {
-	if len(req.GetModule()) == 0 {
-		return nil, invalid("module", "is empty; give a WASM module")
+	if err := checkModule(req.GetModule()); err != nil {
+		return nil, err
 	}
-	if size := len(req.GetModule()); size > maxModule {
-		return nil, invalid("module", "is %d bytes long; a module has at most %d", size, maxModule)
-	}
-	if err := s.Cluster.Sync(ctx); err != nil {
+	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
 	plugin := s.pluginToBe(req)
@@ -34,12 +32,9 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 	if violations := resource.Validate(wrapped); len(violations) > 0 {
 		return nil, invalid(pushField(violations[0].Field), "%s", violations[0].Message)
 	}
-	admitted, err := s.Admission.Admit(ctx, req.GetModule(), plugin.GetSpec().GetLimits())
+	admitted, err := s.admit(ctx, req.GetModule(), plugin.GetSpec().GetLimits())
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, invalid("module", "%s", err)
+		return nil, err
 	}
 	plugin.Status = admitted
 	if req.GetDryRun() {
@@ -59,12 +54,75 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 	return &weirv1.PushPluginResponse{Plugin: plugin, Revision: done.GetRevision()}, nil
 }
 
+// PushModule judges a module and stores it, for a Plugin to come.
+func (s *service) PushModule(ctx context.Context, req *weirv1.PushModuleRequest) (*weirv1.PushModuleResponse, error) {
+	if err := checkModule(req.GetModule()); err != nil {
+		return nil, err
+	}
+	if err := s.sync(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.admit(ctx, req.GetModule(), req.GetLimits()); err != nil {
+		return nil, err
+	}
+	digest := digestOf(req.GetModule())
+	if err := s.storeBlob(ctx, digest, req.GetModule()); err != nil {
+		return nil, err
+	}
+	s.Logger.Info("module pushed", "actor", Actor(ctx), "digest", digest)
+	return &weirv1.PushModuleResponse{Digest: digest}, nil
+}
+
+// GetModule reads a module by its digest: what is there under it is right. What
+// is not may only have not come here yet.
+func (s *service) GetModule(ctx context.Context, req *weirv1.GetModuleRequest) (*weirv1.GetModuleResponse, error) {
+	module, err := s.Store.Blob(req.GetDigest())
+	if err == nil && module == nil {
+		if err := s.sync(ctx); err != nil {
+			return nil, err
+		}
+		module, err = s.Store.Blob(req.GetDigest())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	if module == nil {
+		return nil, connect.Errorf(connect.CodeNotFound, "there is no module %s", req.GetDigest())
+	}
+	return &weirv1.GetModuleResponse{Module: module}, nil
+}
+
+func checkModule(module []byte) error {
+	switch size := len(module); {
+	case size == 0:
+		return invalid("module", "is empty; give a WASM module")
+	case size > maxModule:
+		return invalid("module", "is %d bytes long; a module has at most %d", size, maxModule)
+	}
+	return nil
+}
+
+func (s *service) admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+	admitted, err := s.Admission.Admit(ctx, module, limits)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, invalid("module", "%s", err)
+	}
+	return admitted, nil
+}
+
+func digestOf(module []byte) string {
+	sum := sha256.Sum256(module)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
 // pluginToBe is the stored Plugin with what the call changes.
 func (s *service) pluginToBe(req *weirv1.PushPluginRequest) *weirv1.Plugin {
-	digest := sha256.Sum256(req.GetModule())
 	plugin := &weirv1.Plugin{
 		Metadata: &weirv1.Metadata{Name: req.GetName(), Tenant: req.GetTenant(), Labels: req.GetLabels()},
-		Spec:     &weirv1.PluginSpec{Digest: "sha256:" + hex.EncodeToString(digest[:]), Limits: req.GetLimits()},
+		Spec:     &weirv1.PluginSpec{Digest: digestOf(req.GetModule()), Limits: req.GetLimits()},
 	}
 	resource.Normalize(resource.Wrap(plugin))
 	stored, _ := s.Store.View().Get(resource.Of(resource.Wrap(plugin)))
@@ -132,6 +190,10 @@ func (s *service) fillStatus(ctx context.Context, puts []*weirv1.Resource, index
 		plugin := r.GetPlugin()
 		if plugin == nil {
 			continue
+		}
+		if len(plugin.GetSpec().GetModule()) > 0 {
+			return refusal(&Refused{Violations: []Violation{{Ref: resource.Of(r), Field: "spec.module", Reason: ReasonInvalid,
+				Message: "is for files; call PushModule, and leave it out here"}}}, index)
 		}
 		stored, _ := s.Store.View().Get(resource.Of(r))
 		old := stored.GetPlugin()

@@ -23,14 +23,16 @@ func (s *service) Get(ctx context.Context, req *weirv1.GetRequest) (*weirv1.GetR
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Cluster.Sync(ctx); err != nil {
-		return nil, err
+	staleness, syncErr := s.current(ctx, req.GetStale())
+	if syncErr != nil {
+		return nil, syncErr
 	}
-	r, found := s.Store.View().Get(ref)
+	view := s.Store.View()
+	r, found := view.Get(ref)
 	if !found {
 		return nil, connect.Errorf(connect.CodeNotFound, "there is no %s", ref)
 	}
-	return &weirv1.GetResponse{Resource: r}, nil
+	return &weirv1.GetResponse{Resource: r, Revision: view.Revision(), Staleness: staleness}, nil
 }
 
 func knownRef(m *weirv1.ResourceRef) (resource.Ref, *connect.Error) {
@@ -68,12 +70,13 @@ func (s *service) List(ctx context.Context, req *weirv1.ListRequest) (*weirv1.Li
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Cluster.Sync(ctx); err != nil {
-		return nil, err
+	staleness, syncErr := s.current(ctx, req.GetStale())
+	if syncErr != nil {
+		return nil, syncErr
 	}
 	view := s.Store.View()
 	size := int(min(cmp.Or(req.GetPageSize(), maxPage), maxPage))
-	res := &weirv1.ListResponse{Revision: view.Revision()}
+	res := &weirv1.ListResponse{Revision: view.Revision(), Staleness: staleness}
 	for more := true; more; {
 		var found []*weirv1.Resource
 		found, more = view.List(kind, cmp.Or(req.GetTenant(), resource.DefaultTenant), after, maxPage)

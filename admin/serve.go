@@ -68,6 +68,7 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler, tlsConfig 
 var endless = map[string]bool{
 	weirv1connect.AdminServiceWatchProcedure:        true,
 	weirv1connect.AdminServiceWaitRevisionProcedure: true,
+	weirv1connect.ClusterServiceBackupProcedure:     true,
 	health.Health_Watch_FullMethodName:              true,
 }
 

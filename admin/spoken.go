@@ -12,6 +12,14 @@ import (
 // mediaTypes are how a call's Content-Type may begin.
 var mediaTypes = []string{"application/json", "application/proto", "application/grpc", "application/connect+"}
 
+// streams are the calls that no single JSON message can hold, and who makes
+// them.
+var streams = map[string]string{
+	weirv1connect.AdminServiceWatchProcedure:     "a watch is a stream: weir watch -o json",
+	weirv1connect.ClusterServiceBackupProcedure:  "a backup is a stream: weir cluster backup",
+	weirv1connect.ClusterServiceRestoreProcedure: "a backup is a stream: weir cluster restore",
+}
+
 // spoken tells who calls by hand what a call looks like, where the protocols
 // have an empty answer: curl sends a form unless it is told otherwise.
 func spoken(mux *http.ServeMux) http.Handler {
@@ -28,8 +36,8 @@ func spoken(mux *http.ServeMux) http.Handler {
 			w.Header().Set("Accept-Post", "application/json, application/proto, application/grpc, application/grpc-web")
 			explain(w, http.StatusUnsupportedMediaType, "say what the body is: Content-Type: application/json")
 			return
-		case r.URL.Path == weirv1connect.AdminServiceWatchProcedure && strings.HasPrefix(kind, "application/json"):
-			explain(w, http.StatusUnsupportedMediaType, "a watch is a stream: weir watch -o json, gRPC, or application/connect+json")
+		case streams[r.URL.Path] != "" && strings.HasPrefix(kind, "application/json"):
+			explain(w, http.StatusUnsupportedMediaType, streams[r.URL.Path]+", gRPC, or application/connect+json")
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -6,8 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -293,15 +293,8 @@ func TestReflection(t *testing.T) {
 
 // Whoever balances load may ask for health without a token.
 func TestHealth(t *testing.T) {
-	var broken atomic.Bool
 	a := start(t, func(c *admin.Config) {
 		c.AllowLoopback, c.Tokens = false, admintest.Tokens{}
-		c.Ready = func() error {
-			if broken.Load() {
-				return io.ErrClosedPipe
-			}
-			return nil
-		}
 	})
 	client := health.NewHealthClient(dial(t, a))
 	check := func(service string) string {
@@ -325,7 +318,7 @@ func TestHealth(t *testing.T) {
 	if res, err := stream.Recv(); err != nil || res.GetStatus() != health.HealthCheckResponse_SERVING {
 		t.Errorf("got %v, %v", res, err)
 	}
-	broken.Store(true)
+	a.servers.Lose(time.Minute)
 	if got := check(""); got != "NOT_SERVING" {
 		t.Errorf("got %s", got)
 	}

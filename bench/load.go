@@ -106,41 +106,45 @@ func (r *report) add(o *report) {
 	r.Latencies.Add(&o.Latencies)
 }
 
-// sample is what one load of a proxy showed.
+// sample is what one round showed of a proxy.
 type sample struct {
-	cpu        float64 // µs per request
-	throughput float64 // requests per second
-	latencies  measure.Histogram
+	used time.Duration // the proxy's processes' time
+	report
 }
 
+// cpu is the work of a request, in µs.
+func (s *sample) cpu() float64 { return float64(s.used.Nanoseconds()) / 1e3 / float64(s.Requests) }
+
+// throughput is requests per second.
+func (s *sample) throughput() float64 { return float64(s.Requests) / s.Elapsed.Seconds() }
+
 // load runs a load process against a proxy and counts the proxy's work.
-func (b *benchmark) load(ctx context.Context, c *contender, seconds int) (sample, error) {
+func (b *benchmark) load(ctx context.Context, c *contender, length time.Duration, into *sample) error {
 	before, err := c.process.CPU()
 	if err != nil {
-		return sample{}, fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
+		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
 	}
-	r, err := spawnLoad(ctx, c, b.connections, seconds)
+	r, err := spawnLoad(ctx, c, b.connections, length)
 	if err != nil {
-		return sample{}, fmt.Errorf("load %s: %w", c.name, err)
+		return fmt.Errorf("load %s: %w", c.name, err)
 	}
 	after, err := c.process.CPU()
 	if err != nil {
-		return sample{}, fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
+		return fmt.Errorf("measure %s: %w: %s", c.name, err, c.process.LastWords())
 	}
-	return sample{
-		cpu:        float64((after - before).Nanoseconds()) / 1e3 / float64(r.Requests),
-		throughput: float64(r.Requests) / r.Elapsed.Seconds(),
-		latencies:  r.Latencies,
-	}, nil
+	into.used += after - before
+	into.Elapsed += r.Elapsed
+	into.add(r)
+	return nil
 }
 
-func spawnLoad(ctx context.Context, c *contender, connections, seconds int) (*report, error) {
+func spawnLoad(ctx context.Context, c *contender, connections int, length time.Duration) (*report, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "load", "-address", c.address, "-connections", strconv.Itoa(connections),
-		"-for", fmt.Sprintf("%ds", seconds), "-hosts", strconv.Itoa(c.hosts))
+		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, diagnostics bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics

@@ -8,9 +8,10 @@
 // requests that were served. Every proxy runs two workers, without an access
 // log, with connections kept alive on both sides, and otherwise as it comes.
 //
-// All proxies are started first; then each is loaded in turn, round after
-// round, so that whatever else the machine does hits all of them alike. The
-// table shows the median of the rounds.
+// All proxies are started first; then each is loaded in turn, half a second at a
+// time, so that whatever else the machine does hits all of them alike. Some turns
+// make a round. The table shows the median of the rounds; two proxies are compared
+// round by round, and shown is the median of what the rounds said of them.
 //
 // A request costs a hundred times more than a look-up in a warm cache, so
 // compare numbers of one run, never of two machines.
@@ -200,21 +201,36 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	return c, nil
 }
 
-// round loads every proxy once. Each round begins with another one.
+// slice is how long a proxy is loaded before it is another's turn: short, so that
+// what is compared has met the same machine.
+const slice = time.Second / 2
+
+// round loads every proxy for the seconds asked for, in slices: forth in one turn
+// and back in the next, so that those who are compared stay neighbours, and neither
+// is always the second.
 func (b *benchmark) round(ctx context.Context, round int) error {
-	for i := range b.running {
-		c := b.running[(i+round)%len(b.running)]
-		if round == 0 {
-			if _, err := b.load(ctx, c, 1); err != nil { // to warm it up
+	if round == 0 {
+		for _, c := range b.running { // to warm it up
+			if err := b.load(ctx, c, time.Second, new(sample)); err != nil {
 				return err
 			}
 		}
-		s, err := b.load(ctx, c, b.seconds)
-		if err != nil {
-			return err
+	}
+	samples := make([]sample, len(b.running))
+	for turn := range int(time.Duration(b.seconds) * time.Second / slice) {
+		for i := range b.running {
+			if turn%2 == 1 {
+				i = len(b.running) - 1 - i
+			}
+			if err := b.load(ctx, b.running[i], slice, &samples[i]); err != nil {
+				return err
+			}
 		}
+	}
+	for i, c := range b.running {
+		s := samples[i]
 		c.samples = append(c.samples, s)
-		fmt.Fprintf(os.Stderr, "round %d/%d  %-24s %7.2f µs  %8.0f /s\n", round+1, b.rounds, c.name, s.cpu, s.throughput)
+		fmt.Fprintf(os.Stderr, "round %d/%d  %-24s %7.2f µs  %8.0f /s\n", round+1, b.rounds, c.name, s.cpu(), s.throughput())
 	}
 	return nil
 }
@@ -248,7 +264,7 @@ func (b *benchmark) profile(ctx context.Context) error {
 		saved := make(chan error, 1)
 		file := filepath.Join(b.profiles, strings.ReplaceAll(c.name, " ", "-")+".prof")
 		go func() { saved <- saveProfile(ctx, c.admin, b.seconds, file) }()
-		_, err := b.load(ctx, c, b.seconds+1)
+		err := b.load(ctx, c, time.Duration(b.seconds+1)*time.Second, new(sample))
 		if err := cmp.Or(err, <-saved); err != nil {
 			return fmt.Errorf("profile %s: %w", c.name, err)
 		}

@@ -27,12 +27,13 @@ type place struct {
 	upstream string
 }
 
-// proxies is everyone, in the order of the table.
+// proxies is everyone, in the order of the table, and of being loaded: those that
+// are compared stand next to each other.
 var proxies = []proxy{
-	{name: "nginx", start: startNginx},
+	{name: "Traefik", start: startTraefik},
 	{name: "HAProxy", start: startHAProxy},
 	{name: "Caddy", start: startCaddy},
-	{name: "Traefik", start: startTraefik},
+	{name: "nginx", start: startNginx},
 	{name: weirCatchAll, start: startWeir(catchAll)},
 	{name: weirTransform, start: startWeir(transform)},
 	{name: weirFewHosts, start: startWeir(manyHosts), hosts: 10},

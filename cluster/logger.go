@@ -25,17 +25,47 @@ func newLogger(to *slog.Logger) hclog.Logger {
 	return &logger{to: to, name: "raft"}
 }
 
-// routine are warnings that come with every start.
+// routine are warnings and errors that come with every start, every election
+// and every member that is away for a while.
 var routine = map[string]bool{
 	"heartbeat timeout reached, starting election": true,
+	// One that is being written.
+	"found temporary snapshot":                                      true,
+	"peer has newer term, stopping replication":                     true,
+	"new leader elected, stepping down":                             true,
+	"clearing log suffix":                                           true,
+	"previous log term mis-match":                                   true,
+	"rejecting vote request since we have a leader":                 true,
+	"rejecting pre-vote request since our last term is greater":     true,
+	"rejecting pre-vote request since our last index is greater":    true,
+	"rejecting vote request since our last term is greater":         true,
+	"rejecting vote request since our last index is greater":        true,
+	"rejecting pre-vote request since node is not in configuration": true,
+	"not part of stable configuration, aborting election":           true,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
+	// Every step of an election that goes to another, and of a member that is
+	// away, of which the steward tells.
+	"failed to contact": true,
+	"rejecting pre-vote request since we have a leader": true,
+	"appendEntries rejected, sending older logs":        true,
+	"failed to get previous log":                        true,
+	"no known peers, aborting election":                 true,
+	"failed to appendEntries to":                        true,
+	"failed to heartbeat to":                            true,
+	"failed to make requestVote RPC":                    true,
+	"failed to pipeline appendEntries":                  true,
+	"failed to start pipeline replication to":           true,
+	"failed to decode incoming command":                 true,
+	"failed to flush response":                          true,
 }
 
 func (l *logger) Log(level hclog.Level, message string, args ...any) {
 	to := slog.LevelDebug
 	switch {
+	case routine[message]:
 	case level >= hclog.Error:
 		to = slog.LevelError
-	case level == hclog.Warn && !routine[message]:
+	case level == hclog.Warn:
 		to = slog.LevelWarn
 	}
 	if !l.to.Enabled(context.Background(), to) {

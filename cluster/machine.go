@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -29,6 +28,12 @@ type StateMachine interface {
 type machine struct {
 	StateMachine
 	progress
+	// agreed is told how far the log is known to be agreed on; nil: nobody is.
+	agreed  func(index uint64)
+	awaited *awaited
+
+	// turn is whose it is: a backup takes its snapshot between the calls of Raft.
+	turn sync.Mutex
 
 	// bytes were applied since the last snapshot, or since full was told that
 	// they were more than the bound: it is told once.
@@ -37,7 +42,7 @@ type machine struct {
 }
 
 func newMachine(sm StateMachine, bound int64) *machine {
-	m := &machine{StateMachine: sm, bound: bound, full: make(chan struct{}, 1)}
+	m := &machine{StateMachine: sm, awaited: newAwaited(), bound: bound, full: make(chan struct{}, 1)}
 	m.progress.changed = make(chan struct{})
 	m.progress.advance(sm.Applied(), 0)
 	return m
@@ -58,11 +63,17 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 		m.bytes += int64(len(l.Data))
 	}
 	results := make([]any, len(logs))
+	m.turn.Lock()
 	for i, result := range m.StateMachine.Apply(indexes, entries) {
 		results[i] = result
+		m.awaited.applied(indexes[i], entries[i], result)
 	}
+	m.turn.Unlock()
 	last := logs[len(logs)-1]
 	m.progress.advance(last.Index, last.Term)
+	if m.agreed != nil {
+		m.agreed(last.Index)
+	}
 	if m.bytes > m.bound {
 		m.bytes = 0
 		select {
@@ -74,7 +85,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.turn.Lock()
 	write, release, err := m.StateMachine.Snapshot()
+	m.turn.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +96,8 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 }
 
 func (m *machine) Restore(r io.ReadCloser) error {
+	m.turn.Lock()
+	defer m.turn.Unlock()
 	if err := m.StateMachine.Restore(r); err != nil {
 		return err
 	}
@@ -138,19 +153,4 @@ func (p *progress) now() (index, term uint64, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.index, p.term, p.changed
-}
-
-// reach waits for an index.
-func (p *progress) reach(ctx context.Context, index uint64) error {
-	for {
-		is, _, changed := p.now()
-		if is >= index {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,11 +18,34 @@ func (n *Node) lead() {
 			return
 		case leads := <-n.leading:
 			if leads {
+				n.ledSince.Store(time.Now().UnixNano())
+				n.ledTerm.Store(n.raft.CurrentTerm())
+				n.elections.Add(1)
 				// Nobody waits for it: if it fails, leadership is lost, and
 				// whoever is elected next does the same.
 				n.raft.Apply(nil, 0)
 			}
 			n.machine.nudge()
+		}
+	}
+}
+
+// settleEvery bounds how long the disk may not know that the log's last entries
+// are agreed on.
+const settleEvery = 5 * time.Second
+
+// noteAgreed has the log note, from time to time, how far it is agreed on.
+func (n *Node) noteAgreed() {
+	ticker := time.NewTicker(settleEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-n.stopped:
+			return
+		case <-ticker.C:
+			if err := n.log.Settle(); err != nil {
+				n.cfg.Logger.Error("cannot note how far the log is agreed on", "error", err)
+			}
 		}
 	}
 }
@@ -45,14 +69,11 @@ func (n *Node) compact() {
 // behind it. Raft counts entries here too: what it leaves of big ones, such as
 // the chunks of modules, would be gigabytes.
 func (n *Node) compactTo(bytes int64) error {
-	entries, err := n.log.newest(bytes)
-	if err != nil {
+	entries := max(n.log.Newest(bytes), 1)
+	if err := n.leaveBehind(min(entries, n.cfg.trail)); err != nil {
 		return err
 	}
-	if err := n.leaveBehind(min(entries, trailing)); err != nil {
-		return err
-	}
-	return errors.Join(n.Snapshot(), n.leaveBehind(trailing))
+	return errors.Join(n.Snapshot(), n.leaveBehind(n.cfg.trail))
 }
 
 func (n *Node) leaveBehind(entries uint64) error {
@@ -75,57 +96,4 @@ func (n *Node) Snapshot() error {
 	default:
 		return fmt.Errorf("take snapshot: %w", err)
 	}
-}
-
-// Role is what a member is in the cluster.
-type Role string
-
-// The roles.
-const (
-	Voter    Role = "VOTER"
-	NonVoter Role = "NONVOTER"
-)
-
-// Member is one of those who agree on the log.
-type Member struct {
-	Name    string
-	Role    Role
-	Address string
-}
-
-// Status is a member's view of the cluster.
-type Status struct {
-	// Name is this member's, Leader the leader's; empty where none is known.
-	Name, Leader string
-	Term         uint64
-	// Commit is the last index known to be agreed on, Applied the last one
-	// that this member's state machine holds.
-	Commit, Applied uint64
-	Members         []Member
-}
-
-// Status says how the cluster looks from here, now.
-func (n *Node) Status() Status {
-	_, leader := n.raft.LeaderWithID()
-	applied, _, _ := n.machine.now()
-	return Status{
-		Name:    n.cfg.Name,
-		Leader:  string(leader),
-		Term:    n.raft.CurrentTerm(),
-		Commit:  n.raft.CommitIndex(),
-		Applied: applied,
-		Members: n.members(),
-	}
-}
-
-func (n *Node) members() []Member {
-	var members []Member
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		role := NonVoter
-		if s.Suffrage == raft.Voter {
-			role = Voter
-		}
-		members = append(members, Member{Name: string(s.ID), Role: role, Address: string(s.Address)})
-	}
-	return members
 }

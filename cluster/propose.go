@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -27,18 +28,29 @@ const (
 	// maxFlights bounds the entries whose end is awaited. While they are, what
 	// comes gathers: few make large entries, many keep the disk busy.
 	maxFlights = 2
+	// maxForwards bounds the batches that are under way to the leader.
+	maxForwards = 4
 )
 
 // proposal is a command on its way. It is taken once: by gather, which puts it
-// into an entry, or by its caller, who gives it up before that.
+// into an entry or a batch, or by its caller, who gives it up before that.
 type proposal struct {
 	command []byte
-	taken   atomic.Bool
-	done    chan outcome
+	id      string
+	kind    uint32
+	// far: it came from another member, and goes no further.
+	far   bool
+	ctx   context.Context
+	taken atomic.Bool
+	done  chan outcome
 }
 
+// outcome is what became of a command: the result and where it stands, or why
+// there is none.
 type outcome struct {
 	result any
+	index  uint64
+	place  int
 	err    error
 }
 
@@ -48,10 +60,11 @@ type flight struct {
 	proposals []*proposal
 }
 
-// Propose puts a command into the log and returns the state machine's result
-// once it was applied. A command without an id or a time gets one. When the
-// context ends first the error says whether the command is still under way: it
-// is ErrUnknown then, else only the context's.
+// Propose puts a command into the log, by way of the leader, and returns the
+// state machine's result once it was applied here. A command without an id or a
+// time gets one. As long as there is no leader that takes it, it waits. When
+// the context ends first the error says whether the command is still under way:
+// it is ErrUnknown then, else it was not done.
 func (n *Node) Propose(ctx context.Context, c *weirv1.Command) (any, error) {
 	result, err := n.propose(ctx, c)
 	if err != nil {
@@ -69,21 +82,64 @@ func (n *Node) propose(ctx context.Context, c *weirv1.Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proposal{command: data, done: make(chan outcome, 1)}
+	for {
+		if n.log.full.Load() {
+			return nil, ErrNoSpace
+		}
+		_, period := n.leadership.now()
+		out := n.submit(newProposal(ctx, data))
+		// A leader without space steps down: the next one may have some.
+		far := errors.Is(out.err, ErrNoSpace) && !n.log.full.Load()
+		if !errors.Is(out.err, ErrNotLeader) && !far {
+			return out.result, out.err
+		}
+		if err := n.waitForLeader(ctx, period); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func newProposal(ctx context.Context, command []byte) *proposal {
+	return &proposal{command: command, id: commandID(command), kind: commandKind(command), ctx: ctx, done: make(chan outcome, 1)}
+}
+
+// submit has a proposal gathered and waits for what becomes of it.
+func (n *Node) submit(p *proposal) outcome {
 	select {
 	case n.proposals <- p:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	case <-p.ctx.Done():
+		return outcome{err: context.Cause(p.ctx)}
 	}
+	return p.wait()
+}
+
+// wait waits for what becomes of a proposal that waits to be gathered.
+func (p *proposal) wait() outcome {
 	select {
 	case out := <-p.done:
-		return out.result, out.err
-	case <-ctx.Done():
+		return out
+	case <-p.ctx.Done():
 	}
 	if p.taken.CompareAndSwap(false, true) {
-		return nil, context.Cause(ctx)
+		return outcome{err: context.Cause(p.ctx)}
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
+	return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, context.Cause(p.ctx))}
+}
+
+// waitForLeader waits until another leads than in the period, or for a moment:
+// the same one may take what it did not take before.
+func (n *Node) waitForLeader(ctx, period context.Context) error {
+	moment := time.NewTimer(n.cfg.Election / 6)
+	defer moment.Stop()
+	select {
+	case <-period.Done():
+	case <-moment.C:
+	case <-n.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrNotLeader, context.Cause(ctx))
+	}
+	return nil
 }
 
 // encodeCommand makes the bytes that will be in the log.
@@ -105,7 +161,8 @@ func encodeCommand(c *weirv1.Command) ([]byte, error) {
 	return data, err
 }
 
-// gather makes entries of what waits and hands them to Raft.
+// gather makes entries of what waits and hands them to Raft, or batches that go
+// to the leader.
 func (n *Node) gather() {
 	defer close(n.flights)
 	var held *proposal // did not fit into the entry before
@@ -120,11 +177,40 @@ func (n *Node) gather() {
 		var f flight
 		var entry []byte
 		f.proposals, entry, held = n.fill(first)
-		if len(f.proposals) == 0 {
-			continue
+		switch {
+		case len(f.proposals) == 0:
+		case n.leads():
+			n.dispatch(f, entry)
+		default:
+			n.forward(f.proposals)
 		}
-		f.future = n.raft.Apply(entry, 0)
-		n.flights <- f
+	}
+}
+
+// dispatch hands an entry to Raft, unless the leadership is being handed over.
+func (n *Node) dispatch(f flight, entry []byte) {
+	n.airborne.Add(1)
+	if n.handing.Load() {
+		n.land()
+		refuse(f.proposals, ErrNotLeader)
+		return
+	}
+	f.future = n.raft.Apply(entry, 0)
+	n.flights <- f
+}
+
+// land ends a flight, and tells who waits for the last one.
+func (n *Node) land() {
+	n.airborne.Add(-1)
+	select {
+	case n.landed <- struct{}{}:
+	default:
+	}
+}
+
+func refuse(proposals []*proposal, err error) {
+	for _, p := range proposals {
+		p.done <- outcome{err: err}
 	}
 }
 
@@ -135,7 +221,7 @@ func (n *Node) fill(p *proposal) (taken []*proposal, entry []byte, held *proposa
 		if len(taken) > 0 && len(entry)+len(p.command) > maxEntry {
 			return taken, entry, p
 		}
-		if p.taken.CompareAndSwap(false, true) {
+		if p.taken.CompareAndSwap(false, true) && n.understood(p) {
 			taken = append(taken, p)
 			// A weirv1.Entry is its commands, one after the other.
 			entry = protowire.AppendTag(entry, entryCommands, protowire.BytesType)
@@ -160,6 +246,7 @@ const entryCommands = 1
 func (n *Node) deliver() {
 	for f := range n.flights {
 		err := proposeError(f.future.Error())
+		n.land()
 		var results []any
 		if err == nil {
 			results, _ = f.future.Response().([]any)
@@ -171,7 +258,7 @@ func (n *Node) deliver() {
 			if err != nil {
 				p.done <- outcome{err: err}
 			} else {
-				p.done <- outcome{result: results[i]}
+				p.done <- outcome{result: results[i], index: f.future.Index(), place: i}
 			}
 		}
 	}
@@ -185,6 +272,8 @@ func proposeError(err error) error {
 		return nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return ErrNotLeader
+	case errors.Is(err, ErrNoSpace):
+		return ErrNoSpace
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }

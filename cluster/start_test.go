@@ -1,15 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
-	bolt "go.etcd.io/bbolt"
 )
 
 func TestRestartKeepsEverything(t *testing.T) {
@@ -80,8 +79,8 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 		}
 	}
 	propose(t, n, "last")
+	requireLogWithin(t, n.log, 2*cfg.SnapshotBytes)
 	shut(t, n)
-	requireLogWithin(t, cfg, 2*cfg.SnapshotBytes)
 	again := new(ledger)
 	start(t, cfg, again)
 	again.require(t, sm.keys...)
@@ -108,16 +107,12 @@ func TestLogThatHasGrownIsCompactedOnce(t *testing.T) {
 	}
 }
 
-func requireLogWithin(t *testing.T, cfg Config, most int64) {
+func requireLogWithin(t *testing.T, l *logStore, most int64) {
 	t.Helper()
-	l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fit, err := l.newest(most)
+	fit := l.Newest(most)
 	first, err1 := l.FirstIndex()
 	last, err2 := l.LastIndex()
-	if err := errors.Join(err, err1, err2, l.Close()); err != nil {
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	if first == 1 || last-first >= fit {
@@ -127,7 +122,7 @@ func requireLogWithin(t *testing.T, cfg Config, most int64) {
 
 func TestFoundingThatWasInterrupted(t *testing.T) {
 	cfg := config(t)
-	l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
+	l, err := openLog(cfg.withDefaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,10 +176,10 @@ func TestStartRefuses(t *testing.T) {
 		requireStartError(t, cfg, new(ledger), "though this member had one") // the first try left none
 	})
 	t.Run("a log that was damaged", func(t *testing.T) {
-		for _, bucket := range [][]byte{bucketLog, bucketStable} {
+		for _, pattern := range []string{"*.seg", "stable"} {
 			cfg, sm := used(t)
-			damage(t, filepath.Join(cfg.Dir, "log.db"), bucket)
-			requireStartError(t, cfg, sm, "its checksum does not hold")
+			damage(t, filepath.Join(cfg.Dir, logDir, pattern))
+			requireStartError(t, cfg, sm, "the file is damaged")
 		}
 	})
 	t.Run("snapshots that were damaged", func(t *testing.T) {
@@ -206,35 +201,34 @@ func TestStartRefuses(t *testing.T) {
 	})
 	t.Run("a gap between the snapshot and the log", func(t *testing.T) {
 		cfg, _ := used(t)
-		l, err := openLog(filepath.Join(cfg.Dir, "log.db"))
+		l, err := openLog(cfg.withDefaults())
 		if err != nil {
 			t.Fatal(err)
 		}
 		// The configuration moves, so that it is still this member's log.
 		var configuration raft.Log
 		err = l.GetLog(1, &configuration)
-		configuration.Index = 2
-		if err := errors.Join(err, l.DeleteRange(1, 2), l.StoreLog(&configuration), l.Close()); err != nil {
+		configuration.Index = 7
+		if err := errors.Join(err, l.Clear(), l.SetUint64([]byte("CurrentTerm"), 2), l.StoreLog(&configuration), l.Close()); err != nil {
 			t.Fatal(err)
 		}
 		requireStartError(t, cfg, new(ledger), "does not go on from the newest snapshot")
 	})
 }
 
-// damage flips a bit in the last record of a bucket.
-func damage(t *testing.T, path string, bucket []byte) {
+// damage flips a bit in the middle of what a file holds.
+func damage(t *testing.T, pattern string) {
 	t.Helper()
-	db, err := bolt.Open(path, 0o600, nil)
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("there is no %s: %v", pattern, err)
+	}
+	data, err := os.ReadFile(paths[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		key, value := tx.Bucket(bucket).Cursor().Last()
-		value = slices.Clone(value)
-		value[len(value)-1] ^= 4
-		return tx.Bucket(bucket).Put(key, value)
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	data[len(bytes.TrimRight(data, "\x00"))/2] ^= 4
+	if err := os.WriteFile(paths[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -29,15 +28,35 @@ const (
 	// at half of that.
 	LeafLifetime = 24 * time.Hour
 	// clockSkew is by how much a node's clock may be behind the authority's.
-	clockSkew = 5 * time.Minute
+	clockSkew = time.Hour
 )
 
 // Authority signs certificates for one trust domain. It is safe for concurrent
-// use and never changes.
+// use and never changes: what changes is which one is in force (rotation.go).
 type Authority struct {
 	trustDomain string
-	root        *x509.Certificate
-	key         *ecdsa.PrivateKey
+	// epoch grows with every step of a rotation.
+	epoch uint64
+	phase Phase
+	since time.Time
+	// signer signs. next will (in phase ANNOUNCED), previous did (in SIGNING).
+	signer   *root
+	next     *root
+	previous *x509.Certificate
+	// bridges lead from a root to the one that came after it, newest first: the
+	// newer one's key, signed by the older. former are roots given up.
+	bridges []*x509.Certificate
+	former  []formerRoot
+}
+
+type root struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+type formerRoot struct {
+	cert    *x509.Certificate
+	retired time.Time
 }
 
 // NewAuthority makes an authority with a fresh root.
@@ -45,14 +64,24 @@ func NewAuthority(trustDomain string) (*Authority, error) {
 	if !validHost(trustDomain) {
 		return nil, fmt.Errorf("create authority: trust domain %q is not a host name in lower case", trustDomain)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	signer, err := newRoot(trustDomain)
 	if err != nil {
 		return nil, fmt.Errorf("create authority: %w", err)
 	}
-	now := time.Now()
+	return &Authority{trustDomain: trustDomain, phase: PhaseSteady, since: time.Now().UTC(), signer: signer}, nil
+}
+
+func newRoot(trustDomain string) (*root, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	now, serial := time.Now(), newSerial()
 	template := &x509.Certificate{
-		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: "Weir authority of " + trustDomain},
+		SerialNumber: serial,
+		// Each root has a name of its own, or those who build chains would have to
+		// try each of them.
+		Subject:               pkix.Name{CommonName: "Weir authority of " + trustDomain, SerialNumber: serial.Text(16)},
 		NotBefore:             now.Add(-clockSkew),
 		NotAfter:              now.Add(rootLifetime),
 		URIs:                  []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
@@ -60,25 +89,42 @@ func NewAuthority(trustDomain string) (*Authority, error) {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	cert, err := sign(template, template, key.Public(), key)
+	return &root{cert: cert, key: key}, err
+}
+
+func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
 	if err != nil {
-		return nil, fmt.Errorf("create authority: %w", err)
+		return nil, err
 	}
-	root, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("create authority: %w", err)
-	}
-	return &Authority{trustDomain: trustDomain, root: root, key: key}, nil
+	return x509.ParseCertificate(der)
 }
 
 // TrustDomain is what the authority speaks for.
 func (a *Authority) TrustDomain() string { return a.trustDomain }
 
-// Roots are the certificates by which its signatures are known, DER.
-func (a *Authority) Roots() [][]byte { return [][]byte{a.root.Raw} }
+// Epoch tells one state of the authority from another.
+func (a *Authority) Epoch() uint64 { return a.epoch }
 
-// Fingerprint names the authority in a join token.
-func (a *Authority) Fingerprint() string { return fingerprint(a.root) }
+// NotAfter is when the root that signs runs out.
+func (a *Authority) NotAfter() time.Time { return a.signer.cert.NotAfter }
+
+// Roots are the certificates by which its signatures are known, DER, that of
+// the root that signs first.
+func (a *Authority) Roots() [][]byte {
+	roots := [][]byte{a.signer.cert.Raw}
+	if a.next != nil {
+		roots = append(roots, a.next.cert.Raw)
+	}
+	if a.previous != nil {
+		roots = append(roots, a.previous.Raw)
+	}
+	return roots
+}
+
+// Fingerprint names the authority in a join token: by the root that signs.
+func (a *Authority) Fingerprint() string { return fingerprint(a.signer.cert) }
 
 func fingerprint(root *x509.Certificate) string {
 	sum := sha256.Sum256(root.Raw)
@@ -113,8 +159,8 @@ func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, 
 	}
 	now := time.Now()
 	expires := now.Add(LeafLifetime)
-	if expires.After(a.root.NotAfter) {
-		expires = a.root.NotAfter
+	if expires.After(a.signer.cert.NotAfter) {
+		expires = a.signer.cert.NotAfter
 	}
 	template := &x509.Certificate{
 		SerialNumber: newSerial(),
@@ -129,16 +175,22 @@ func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, 
 		// An end entity, said aloud: it may sign nothing.
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.root, public, a.key)
+	leaf, err := sign(template, a.signer.cert, public, a.signer.key)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for %s: %w", id, err)
 	}
-	return &weirv1.Credentials{
-		Certificates: [][]byte{der},
+	issued := &weirv1.Credentials{
+		Certificates: append([][]byte{leaf.Raw}, a.path(now)...),
 		Roots:        a.Roots(),
 		TrustDomain:  a.trustDomain,
 		ExpireTime:   timestamppb.New(template.NotAfter),
-	}, nil
+	}
+	if id.Role == RoleServer {
+		for _, f := range a.former {
+			issued.FormerRoots = append(issued.FormerRoots, f.cert.Raw)
+		}
+	}
+	return issued, nil
 }
 
 // ErrRequest is the cause when what a node asks for is at fault: its name, or
@@ -172,51 +224,4 @@ func newSerial() *big.Int {
 	b[0] &= 0x7f // positive, as RFC 5280 wants it
 	b[15] |= 1   // and never zero
 	return new(big.Int).SetBytes(b[:])
-}
-
-// sealedAuthority is what is stored of an authority, before it is sealed.
-type sealedAuthority struct {
-	TrustDomain string `json:"trustDomain"`
-	Root        []byte `json:"root"` // DER
-	Key         []byte `json:"key"`  // PKCS #8
-}
-
-const authorityPurpose = "authority"
-
-// Seal encrypts the authority, key and all, for storage.
-func (a *Authority) Seal(k *Keyring) ([]byte, error) {
-	key, err := x509.MarshalPKCS8PrivateKey(a.key)
-	if err != nil {
-		return nil, fmt.Errorf("seal authority: %w", err)
-	}
-	data, err := json.Marshal(sealedAuthority{TrustDomain: a.trustDomain, Root: a.root.Raw, Key: key})
-	if err != nil {
-		return nil, fmt.Errorf("seal authority: %w", err)
-	}
-	return k.Seal(authorityPurpose, data), nil
-}
-
-// OpenAuthority reads what Seal made.
-func OpenAuthority(k *Keyring, sealed []byte) (*Authority, error) {
-	data, err := k.Open(authorityPurpose, sealed)
-	if err != nil {
-		return nil, err
-	}
-	var s sealedAuthority
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("open authority: %w", err)
-	}
-	root, err := x509.ParseCertificate(s.Root)
-	if err != nil {
-		return nil, fmt.Errorf("open authority: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(s.Key)
-	if err != nil {
-		return nil, fmt.Errorf("open authority: %w", err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(root.PublicKey) {
-		return nil, errors.New("open authority: the key is not the root's")
-	}
-	return &Authority{trustDomain: s.TrustDomain, root: root, key: key}, nil
 }

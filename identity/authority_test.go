@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -12,6 +13,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weirmesh/weir/identity/identitytest"
+	"github.com/weirmesh/weir/identity/record"
 )
 
 func TestIssueTakesNothingFromTheRequest(t *testing.T) {
@@ -155,7 +159,7 @@ func TestExpiredIsToldApart(t *testing.T) {
 }
 
 func TestAuthorityIsKeptSealed(t *testing.T) {
-	records, keyring := newMemory(), newKeyring(t)
+	records, keyring := identitytest.NewRecords(), newKeyring(t)
 	first, err := OpenRegistrar(t.Context(), records, keyring)
 	if err != nil {
 		t.Fatal(err)
@@ -170,8 +174,13 @@ func TestAuthorityIsKeptSealed(t *testing.T) {
 	if _, err := OpenRegistrar(t.Context(), records, newKeyring(t)); !errors.Is(err, ErrSealed) || !strings.Contains(err.Error(), "does not hold key") {
 		t.Fatalf("another keyring gave %v", err)
 	}
-	stored := records.values[TableAuthority+"/"+authorityKey]
-	stored[len(stored)/2] ^= 1
+	stored, _ := records.Value(TableAuthority, authorityKey)
+	flipped := bytes.Clone(stored)
+	flipped[len(flipped)/2] ^= 1
+	change := record.Change{Table: TableAuthority, Key: authorityKey, Was: stored, Is: flipped}
+	if err := records.Change(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := OpenRegistrar(t.Context(), records, keyring); !errors.Is(err, ErrSealed) {
 		t.Fatalf("a flipped bit gave %v", err)
 	}
@@ -210,10 +219,12 @@ func TestKeyring(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A rotated keyring: a new key in front, the old one behind.
-	rotated, err := parseKeyring(append(otherText, strings.TrimPrefix(string(text), keyringHead+"\n")...))
+	keys, err := parseKeyring(append(otherText, strings.TrimPrefix(string(text), keyringHead+"\n")...))
 	if err != nil {
 		t.Fatal(err)
 	}
+	rotated := new(Keyring)
+	rotated.keys.Store(&keys)
 	if data, err := rotated.Open("a", sealed); err != nil || string(data) != "secret" {
 		t.Fatalf("after a rotation: opened %q, %v", data, err)
 	}

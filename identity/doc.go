@@ -16,7 +16,8 @@
 // that ends at one of the authority's roots and bears the cluster's own trust
 // domain; what a role may do is the caller's question. A certificate request
 // proves that its sender holds the key and says nothing else: the authority
-// takes names from the token and the caller, never from the request.
+// takes names from the token and the caller, never from the request. A node
+// that was removed, or whose name another has taken, is refused by its record.
 //
 // # What is kept where
 //
@@ -24,4 +25,14 @@
 // file beside the data and not in it: a stolen backup is no authority. Tokens
 // are stored as hashes. A node's key, its certificate and the roots are files
 // of its own data directory, mode 0600.
+//
+// # Several servers
+//
+// Each server runs a [Registrar] over the same [Records], and nothing else is
+// shared. Every write is a compare-and-set, and every call reads what it goes
+// by anew. [Registrar.Follow] takes the next step of whatever is under way: of a
+// root's rotation (rotation.go), of the cluster key's ([Keys]); it does not
+// matter which member is first. Servers that have no records yet know each
+// other by the keyring ([Founding]) and agree on who they are ([Founders]); one
+// that cannot reach a majority helps itself ([Revive]).
 package identity

@@ -1,40 +1,17 @@
 package identity
 
 import (
-	"context"
 	"crypto/x509"
 	"path/filepath"
-	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/weirmesh/weir/identity/identitytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// memory keeps records in a map.
-type memory struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func newMemory() *memory { return &memory{values: map[string][]byte{}} }
-
-func (m *memory) Get(_ context.Context, table, key string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.values[table+"/"+key], nil
-}
-
-func (m *memory) Put(_ context.Context, table, key string, value []byte, create bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.values[table+"/"+key]; ok && create {
-		return ErrExists
-	}
-	m.values[table+"/"+key] = value
-	return nil
-}
 
 func newKeyring(t *testing.T) *Keyring {
 	t.Helper()
@@ -47,7 +24,7 @@ func newKeyring(t *testing.T) *Keyring {
 
 func newRegistrar(t *testing.T) *Registrar {
 	t.Helper()
-	r, err := OpenRegistrar(t.Context(), newMemory(), newKeyring(t))
+	r, err := OpenRegistrar(t.Context(), identitytest.NewRecords(), newKeyring(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,3 +79,25 @@ func chainOf(t *testing.T, i *Identity) []*x509.Certificate {
 	}
 	return chain
 }
+
+func createJoin(t *testing.T, r *Registrar, c JoinTokenConfig) Token {
+	t.Helper()
+	token, _, err := r.Tokens().CreateJoin(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func edgeToken(t *testing.T, r *Registrar) Token {
+	t.Helper()
+	return createJoin(t, r, JoinTokenConfig{Role: RoleEdge, TTL: time.Hour})
+}
+
+// join asks to be let in, while nobody else is connected.
+func join(t *testing.T, r *Registrar, token Token, name string, i *Identity) (*Admission, error) {
+	t.Helper()
+	return r.Join(t.Context(), JoinRequest{Token: token.String(), Name: name, CSR: request(t, i)}, nobody)
+}
+
+func nobody(ID) bool { return false }

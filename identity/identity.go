@@ -28,6 +28,8 @@ const (
 	// RootsFile holds the authority's roots: what others need to verify this
 	// node, and nothing secret.
 	RootsFile = "ca.pem"
+	// formerFile holds the roots that were given up, at a server.
+	formerFile = "former.pem"
 )
 
 // Identity is a node's own: its key, and the newest certificate for it. The
@@ -37,6 +39,12 @@ type Identity struct {
 	dir string
 	key *ecdsa.PrivateKey
 	now atomic.Pointer[credentials]
+	// soon is filled when Maintain is to renew before it is time.
+	soon chan struct{}
+	// founding is who the node is before, and shortly after, it has a certificate
+	// as one of those that found the cluster (founding.go).
+	founding atomic.Pointer[Founding]
+	founded  atomic.Bool
 }
 
 // credentials are what Install replaces whole.
@@ -45,6 +53,9 @@ type credentials struct {
 	certificate *tls.Certificate
 	roots       [][]byte
 	verifier    *Verifier
+	// stale: the certificate is not of one of the roots, for a power cut came
+	// between the two. It is good for renewing.
+	stale bool
 }
 
 // Open reads the identity in a directory, and makes the key where there is
@@ -57,7 +68,7 @@ func Open(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	i := &Identity{dir: dir, key: key}
+	i := &Identity{dir: dir, key: key, soon: make(chan struct{}, 1)}
 	chain, err := readPEM(filepath.Join(dir, chainFile), "CERTIFICATE")
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil
@@ -69,9 +80,16 @@ func Open(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	c, err := i.check(chain, roots)
-	// Off for longer than its certificate: it can still renew.
-	if err != nil && !errors.Is(err, ErrExpired) {
+	former, err := readPEM(filepath.Join(dir, formerFile), "CERTIFICATE")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open identity: %w", err)
+	}
+	c, err := i.check(chain, roots, former)
+	var unknown x509.UnknownAuthorityError
+	c.stale = errors.As(err, &unknown)
+	// Off for longer than its certificate, cut off between two files, or without a
+	// clock as yet: it can still renew, or will.
+	if !MayRenew(err) && !c.stale && !errors.Is(err, ErrEarly) {
 		return nil, fmt.Errorf("open identity in %s: %w", dir, err)
 	}
 	i.now.Store(c)
@@ -112,15 +130,20 @@ func createKey(path string) (*ecdsa.PrivateKey, error) {
 // Joined tells whether there is a certificate, good or expired.
 func (i *Identity) Joined() bool { return i.now.Load() != nil }
 
-// ID is who the node is; the zero ID until it has joined.
+// ID is who the node is; the zero ID until it has joined, unless it is a
+// founder.
 func (i *Identity) ID() ID {
 	if c := i.now.Load(); c != nil {
 		return c.id
 	}
+	if f := i.founding.Load(); f != nil {
+		return f.id
+	}
 	return ID{}
 }
 
-// TrustDomain is the cluster's; empty until the node has joined.
+// TrustDomain is the cluster's; empty until the node has joined, unless it is a
+// founder.
 func (i *Identity) TrustDomain() string { return i.ID().TrustDomain }
 
 // NotAfter is when the certificate in force runs out.
@@ -136,11 +159,23 @@ func (i *Identity) RootsPath() string { return filepath.Join(i.dir, RootsFile) }
 
 // Verify says who presented a chain, by the roots in force.
 func (i *Identity) Verify(chain []*x509.Certificate) (ID, error) {
+	if f := i.founding.Load(); f != nil && (!i.Joined() || foundersChain(chain)) {
+		return f.Verify(chain)
+	}
 	c := i.now.Load()
 	if c == nil {
 		return ID{}, errNotJoined
 	}
 	return c.verifier.Peer(chain)
+}
+
+// foundersChain tells whether a chain claims to be a founder's.
+func foundersChain(chain []*x509.Certificate) bool {
+	if len(chain) == 0 {
+		return false
+	}
+	id, err := leafID(chain[0])
+	return err == nil && id.Founding()
 }
 
 var errNotJoined = errors.New("this node has no identity yet")
@@ -157,12 +192,17 @@ func (i *Identity) Request() ([]byte, error) {
 
 // Install checks credentials, stores them and puts them in force.
 func (i *Identity) Install(m *weirv1.Credentials) error {
-	c, err := i.check(m.GetCertificates(), m.GetRoots())
+	c, err := i.check(m.GetCertificates(), m.GetRoots(), m.GetFormerRoots())
 	if err != nil {
 		return fmt.Errorf("install certificate: %w", err)
 	}
 	// Roots first: a certificate without its roots would be of no use, and the
 	// other way round the old certificate still verifies by what overlaps.
+	if len(m.GetFormerRoots()) > 0 {
+		if err := writePEM(filepath.Join(i.dir, formerFile), "CERTIFICATE", m.GetFormerRoots()); err != nil {
+			return fmt.Errorf("install certificate: %w", err)
+		}
+	}
 	if err := writePEM(filepath.Join(i.dir, RootsFile), "CERTIFICATE", m.GetRoots()); err != nil {
 		return fmt.Errorf("install certificate: %w", err)
 	}
@@ -173,33 +213,34 @@ func (i *Identity) Install(m *weirv1.Credentials) error {
 	return nil
 }
 
-// check makes credentials of what was received or read. An error that wraps
-// ErrExpired comes with credentials that are whole otherwise.
-func (i *Identity) check(chain, roots [][]byte) (*credentials, error) {
+// check makes credentials of what was received or read. When the error is that
+// of the verification alone, they are whole otherwise; they are never nil.
+func (i *Identity) check(chain, roots, former [][]byte) (*credentials, error) {
+	none := new(credentials)
 	var parsed []*x509.Certificate
 	for _, der := range chain {
 		cert, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, fmt.Errorf("read certificate: %w", err)
+			return none, fmt.Errorf("read certificate: %w", err)
 		}
 		parsed = append(parsed, cert)
 	}
 	if len(parsed) == 0 {
-		return nil, errors.New("read certificate: there is none")
+		return none, errors.New("read certificate: there is none")
 	}
 	if public, ok := parsed[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(i.key.Public()) {
-		return nil, errors.New("the certificate is for another key")
+		return none, errors.New("the certificate is for another key")
 	}
-	if len(parsed[0].URIs) != 1 {
-		return nil, errNoURI
-	}
-	id, err := ParseURI(parsed[0].URIs[0])
+	id, err := leafID(parsed[0])
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	verifier, err := NewVerifier(id.TrustDomain, roots)
+	if err == nil && len(former) > 0 {
+		verifier, err = verifier.withFormer(former)
+	}
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	c := &credentials{id: id, roots: roots, verifier: verifier, certificate: &tls.Certificate{
 		// The roots travel along, so that a node that knows but a fingerprint
@@ -210,6 +251,21 @@ func (i *Identity) check(chain, roots [][]byte) (*credentials, error) {
 	}}
 	_, err = verifier.Peer(parsed)
 	return c, err
+}
+
+func leafID(leaf *x509.Certificate) (ID, error) {
+	if len(leaf.URIs) != 1 {
+		return ID{}, errNoURI
+	}
+	return ParseURI(leaf.URIs[0])
+}
+
+func (i *Identity) keyHash() []byte {
+	hash, err := keyHash(i.key.Public())
+	if err != nil {
+		panic(err) // only for keys of a kind that Open does not take
+	}
+	return hash
 }
 
 func readPEM(path, kind string) ([][]byte, error) {
@@ -261,10 +317,7 @@ func CredentialsID(m *weirv1.Credentials) (ID, error) {
 	if err != nil {
 		return ID{}, fmt.Errorf("read certificate: %w", err)
 	}
-	if len(leaf.URIs) != 1 {
-		return ID{}, errNoURI
-	}
-	return ParseURI(leaf.URIs[0])
+	return leafID(leaf)
 }
 
 // Knows tells whether the authority that made a join token is the one that this

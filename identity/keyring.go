@@ -1,8 +1,6 @@
 package identity
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -10,17 +8,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
-
-	"github.com/weirmesh/weir/internal/durable"
 )
-
-// keyringHead is the first line of a keyring file.
-const keyringHead = "weir keyring 1"
 
 const (
 	keyIDSize  = 4
@@ -31,90 +24,40 @@ const (
 // Keyring holds the keys that seal what is at rest: of a cluster, for what
 // goes through the log, or of one node, for its own files. The first key
 // seals; every key opens, so that a new one can be put in front of an old one.
+// It is safe for concurrent use.
 type Keyring struct {
 	path string
-	keys []sealKey
+	// given: the file is put there from outside, and not ours to write.
+	given bool
+
+	change sync.Mutex // held while keys, and the file before them, change
+	keys   atomic.Pointer[[]sealKey]
 }
 
+// sealKey is one key. It does not change.
 type sealKey struct {
-	id   [keyIDSize]byte
-	raw  [chacha20poly1305.KeySize]byte
-	aead cipher.AEAD
+	id      [keyIDSize]byte
+	raw     [chacha20poly1305.KeySize]byte
+	aead    cipher.AEAD
+	created time.Time // zero: not known
 }
 
-// OpenKeyring reads a keyring file, or makes one with a fresh key where there
-// is none.
-func OpenKeyring(path string) (*Keyring, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return createKeyring(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open keyring: %w", err)
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("open keyring %s: mode %04o lets others read it; it must be 0600", path, info.Mode().Perm())
-	}
-	k, err := parseKeyring(data)
-	if err != nil {
-		return nil, fmt.Errorf("open keyring %s: %w", path, err)
-	}
-	k.path = path
-	return k, nil
-}
-
-func createKeyring(path string) (*Keyring, error) {
+func makeSealKey() sealKey {
 	var raw [chacha20poly1305.KeySize]byte
 	rand.Read(raw[:])
-	text := fmt.Sprintf("%s\n%s\n", keyringHead, hex.EncodeToString(raw[:]))
-	if err := durable.WriteFile(path, []byte(text)); err != nil {
-		return nil, fmt.Errorf("create keyring: %w", err)
-	}
-	k, err := parseKeyring([]byte(text))
+	key, err := newSealKey(raw[:], time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("create keyring: %w", err)
+		panic(err) // only for keys of another length
 	}
-	k.path = path
-	return k, nil
+	return key
 }
 
-func parseKeyring(data []byte) (*Keyring, error) {
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	if !lines.Scan() || lines.Text() != keyringHead {
-		return nil, fmt.Errorf("not a keyring: the first line is not %q", keyringHead)
-	}
-	k := new(Keyring)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		raw, err := hex.DecodeString(line)
-		if err != nil || len(raw) != chacha20poly1305.KeySize {
-			// The line itself stays out of the error: it may be most of a key.
-			return nil, fmt.Errorf("key %d is not %d hexadecimal digits", len(k.keys)+1, 2*chacha20poly1305.KeySize)
-		}
-		key, err := newSealKey(raw)
-		if err != nil {
-			return nil, err
-		}
-		k.keys = append(k.keys, key)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if len(k.keys) == 0 {
-		return nil, errors.New("it holds no key")
-	}
-	return k, nil
-}
-
-func newSealKey(raw []byte) (sealKey, error) {
+func newSealKey(raw []byte, created time.Time) (sealKey, error) {
 	aead, err := chacha20poly1305.NewX(raw)
 	if err != nil {
 		return sealKey{}, err
 	}
-	key := sealKey{aead: aead}
+	key := sealKey{aead: aead, created: created}
 	copy(key.raw[:], raw)
 	// A key's name gives nothing of the key away.
 	sum := sha256.Sum256(append([]byte("weir key id "), raw...))
@@ -122,10 +65,44 @@ func newSealKey(raw []byte) (sealKey, error) {
 	return key, nil
 }
 
+func (k sealKey) name() string { return hex.EncodeToString(k.id[:]) }
+
+// all are the keys, the one that seals first. They must not be changed.
+func (k *Keyring) all() []sealKey { return *k.keys.Load() }
+
+// ID names the key that seals.
+func (k *Keyring) ID() string { return k.all()[0].name() }
+
+// Key is what may be told of a key.
+type Key struct {
+	ID string
+	// Created is when it was made, zero where that is not known.
+	Created time.Time
+}
+
+// Keys are what the keyring holds, the key that seals first.
+func (k *Keyring) Keys() []Key {
+	var list []Key
+	for _, key := range k.all() {
+		list = append(list, Key{ID: key.name(), Created: key.created})
+	}
+	return list
+}
+
+// key returns the key of that name.
+func (k *Keyring) key(id string) (sealKey, bool) {
+	for _, key := range k.all() {
+		if key.name() == id {
+			return key, true
+		}
+	}
+	return sealKey{}, false
+}
+
 // Seal encrypts data so that only this keyring opens it, and only for the same
 // purpose: a sealed thing put in another's place does not open.
 func (k *Keyring) Seal(purpose string, data []byte) []byte {
-	key := k.keys[0]
+	key := k.all()[0]
 	out := make([]byte, sealedHead, sealedHead+len(data)+key.aead.Overhead())
 	out[0] = sealedV1
 	copy(out[1:], key.id[:])
@@ -136,29 +113,35 @@ func (k *Keyring) Seal(purpose string, data []byte) []byte {
 // ErrSealed is the cause when something sealed does not open.
 var ErrSealed = errors.New("cannot be opened")
 
-// Open decrypts what Seal made for the purpose.
-func (k *Keyring) Open(purpose string, sealed []byte) ([]byte, error) {
+// SealedBy names the key that sealed something.
+func SealedBy(sealed []byte) (id string, err error) {
 	if len(sealed) < sealedHead || sealed[0] != sealedV1 {
-		return nil, fmt.Errorf("open %s: not something sealed: %w", purpose, ErrSealed)
+		return "", fmt.Errorf("not something sealed: %w", ErrSealed)
 	}
-	id := [keyIDSize]byte(sealed[1:])
-	for _, key := range k.keys {
-		if key.id != id {
-			continue
-		}
-		data, err := key.aead.Open(nil, sealed[1+keyIDSize:sealedHead], sealed[sealedHead:], []byte(purpose))
-		if err != nil {
-			return nil, fmt.Errorf("open %s: it was altered or belongs elsewhere: %w", purpose, ErrSealed)
-		}
-		return data, nil
-	}
-	return nil, fmt.Errorf("open %s: keyring %s does not hold key %x: %w", purpose, k.path, id, ErrSealed)
+	return hex.EncodeToString(sealed[1 : 1+keyIDSize]), nil
 }
 
-// Derive makes 32 secret bytes that stay the same as long as the keyring does,
-// such as a key that must survive a restart.
+// Open decrypts what Seal made for the purpose.
+func (k *Keyring) Open(purpose string, sealed []byte) ([]byte, error) {
+	id, err := SealedBy(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", purpose, err)
+	}
+	key, ok := k.key(id)
+	if !ok {
+		return nil, fmt.Errorf("open %s: keyring %s does not hold key %s: %w", purpose, k.path, id, ErrSealed)
+	}
+	data, err := key.aead.Open(nil, sealed[1+keyIDSize:sealedHead], sealed[sealedHead:], []byte(purpose))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: it was altered or belongs elsewhere: %w", purpose, ErrSealed)
+	}
+	return data, nil
+}
+
+// Derive makes 32 secret bytes that stay the same as long as the key that
+// seals does, such as a key that must survive a restart.
 func (k *Keyring) Derive(purpose string) [32]byte {
-	key, err := hkdf.Key(sha256.New, k.keys[0].raw[:], nil, "weir "+purpose, 32)
+	key, err := hkdf.Key(sha256.New, k.all()[0].raw[:], nil, "weir "+purpose, 32)
 	if err != nil {
 		panic(err) // only for lengths that SHA-256 cannot give
 	}

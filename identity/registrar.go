@@ -1,72 +1,83 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"github.com/weirmesh/weir/identity/record"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // Registrar admits nodes: it checks tokens, remembers which key bears which
-// name, and has the authority sign.
+// name, and has the authority sign. Each member has one. They share nothing but
+// the records, which each reads anew for whatever it is asked.
 type Registrar struct {
+	records Records
+	keyring *Keyring
+	tokens  *Tokens
+	// joining is held by whoever admits a node, so that those who come to the
+	// same member at once do not get in each other's way.
+	joining chan struct{}
+	opened  atomic.Pointer[openedAuthority]
+}
+
+// openedAuthority is the authority and the record that it was read from.
+type openedAuthority struct {
+	sealed    []byte
 	authority *Authority
-	tokens    *Tokens
-	records   Records
 }
 
 // OpenRegistrar reads the cluster's authority from its records, and makes it
 // where there is none. Of two members that make one at the same time, one
 // wins, and both use that.
 func OpenRegistrar(ctx context.Context, records Records, keyring *Keyring) (*Registrar, error) {
-	authority, err := readAuthority(ctx, records, keyring)
-	if err == nil && authority == nil {
-		authority, err = createAuthority(ctx, records, keyring)
-	}
+	r := &Registrar{records: records, keyring: keyring, joining: make(chan struct{}, 1)}
+	r.tokens = &Tokens{records: records, fingerprint: func() string { return r.Authority().Fingerprint() }}
+	err := record.Update(ctx, records, TableAuthority, authorityKey, func(was []byte) ([]byte, error) {
+		if was != nil {
+			return was, nil
+		}
+		authority, err := NewAuthority(newTrustDomain())
+		if err != nil {
+			return nil, err
+		}
+		return authority.Seal(keyring)
+	})
 	if err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	if _, err := r.refresh(ctx); err != nil {
 		return nil, err
 	}
-	return &Registrar{authority: authority, tokens: NewTokens(records, authority.Fingerprint()), records: records}, nil
+	return r, nil
 }
 
 const authorityKey = "root"
 
-func readAuthority(ctx context.Context, records Records, keyring *Keyring) (*Authority, error) {
-	sealed, err := records.Get(ctx, TableAuthority, authorityKey)
+// refresh returns the authority as the records have it.
+func (r *Registrar) refresh(ctx context.Context) (*Authority, error) {
+	sealed, err := r.records.Get(ctx, TableAuthority, authorityKey)
 	if err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
 	}
 	if sealed == nil {
-		return nil, nil
+		return nil, errors.New("read authority: the cluster has none")
 	}
-	return OpenAuthority(keyring, sealed)
-}
-
-func createAuthority(ctx context.Context, records Records, keyring *Keyring) (*Authority, error) {
-	authority, err := NewAuthority(newTrustDomain())
+	if o := r.opened.Load(); o != nil && bytes.Equal(o.sealed, sealed) {
+		return o.authority, nil
+	}
+	authority, err := OpenAuthority(r.keyring, sealed)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := authority.Seal(keyring)
-	if err != nil {
-		return nil, err
-	}
-	err = records.Put(ctx, TableAuthority, authorityKey, sealed, true)
-	if errors.Is(err, ErrExists) {
-		return readAuthority(ctx, records, keyring)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create authority: %w", err)
-	}
+	r.opened.Store(&openedAuthority{sealed: sealed, authority: authority})
 	return authority, nil
 }
 
@@ -78,87 +89,94 @@ func newTrustDomain() string {
 	return hex.EncodeToString(b[:]) + ".weir.internal"
 }
 
-// Authority is the cluster's.
-func (r *Registrar) Authority() *Authority { return r.authority }
+// Authority is the cluster's, as last seen.
+func (r *Registrar) Authority() *Authority { return r.opened.Load().authority }
 
 // Tokens are the cluster's.
 func (r *Registrar) Tokens() *Tokens { return r.tokens }
 
-// nodeRecord remembers the key behind a name. It is what lets a node renew
-// long after its certificate ran out, and what is deleted to shut one out.
-type nodeRecord struct {
-	KeyHash []byte    `json:"keyHash"`
-	Joined  time.Time `json:"joined"`
-}
+// Keyring is this member's.
+func (r *Registrar) Keyring() *Keyring { return r.keyring }
 
-// Join admits a node: the token says as what, the node says under which name.
-// A name goes to the newcomer, whose token proves that it may join and who may
-// be the same machine with a new disk; the key that bore the name before is
-// then good for nothing. While a node of that name is in use, it keeps it.
-func (r *Registrar) Join(ctx context.Context, token, name string, csr []byte, inUse func(ID) bool) (ID, *weirv1.Credentials, error) {
-	role, err := r.tokens.CheckJoin(ctx, token)
-	if err != nil {
-		return ID{}, nil, err
-	}
-	id := ID{TrustDomain: r.authority.trustDomain, Role: role, Name: name}
-	issued, err := r.authority.Issue(id, csr, Names{})
-	if err != nil {
-		return ID{}, nil, err
-	}
-	known, err := r.knows(ctx, id, csr)
-	if err == nil && !known {
-		if inUse(id) {
-			return ID{}, nil, fmt.Errorf("join as %s: %w", id, ErrInUse)
-		}
-		err = r.record(ctx, id, csr)
-	}
-	if err != nil {
-		return ID{}, nil, err
-	}
-	return id, issued, nil
-}
-
-// Enrol admits a node without a token: the server that runs the registrar
-// itself. Names are where it is reached.
+// Enrol admits a node without a token. Names are where it is reached. The key
+// takes over the name from any other key, but not from a node that was removed.
 func (r *Registrar) Enrol(ctx context.Context, role Role, name string, csr []byte, names Names) (*weirv1.Credentials, error) {
-	id := ID{TrustDomain: r.authority.trustDomain, Role: role, Name: name}
-	issued, err := r.authority.Issue(id, csr, names)
+	authority, err := r.refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	known, err := r.knows(ctx, id, csr)
-	if err == nil && !known {
-		err = r.record(ctx, id, csr)
+	id := ID{TrustDomain: authority.trustDomain, Role: role, Name: name}
+	issued, err := authority.Issue(id, csr, names)
+	if err != nil {
+		return nil, err
 	}
+	hash, err := requestKeyHash(csr)
+	if err != nil {
+		return nil, err
+	}
+	err = r.updateNode(ctx, id, func(was *nodeRecord) (*nodeRecord, error) {
+		switch {
+		case was == nil, was.Removed.IsZero() && !was.bears(hash):
+			return &nodeRecord{KeyHash: hash, Joined: time.Now().UTC(), Epoch: authority.epoch}, nil
+		case !was.Removed.IsZero():
+			return nil, fmt.Errorf("enrol %s: %w", id, ErrRemoved)
+		}
+		return was.at(authority.epoch), nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	return issued, nil
 }
 
-// knows tells whether the key of a request is the one that bears the name.
-func (r *Registrar) knows(ctx context.Context, id ID, csr []byte) (bool, error) {
-	hash, err := requestKeyHash(csr)
-	if err != nil {
-		return false, err
-	}
-	known, err := r.node(ctx, id)
-	return known != nil && subtle.ConstantTimeCompare(known.KeyHash, hash) == 1, err
-}
-
-func (r *Registrar) record(ctx context.Context, id ID, csr []byte) error {
-	hash, err := requestKeyHash(csr)
+// EnrolServer gives a server its certificate from the registrar that it runs
+// itself, with the names under which it is reached today, and puts it in force.
+// The record comes last: who reads it knows that the server has a certificate
+// on its disk. A server that was removed, or whose name another has, is refused.
+func (r *Registrar) EnrolServer(ctx context.Context, node *Identity, name string, names Names) error {
+	authority, err := r.refresh(ctx)
 	if err != nil {
 		return err
 	}
-	value, err := json.Marshal(nodeRecord{KeyHash: hash, Joined: time.Now().UTC()})
+	id := ID{TrustDomain: authority.trustDomain, Role: RoleServer, Name: name}
+	own := func(was *nodeRecord) error {
+		if was == nil {
+			return nil
+		}
+		return was.check(id, node.keyHash())
+	}
+	was, err := r.node(ctx, id)
+	if err == nil {
+		err = own(was)
+	}
+	if err == nil {
+		err = issueTo(node, authority, id, names)
+	}
 	if err != nil {
-		return fmt.Errorf("record node %s: %w", id, err)
+		return err
 	}
-	if err := r.records.Put(ctx, TableNode, nodeKey(id), value, false); err != nil {
-		return fmt.Errorf("record node %s: %w", id, err)
+	return r.updateNode(ctx, id, func(was *nodeRecord) (*nodeRecord, error) {
+		if err := own(was); err != nil {
+			return nil, err
+		}
+		if was == nil {
+			was = &nodeRecord{KeyHash: node.keyHash(), Joined: time.Now().UTC()}
+		}
+		return was.at(authority.epoch), nil
+	})
+}
+
+// issueTo gives a node that runs here a certificate.
+func issueTo(node *Identity, authority *Authority, id ID, names Names) error {
+	csr, err := node.Request()
+	if err != nil {
+		return err
 	}
-	return nil
+	issued, err := authority.Issue(id, csr, names)
+	if err != nil {
+		return err
+	}
+	return node.Install(issued)
 }
 
 // Check says whether a key still bears the name that its certificate says.
@@ -168,15 +186,10 @@ func (r *Registrar) Check(ctx context.Context, id ID, peer crypto.PublicKey) err
 		return err
 	}
 	known, err := r.node(ctx, id)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case known == nil:
-		return fmt.Errorf("check %s: %w", id, ErrRemoved)
-	case subtle.ConstantTimeCompare(known.KeyHash, presented) != 1:
-		return fmt.Errorf("check %s: %w", id, ErrSuperseded)
 	}
-	return nil
+	return known.check(id, presented)
 }
 
 // Renew issues a fresh certificate to a node that proved, by TLS and by the
@@ -185,53 +198,30 @@ func (r *Registrar) Renew(ctx context.Context, id ID, peer crypto.PublicKey, csr
 	if err := r.Check(ctx, id, peer); err != nil {
 		return nil, err
 	}
-	same, err := r.knows(ctx, id, csr)
+	hash, err := requestKeyHash(csr)
 	if err != nil {
 		return nil, err
 	}
-	if !same {
+	if presented, err := keyHash(peer); err != nil || !bytes.Equal(presented, hash) {
 		return nil, fmt.Errorf("renew %s: %w: the request is by another key than the connection", id, ErrRequest)
 	}
-	return r.authority.Issue(id, csr, Names{})
-}
-
-// Why a node is not admitted, or no longer.
-var (
-	ErrInUse      = errors.New("a node of that name is connected now")
-	ErrRemoved    = errors.New("the node was removed; it must join again")
-	ErrSuperseded = errors.New("another node has joined under that name since")
-)
-
-func (r *Registrar) node(ctx context.Context, id ID) (*nodeRecord, error) {
-	value, err := r.records.Get(ctx, TableNode, nodeKey(id))
-	if err != nil {
-		return nil, fmt.Errorf("read node %s: %w", id, err)
-	}
-	if value == nil {
-		return nil, nil
-	}
-	record := new(nodeRecord)
-	if err := json.Unmarshal(value, record); err != nil {
-		return nil, fmt.Errorf("read node %s: %w", id, err)
-	}
-	return record, nil
-}
-
-func nodeKey(id ID) string { return string(id.Role) + "/" + id.Name }
-
-func requestKeyHash(csr []byte) ([]byte, error) {
-	public, err := RequestKey(csr)
+	authority, err := r.refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return keyHash(public)
-}
-
-func keyHash(public crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
+	issued, err := authority.Issue(id, csr, Names{})
 	if err != nil {
-		return nil, fmt.Errorf("hash key: %w", err)
+		return nil, err
 	}
-	sum := sha256.Sum256(der)
-	return sum[:], nil
+	// A rotation waits until each node was given something of its epoch.
+	err = r.updateNode(ctx, id, func(was *nodeRecord) (*nodeRecord, error) {
+		if err := was.check(id, hash); err != nil {
+			return nil, err
+		}
+		return was.at(authority.epoch), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return issued, nil
 }

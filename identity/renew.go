@@ -15,15 +15,17 @@ const (
 	renewRetryMax = 5 * time.Minute
 )
 
-// Renewer gets fresh credentials for a certificate request.
+// Renewer gets fresh credentials for a certificate request. It returns nil when
+// it has installed them itself.
 type Renewer func(ctx context.Context, csr []byte) (*weirv1.Credentials, error)
 
 // Maintain keeps the certificate fresh until ctx ends: it renews at half of
 // its life, sooner or later by a tenth so that a cluster started at once does
-// not renew at once, and tries again, ever more slowly, when that fails.
+// not renew at once, or when RenewSoon is called, and tries again, ever more
+// slowly, when that fails.
 func (i *Identity) Maintain(ctx context.Context, log *slog.Logger, renew Renewer) {
 	for {
-		if !sleep(ctx, time.Until(i.renewAt())) {
+		if !i.due(ctx) {
 			return
 		}
 		for wait := renewRetryMin; ; wait = min(2*wait, renewRetryMax) {
@@ -47,6 +49,39 @@ func (i *Identity) Maintain(ctx context.Context, log *slog.Logger, renew Renewer
 	}
 }
 
+// RenewSoon has Maintain renew now rather than at half of the certificate's
+// life: the roots have changed, or the names that a server is reached under.
+func (i *Identity) RenewSoon() {
+	select {
+	case i.soon <- struct{}{}:
+	default: // it is to renew already
+	}
+}
+
+// glance is how often Maintain looks at the clock: a machine that slept, or
+// whose clock was set, is not where a timer thinks it is.
+const glance = time.Minute
+
+// due waits until it is time to renew, and tells whether ctx still runs.
+func (i *Identity) due(ctx context.Context) bool {
+	for {
+		wait := time.Until(i.renewAt())
+		if wait <= 0 {
+			return ctx.Err() == nil
+		}
+		t := time.NewTimer(min(wait, glance))
+		select {
+		case <-t.C:
+		case <-i.soon:
+			t.Stop()
+			return true
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		}
+	}
+}
+
 func (i *Identity) renew(ctx context.Context, renew Renewer) error {
 	csr, err := i.Request()
 	if err != nil {
@@ -56,8 +91,10 @@ func (i *Identity) renew(ctx context.Context, renew Renewer) error {
 	if err != nil {
 		return err
 	}
-	if err := i.Install(fresh); err != nil {
-		return err
+	if fresh != nil {
+		if err := i.Install(fresh); err != nil {
+			return err
+		}
 	}
 	if !i.renewAt().After(time.Now()) {
 		return errors.New("renew certificate: the fresh one is past half of its life: compare the clocks")
@@ -67,7 +104,7 @@ func (i *Identity) renew(ctx context.Context, renew Renewer) error {
 
 func (i *Identity) renewAt() time.Time {
 	c := i.now.Load()
-	if c == nil {
+	if c == nil || c.stale {
 		return time.Now()
 	}
 	leaf := c.certificate.Leaf

@@ -3,20 +3,19 @@ package identity
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"strings"
 )
 
 // ServerTLS serves peers that are nodes of the cluster, or that have no
 // certificate yet: whoever presents one must be of this cluster, and the
-// handshake fails with the reason if not. An expired certificate passes here,
-// so that its node can renew; see [Identity.Verify].
+// handshake fails with the reason if not. A certificate that is good no more
+// passes here, so that its node can renew; see [Identity.Verify] and [MayRenew].
 func (i *Identity) ServerTLS(protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     protocols,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.certificate() },
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return i.shown(hello.ServerName) },
 		// Not VerifyClientCertIfGiven: that refuses an expired certificate
 		// before anyone can tell who it was.
 		ClientAuth: tls.RequestClientCert,
@@ -24,7 +23,7 @@ func (i *Identity) ServerTLS(protocols ...string) *tls.Config {
 			if len(state.PeerCertificates) == 0 {
 				return nil
 			}
-			if _, err := i.Verify(state.PeerCertificates); err != nil && !errors.Is(err, ErrExpired) {
+			if _, err := i.Verify(state.PeerCertificates); !MayRenew(err) {
 				return err
 			}
 			return nil
@@ -36,23 +35,35 @@ func (i *Identity) ServerTLS(protocols ...string) *tls.Config {
 
 // ClientTLS speaks to servers of the cluster and shows them who this node is.
 func (i *Identity) ClientTLS(protocols ...string) *tls.Config {
+	name := ServerName(i.TrustDomain())
+	if f := i.speaksAsFounder(); f != nil {
+		name = ServerName(f.id.TrustDomain)
+	}
 	return &tls.Config{
 		MinVersion:           tls.VersionTLS13,
 		NextProtos:           protocols,
-		ServerName:           ServerName(i.TrustDomain()),
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.certificate() },
+		ServerName:           name,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.shown(name) },
 		// Addresses are many and change; who the peer is stands in its URI,
 		// which VerifyConnection checks.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			c := i.now.Load()
-			if c == nil {
-				return errNotJoined
+			id, err := i.Verify(state.PeerCertificates)
+			if err == nil && id.Role != RoleServer {
+				err = fmt.Errorf("verify peer %s: it is no server", id)
 			}
-			_, err := c.verifier.PeerOf(RoleServer, state.PeerCertificates)
 			return err
 		},
 	}
+}
+
+// shown is the certificate for a peer that calls the server by a name: a
+// founder's for founders, who know no other.
+func (i *Identity) shown(serverName string) (*tls.Certificate, error) {
+	if f := i.speaksAsFounder(); f != nil && (serverName == ServerName(f.id.TrustDomain) || !i.Joined()) {
+		return f.certificate, nil
+	}
+	return i.certificate()
 }
 
 // WebTLS serves programs that verify by host name and the authority's roots,

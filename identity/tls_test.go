@@ -41,14 +41,7 @@ func TestHandshake(t *testing.T) {
 	r, foreignRegistrar := newRegistrar(t), newRegistrar(t)
 	server, edge := enrolled(t, r, RoleServer, "s1"), enrolled(t, r, RoleEdge, "e1")
 	foreign := enrolled(t, foreignRegistrar, RoleEdge, "e1")
-	joinString, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, MaxJoinTTL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	join, err := ParseToken(joinString)
-	if err != nil {
-		t.Fatal(err)
-	}
+	join := createJoin(t, r, JoinTokenConfig{Role: RoleEdge, TTL: MaxJoinTTL})
 	wrong := join
 	wrong.Fingerprint = foreignRegistrar.Authority().Fingerprint()
 

@@ -6,18 +6,24 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weirmesh/weir/identity/identitytest"
 )
 
 func TestJoin(t *testing.T) {
 	r := newRegistrar(t)
-	token, expires, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
+	token, expires, err := r.Tokens().CreateJoin(t.Context(), JoinTokenConfig{Role: RoleEdge, TTL: time.Hour})
 	if err != nil || time.Until(expires) > time.Hour {
 		t.Fatalf("created a token until %v, %v", expires, err)
 	}
 	i := newIdentity(t)
-	id, issued, err := r.Join(t.Context(), token, "e1", request(t, i), nobody)
+	admitted, err := join(t, r, token, "e1", i)
 	if err != nil {
 		t.Fatal(err)
+	}
+	id, issued := admitted.ID, admitted.Credentials
+	if admitted.Keyring != nil {
+		t.Fatal("an edge was given the cluster's keys")
 	}
 	if want := (ID{r.Authority().TrustDomain(), RoleEdge, "e1"}); id != want {
 		t.Fatalf("joined as %v, want %v", id, want)
@@ -34,18 +40,7 @@ func TestJoin(t *testing.T) {
 func TestJoinRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, other := newRegistrar(t), newRegistrar(t)
-		create := func(r *Registrar) Token {
-			s, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
-			if err != nil {
-				t.Fatal(err)
-			}
-			token, err := ParseToken(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return token
-		}
-		good, foreign := create(r), create(other)
+		good, foreign := edgeToken(t, r), edgeToken(t, other)
 		forged := good
 		forged.Secret = newSecret()
 		admin := adminToken(t, r)
@@ -61,16 +56,20 @@ func TestJoinRefuses(t *testing.T) {
 			"the hash instead of the token": {Token{good.ID, newSecret(), good.Fingerprint}.String(), "wrong secret"},
 		}
 		csr := request(t, newIdentity(t))
+		try := func(token, name string) error {
+			_, err := r.Join(t.Context(), JoinRequest{Token: token, Name: name, CSR: csr}, nobody)
+			return err
+		}
 		for name, c := range cases {
-			if _, _, err := r.Join(t.Context(), c.token, "e1", csr, nobody); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), c.want) {
+			if err := try(c.token, "e1"); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: got %v, want ErrToken with %q", name, err, c.want)
 			}
 		}
-		if _, _, err := r.Join(t.Context(), good.String(), "Not_A_Name", csr, nobody); err == nil || errors.Is(err, ErrToken) {
+		if err := try(good.String(), "Not_A_Name"); err == nil || errors.Is(err, ErrToken) {
 			t.Errorf("a bad name: got %v", err)
 		}
 		time.Sleep(time.Hour)
-		if _, _, err := r.Join(t.Context(), good.String(), "e1", csr, nobody); !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "expired") {
+		if err := try(good.String(), "e1"); !errors.Is(err, ErrTokenExpired) || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("an expired token: got %v", err)
 		}
 	})
@@ -85,17 +84,13 @@ func adminToken(t *testing.T, r *Registrar) (token string) {
 	return token
 }
 
-func nobody(ID) bool { return false }
-
 func TestJoinUnderATakenName(t *testing.T) {
 	r := newRegistrar(t)
-	token, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := edgeToken(t, r)
 	first, second := newIdentity(t), newIdentity(t)
 	join := func(i *Identity, inUse bool) error {
-		_, _, err := r.Join(t.Context(), token, "e1", request(t, i), func(id ID) bool { return inUse && id.Name == "e1" })
+		_, err := r.Join(t.Context(), JoinRequest{Token: token.String(), Name: "e1", CSR: request(t, i)},
+			func(id ID) bool { return inUse && id.Name == "e1" })
 		return err
 	}
 	if err := join(first, false); err != nil {
@@ -121,31 +116,33 @@ func TestJoinUnderATakenName(t *testing.T) {
 
 func TestCreateJoinBounds(t *testing.T) {
 	r := newRegistrar(t)
-	for _, c := range []struct {
-		role Role
-		ttl  time.Duration
-	}{{"king", time.Hour}, {"", time.Hour}, {RoleEdge, 0}, {RoleEdge, -time.Second}, {RoleEdge, MaxJoinTTL + 1}} {
-		if token, _, err := r.Tokens().CreateJoin(t.Context(), c.role, c.ttl); err == nil {
-			t.Errorf("role %q for %s gave %s", c.role, c.ttl, token)
+	for _, c := range []JoinTokenConfig{
+		{Role: "king", TTL: time.Hour}, {TTL: time.Hour}, {Role: RoleEdge}, {Role: RoleEdge, TTL: -time.Second},
+		{Role: RoleEdge, TTL: MaxJoinTTL + 1}, {Role: RoleEdge, TTL: time.Hour, Uses: -1},
+		{Role: RoleEdge, TTL: time.Hour, Uses: MaxJoinUses + 1},
+	} {
+		if token, _, err := r.Tokens().CreateJoin(t.Context(), c); err == nil {
+			t.Errorf("%+v gave %s", c, token)
 		}
 	}
 }
 
 func TestTokensAreStoredHashed(t *testing.T) {
-	records := newMemory()
+	records := identitytest.NewRecords()
 	r, err := OpenRegistrar(t.Context(), records, newKeyring(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	join, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	join := edgeToken(t, r).String()
 	admin := adminToken(t, r)
-	for key, value := range records.values {
+	for _, table := range []string{TableJoinToken, TableAdminToken} {
+		entries, err := records.List(t.Context(), table)
+		if err != nil || len(entries) != 1 {
+			t.Fatalf("table %s has %v, %v", table, entries, err)
+		}
 		for _, secret := range []string{strings.Split(join, ".")[2], strings.Split(admin, ".")[2]} {
-			if strings.Contains(string(value), secret) || strings.Contains(key, secret) {
-				t.Errorf("%s holds a secret", key)
+			if strings.Contains(string(entries[0].Value), secret) || strings.Contains(entries[0].Key, secret) {
+				t.Errorf("table %s holds a secret", table)
 			}
 		}
 	}
@@ -157,10 +154,7 @@ func TestCheckAdmin(t *testing.T) {
 	if name, err := r.Tokens().CheckAdmin(t.Context(), token); err != nil || name != "root" {
 		t.Fatalf("got %q, %v", name, err)
 	}
-	join, _, err := r.Tokens().CreateJoin(t.Context(), RoleEdge, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	join := edgeToken(t, r).String()
 	parts := strings.Split(token, ".")
 	for name, bad := range map[string]string{
 		"a wrong secret": parts[0] + "." + parts[1] + "." + newSecret(),

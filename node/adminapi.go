@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
@@ -21,8 +23,9 @@ import (
 // introduction below is one type; what they translate is words, not meaning.
 func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Handler, error) {
 	return admin.New(admin.Config{
-		Store: declared{s.store}, Cluster: log{s.cluster, s.registrar.Authority().TrustDomain()},
-		Proxies: proxies{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
+		Store: declared{s.store}, Cluster: log{s.cluster, s.identity},
+		Servers: servers{s, cfg.Version}, Metrics: servers{s, cfg.Version}.metrics(),
+		Proxies: s.fleet, Keys: clusterKeys{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
 		Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
 		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
 	})
@@ -94,8 +97,8 @@ func (s source) Blob(digest string) io.Reader {
 
 // log is the cluster as the admin API sees it.
 type log struct {
-	node        *cluster.Node
-	trustDomain string
+	node     *cluster.Node
+	identity *identity.Identity
 }
 
 func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyResponse, error) {
@@ -121,7 +124,7 @@ func (l log) Sync(ctx context.Context) error { return outcome(l.node.ReadBarrier
 func (l log) Status(_ context.Context, m *weirv1.GetStatusResponse) error {
 	status := l.node.Status()
 	m.Leader, m.Term, m.CommitIndex, m.AppliedIndex = status.Leader, status.Term, status.Commit, status.Applied
-	m.TrustDomain = l.trustDomain
+	m.TrustDomain = l.identity.TrustDomain()
 	for _, member := range status.Members {
 		m.Members = append(m.Members, &weirv1.Member{
 			Name: member.Name, Address: member.Address,
@@ -137,7 +140,7 @@ func outcome(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
 		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
-	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed):
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrTooNew):
 		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
 	return err
@@ -151,24 +154,51 @@ func translate(refused *store.RefusedError) *admin.Refused {
 	return out
 }
 
-// proxies are known to the node API, which starts after the admin API's handler
-// was made.
-type proxies struct{ s *server }
-
-func (p proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
-	return p.s.api.Proxies().Statuses()
-}
-
 type joinTokens struct{ tokens *identity.Tokens }
 
-func (j joinTokens) Create(ctx context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, _ string) (string, time.Time, error) {
-	roles := map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
-		weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
-		weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
-		weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
+var tokenRoles = map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
+	weirv1.CreateJoinTokenRequest_SERVER:  identity.RoleServer,
+	weirv1.CreateJoinTokenRequest_EDGE:    identity.RoleEdge,
+	weirv1.CreateJoinTokenRequest_SIDECAR: identity.RoleSidecar,
+}
+
+func (j joinTokens) Create(ctx context.Context, n admin.NewJoinToken) (admin.JoinToken, error) {
+	token, expires, err := j.tokens.CreateJoin(ctx, identity.JoinTokenConfig{
+		Role: tokenRoles[n.Role], TTL: n.TTL, Uses: int(n.Uses), By: n.Actor,
+	})
+	if err != nil {
+		return admin.JoinToken{}, outcome(err)
 	}
-	token, expires, err := j.tokens.CreateJoin(ctx, roles[role], ttl)
-	return token, expires, outcome(err)
+	return admin.JoinToken{Token: token.String(), ID: token.ID, Expires: expires}, nil
+}
+
+func (j joinTokens) List(ctx context.Context) ([]*weirv1.JoinToken, error) {
+	tokens, err := j.tokens.ListJoin(ctx)
+	if err != nil {
+		return nil, outcome(err)
+	}
+	var list []*weirv1.JoinToken
+	for _, t := range tokens {
+		m := &weirv1.JoinToken{Id: t.ID, CreateTime: timestamppb.New(t.Created), ExpireTime: timestamppb.New(t.Expires),
+			Uses: uint32(t.Uses), Used: uint32(t.Made), CreatedBy: t.By}
+		for role, name := range tokenRoles {
+			if name == t.Role {
+				m.Role = role
+			}
+		}
+		if t.Revoked.IsZero() {
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+func (j joinTokens) Revoke(ctx context.Context, id string) error {
+	err := j.tokens.RevokeJoin(ctx, id)
+	if errors.Is(err, identity.ErrNoToken) {
+		return &admin.Refused{Violations: []admin.Violation{{Field: "id", Reason: admin.ReasonNotFound, Message: "there is no token of that id"}}}
+	}
+	return outcome(err)
 }
 
 type adminTokens struct{ tokens *identity.Tokens }

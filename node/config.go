@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/weirmesh/weir/identity"
 )
@@ -30,8 +31,8 @@ type Config struct {
 // ServerConfig is a member of the control cluster.
 type ServerConfig struct {
 	Name string
-	// Node and Admin are the addresses of the node API (UDP) and the admin API
-	// (TCP).
+	// Node and Admin are the addresses of the node port (UDP and TCP) and the admin
+	// API (TCP).
 	Node, Admin string
 	// Open admits the admin API in the clear, without a token, from this host
 	// alone. Else it is TLS, and always wants a token.
@@ -39,6 +40,21 @@ type ServerConfig struct {
 	// Starter is where a gateway "public" listens that is declared where nothing
 	// ever was; empty: none is.
 	Starter string
+
+	// How it begins when its directory is empty, in one of three ways: Bootstrap
+	// founds a cluster alone; BootstrapExpect founds one together with the
+	// servers at Join, of which there are so many, itself included; Join alone
+	// joins the cluster of the servers there, by Token. A server that has begun
+	// needs none of it, and uses Join to find the others again.
+	Bootstrap       bool
+	BootstrapExpect int
+	Join            []string
+	Token           string
+	// Advertise is where the other nodes find this one; empty: at Node.
+	Advertise string
+	// DeadAfter is how long a member may be away before the leader removes it.
+	// 0: 72 h; negative: for ever.
+	DeadAfter time.Duration
 }
 
 // EdgeConfig is a proxy at the edge.
@@ -68,6 +84,7 @@ func (c Config) Validate() error {
 	}
 	if s := c.Server; s != nil {
 		errs = append(errs, identity.ValidName(s.Name), checkAddress("node", s.Node), checkAddress("admin", s.Admin))
+		errs = append(errs, s.validateBeginning())
 		if s.Starter != "" {
 			errs = append(errs, checkAddress("gateway", s.Starter))
 		}

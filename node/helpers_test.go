@@ -31,11 +31,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience ends a test that would otherwise hang. Nothing is decided by it.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // running is a process of a test.
 type running struct {
-	t    *testing.T
+	t    testing.TB
 	end  context.CancelFunc
 	done chan struct{}
 	err  error
@@ -67,7 +67,7 @@ func (o *output) String() string {
 }
 
 // run starts a process; it stops with the test, unless it did before.
-func run(t *testing.T, cfg Config) *running {
+func run(t testing.TB, cfg Config) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{t: t, end: cancel, done: make(chan struct{}), out: &output{ready: make(chan struct{})}}
@@ -124,8 +124,8 @@ func (r *running) failed(want string) {
 	r.err = nil
 }
 
-func serverConfig(t *testing.T, dir, node string) Config {
-	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0"}}
+func serverConfig(t testing.TB, dir, node string) Config {
+	return Config{Data: dir, Server: &ServerConfig{Name: "a", Node: node, Admin: "127.0.0.1:0", Bootstrap: true}}
 }
 
 func edgeConfig(dir, server, token string) Config {
@@ -133,7 +133,7 @@ func edgeConfig(dir, server, token string) Config {
 }
 
 // adminAPI speaks to a server as its admin.env says.
-func adminAPI(t *testing.T, data string) weirv1connect.AdminServiceClient {
+func adminAPI(t testing.TB, data string) weirv1connect.AdminServiceClient {
 	t.Helper()
 	env, err := readAdminEnv(filepath.Join(data, "admin.env"))
 	if err != nil {
@@ -150,7 +150,7 @@ func adminAPI(t *testing.T, data string) weirv1connect.AdminServiceClient {
 	return dial(t, "https://"+env["WEIR_ADMIN"], env["WEIR_TOKEN"], &tls.Config{RootCAs: roots})
 }
 
-func dial(t *testing.T, url, token string, config *tls.Config) weirv1connect.AdminServiceClient {
+func dial(t testing.TB, url, token string, config *tls.Config) weirv1connect.AdminServiceClient {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)

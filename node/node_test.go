@@ -138,7 +138,7 @@ func TestQuote(t *testing.T) {
 func devConfig(t *testing.T, dir, starter string) Config {
 	return Config{
 		Data:   dir,
-		Server: &ServerConfig{Name: "dev", Node: "127.0.0.1:0", Admin: freeport.Address(t), Open: true, Starter: starter},
+		Server: &ServerConfig{Name: "dev", Node: "127.0.0.1:0", Admin: freeport.Address(t), Open: true, Starter: starter, Bootstrap: true},
 		Edge:   &EdgeConfig{Name: "dev", Admin: freeport.Address(t)},
 	}
 }
@@ -205,13 +205,20 @@ func TestStartFails(t *testing.T) {
 			cfg.Edge.Admin = busy
 			return cfg
 		}(), "address already in use"},
-		"an edge without a token":      {edgeConfig("", "127.0.0.1:1", ""), "has not joined yet"},
-		"an edge with a broken token":  {edgeConfig("", "127.0.0.1:1", "weir1.x"), "parse join token"},
-		"nothing to run":               {Config{}, "neither a server nor an edge"},
-		"an address that is none":      {Config{Server: &ServerConfig{Name: "a", Node: "7400", Admin: ":0"}}, `"7400" is not HOST:PORT`},
-		"a name that is none":          {Config{Server: &ServerConfig{Name: "A_1", Node: ":0", Admin: ":0"}}, "not a DNS label"},
-		"an edge that knows no server": {Config{Edge: &EdgeConfig{Name: "e1"}}, "needs the address of a server"},
-		"a demo of a server alone":     {Config{Demo: true, Server: &ServerConfig{Name: "a", Node: ":0", Admin: ":0"}}, "the demo needs"},
+		"an edge without a token":     {edgeConfig("", "127.0.0.1:1", ""), "has not joined yet"},
+		"an edge with a broken token": {edgeConfig("", "127.0.0.1:1", "weir1.x"), "parse join token"},
+		"nothing to run":              {Config{}, "neither a server nor an edge"},
+		"an address that is none":     {Config{Server: &ServerConfig{Name: "a", Node: "7400", Admin: ":0"}}, `"7400" is not HOST:PORT`},
+		"two ways to begin": {Config{Server: &ServerConfig{Name: "a", Node: ":0", Admin: ":0", Bootstrap: true, Join: []string{"b:7400"}}},
+			"begins in one way"},
+		"founders that do not find each other": {Config{Server: &ServerConfig{Name: "a", Node: ":0", Admin: ":0", BootstrapExpect: 3}},
+			"say where they are with --join"},
+		"joining without a token": {Config{Server: &ServerConfig{Name: "a", Node: "127.0.0.1:0", Admin: "127.0.0.1:0", Join: []string{"b:7400"}}},
+			"to join, give a token"},
+		"an address to join that is none": {Config{Server: &ServerConfig{Name: "a", Node: ":0", Admin: ":0", Join: []string{"b"}}}, `join address "b"`},
+		"a name that is none":             {Config{Server: &ServerConfig{Name: "A_1", Node: ":0", Admin: ":0"}}, "not a DNS label"},
+		"an edge that knows no server":    {Config{Edge: &EdgeConfig{Name: "e1"}}, "needs the address of a server"},
+		"a demo of a server alone":        {Config{Demo: true, Server: &ServerConfig{Name: "a", Node: ":0", Admin: ":0"}}, "the demo needs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.cfg.Data = t.TempDir()

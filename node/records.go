@@ -2,11 +2,11 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/identity/record"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/store"
 )
@@ -32,10 +32,22 @@ func (r records) Get(ctx context.Context, table, key string) ([]byte, error) {
 	return value, nil
 }
 
-func (r records) Put(ctx context.Context, table, key string, value []byte, create bool) error {
-	result, err := r.log.Propose(ctx, &weirv1.Command{Action: &weirv1.Command_PutValue{PutValue: &weirv1.PutValue{
-		Table: table, Key: key, Value: value, MustNotExist: create,
-	}}})
+// List is of this member's own state.
+func (r records) List(ctx context.Context, table string) (entries []record.Entry, err error) {
+	for key, value := range r.store.View().Values(table) {
+		entries = append(entries, record.Entry{Key: key, Value: value})
+	}
+	return entries, context.Cause(ctx)
+}
+
+func (r records) Change(ctx context.Context, changes ...record.Change) error {
+	m := new(weirv1.ChangeValues)
+	for _, c := range changes {
+		m.Changes = append(m.Changes, &weirv1.ValueChange{
+			Table: c.Table, Key: c.Key, MustNotExist: c.Was == nil, MustBe: c.Was, Value: c.Is,
+		})
+	}
+	result, err := r.log.Propose(ctx, &weirv1.Command{Action: &weirv1.Command_ChangeValues{ChangeValues: m}})
 	if err != nil {
 		return err
 	}
@@ -44,11 +56,11 @@ func (r records) Put(ctx context.Context, table, key string, value []byte, creat
 		return nil
 	}
 	for _, v := range refused.Violations {
-		if v.Reason == store.AlreadyExists {
-			return fmt.Errorf("%w: %w", identity.ErrExists, refused)
+		if v.Reason == store.AlreadyExists || v.Reason == store.Conflict {
+			return fmt.Errorf("%w: %w", record.ErrConflict, refused)
 		}
 	}
-	return errors.Join(refused)
+	return refused
 }
 
 // empty tells whether a table holds nothing.

@@ -3,78 +3,224 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
+	"github.com/weirmesh/weir/fleet"
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/store"
 )
 
 // server is a running member.
 type server struct {
+	name, dir string
+	log       *slog.Logger
+	founders  *foundersOf // while it founds a cluster together with others
+
+	port    *nodeport.Port
+	dialer  *nodeport.Dialer
+	members *nodeport.Members
+
+	identity  *identity.Identity
+	keyring   *identity.Keyring
 	store     *store.Store
 	cluster   *cluster.Node
 	records   records
 	registrar *identity.Registrar
-	identity  *identity.Identity
+	keys      *identity.Keys
+	fleet     *fleet.Fleet
 	api       *nodeapi.Server
-	// Where the APIs can be reached from this host.
+	// enrolled is closed once registrar is set, for those who may ask before.
+	enrolled chan struct{}
+
+	// nodeAddress is where other nodes find this server, adminAddress where the
+	// admin API can be reached from this host.
 	nodeAddress, adminAddress string
+	names                     identity.Names
 }
 
 // startServer starts a member with its data in dir.
+//
+// The order: the ports, so that nothing is written when they are taken; who this
+// server is, which a new one has to learn from others first (begin); the log,
+// which fills the store with all that this member knows to be agreed on; then the
+// APIs, which serve by that, whether or not there is a majority; last the wait
+// until this member has caught up with the others.
 func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *host) (*server, error) {
-	s := new(server)
-	// The addresses first: nothing is written when they are taken.
-	socket, err := net.ListenPacket("udp", sc.Node)
+	s := &server{name: sc.Name, dir: dir, log: p.log, enrolled: make(chan struct{})}
+	listener, err := s.listen(p, sc)
 	if err != nil {
-		return nil, fmt.Errorf("start node API: %w", err)
-	}
-	listener, err := net.Listen("tcp", sc.Admin)
-	if err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("start admin API: %w", err)
-	}
-	s.nodeAddress, s.adminAddress = reachable(socket.LocalAddr()), reachable(listener.Addr())
-	served := false
-	defer func() {
-		if !served {
-			socket.Close()
-			listener.Close()
-		}
-	}()
-	if err := s.startLog(p, sc, dir); err != nil {
 		return nil, err
 	}
-	keyring, err := identity.OpenKeyring(filepath.Join(dir, "keyring"))
+	start, err := s.begin(p, sc)
 	if err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
-	if err := s.startIdentity(p, sc, dir, keyring); err != nil {
+	if err := s.startLog(p, sc, start); err != nil {
 		return nil, err
 	}
-	handler, err := s.adminHandler(cfg, sc, host)
-	if err != nil {
+	if err := s.startIdentity(p, start); err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	if err := s.serve(p, cfg, sc, host, listener); err != nil {
 		return nil, err
+	}
+	if err := s.cluster.Ready(p.ctx); err != nil {
+		return nil, fmt.Errorf("start server: wait for the log: %w", err)
 	}
 	if !sc.Open {
 		if err := s.leaveAdminEnv(p.ctx, filepath.Join(dir, "admin.env")); err != nil {
 			return nil, err
 		}
 	}
+	p.log.Info("server started", "name", sc.Name, "node", s.port.Addr().String(), "advertised", s.nodeAddress,
+		"admin", listener.Addr().String(), "trust_domain", s.identity.TrustDomain(), "revision", s.store.View().Revision())
+	return s, nil
+}
+
+// listen takes the addresses, and makes what speaks on them.
+func (s *server) listen(p *process, sc ServerConfig) (net.Listener, error) {
+	var err error
+	if s.port, err = nodeport.Listen(sc.Node); err != nil {
+		return nil, fmt.Errorf("start node API: %w", err)
+	}
+	listener, err := net.Listen("tcp", sc.Admin)
+	if err != nil {
+		s.port.Close()
+		return nil, fmt.Errorf("start admin API: %w", err)
+	}
+	p.onStop("admin address", func() error { listener.Close(); return nil }) // by then it is closed, unless the start failed
+	p.onStop("node address", func() error { s.port.Close(); return nil })
+	s.nodeAddress, s.adminAddress = advertised(sc, s.port.Addr()), reachable(listener.Addr())
+	s.names = namesOf(sc.Admin, sc.Node, s.nodeAddress)
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	if s.identity, err = identity.Open(filepath.Join(s.dir, "identity")); err != nil {
+		return nil, fmt.Errorf("start server: %w", err)
+	}
+	log := p.log.With("part", "node port")
+	s.dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: log})
+	p.onStop("dialer", func() error { s.dialer.Close(); return nil })
+	s.members = nodeport.NewMembers(s.identity, s.dialer)
+	return listener, nil
+}
+
+// servePort lets others in. What they are told follows as there is something.
+func (s *server) servePort(p *process) {
+	p.run("node port", func(ctx context.Context) error {
+		return s.port.Serve(ctx, nodeport.Config{
+			Identity: s.identity, Members: s.members, Logger: p.log.With("part", "node port"),
+			ResetKey: s.keyring.Derive("quic stateless reset"),
+		})
+	})
+	p.onStop("streams between servers", s.members.Close)
+}
+
+// startLog opens the store and has the log fill it.
+func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err error) {
+	if s.store, err = store.Open(store.Config{Dir: filepath.Join(s.dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
+		return err
+	}
+	p.onStop("store", s.store.Close)
+	s.cluster, err = cluster.Start(s.clusterConfig(p, sc, start), machine{s.store, s})
+	if err != nil {
+		return err
+	}
+	p.onStop("cluster", s.cluster.Close)
+	s.records = records{s.store, s.cluster}
+	return start.enter(p.ctx, s, sc)
+}
+
+func (s *server) clusterConfig(p *process, sc ServerConfig, start *beginning) cluster.Config {
+	return cluster.Config{
+		Name: sc.Name, Dir: s.raftDir(), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
+		Network: s.members, Found: start.found, Seeds: sc.Join, Existing: start.existing,
+		Admit: s.admit, DeadAfter: sc.DeadAfter,
+		Floor: func() uint64 { return s.store.View().Revision() },
+	}
+}
+
+func (s *server) raftDir() string { return filepath.Join(s.dir, "raft") }
+
+// startIdentity opens the authority and sees to this server's certificate.
+func (s *server) startIdentity(p *process, start *beginning) (err error) {
+	if err := s.awaitAuthority(p.ctx); err != nil {
+		return err
+	}
+	if s.identity.Joined() && !time.Now().Before(s.identity.NotAfter()) {
+		// It was off for long, perhaps all were: nobody else need be asked.
+		if err := identity.Revive(s.store.View(), s.keyring, s.identity, s.name, s.names); err != nil {
+			s.log.Warn("the certificate has run out, and cannot be renewed without another server", "error", err)
+		}
+	}
+	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring); err != nil {
+		return err
+	}
+	close(s.enrolled)
+	renew := func(ctx context.Context, _ []byte) (*weirv1.Credentials, error) {
+		return nil, s.registrar.EnrolServer(ctx, s.identity, s.name, s.names)
+	}
+	if !s.identity.Joined() {
+		if err := start.enrol(p.ctx, s); err != nil {
+			return err
+		}
+	}
+	log := p.log.With("part", "identity")
+	p.run("identity", func(ctx context.Context) error {
+		s.identity.RenewSoon() // the addresses in it may have changed
+		s.identity.Maintain(ctx, log, renew)
+		return ctx.Err()
+	})
+	s.keys = identity.NewKeys(identity.KeysConfig{
+		Records: s.records, Keyring: s.keyring, Member: s.name, Members: s.memberNames, Sealed: []identity.Sealed{s.registrar},
+	})
+	p.run("identity records", func(ctx context.Context) error {
+		s.registrar.Follow(ctx, identity.FollowConfig{
+			Keys: s.keys, Logger: log, Changed: func(*identity.Authority) { s.identity.RenewSoon() },
+		})
+		return ctx.Err()
+	})
+	start.settle(p, s)
+	return nil
+}
+
+// awaitAuthority waits for the others where this member's own state does not
+// hold who is believed here. Where it does, nobody need be waited for.
+func (s *server) awaitAuthority(ctx context.Context) error {
+	if !s.records.empty(identity.TableAuthority) {
+		return nil
+	}
+	if err := s.cluster.Ready(ctx); err != nil {
+		return fmt.Errorf("wait for the log: %w", err)
+	}
+	return nil
+}
+
+// serve answers other nodes and the admin API.
+func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, listener net.Listener) error {
+	addresses := newAddresses(s.cluster)
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
 		Identity: s.identity, Registrar: s.registrar, Source: source{s.store},
-		Logger: p.log.With("part", "node API"), ResetKey: keyring.Derive("quic stateless reset"),
+		Logger: p.log.With("part", "node API"), Servers: addresses.now,
 	})
-	served = true
-	p.run("node API", func(ctx context.Context) error { return s.api.Serve(ctx, socket) })
+	s.fleet = s.newFleet(p, cfg.Version)
+	handler, err := s.adminHandler(cfg, sc, host)
+	if err != nil {
+		return err
+	}
+	s.port.Handle(s.nodeHandler())
+	p.run("addresses", addresses.run)
+	p.run("fleet", s.fleet.Run)
+	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {
 		log := p.log.With("part", "admin API")
 		if sc.Open {
@@ -82,100 +228,7 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 		}
 		return admin.Serve(ctx, listener, handler, s.identity.WebTLS("h2", "http/1.1"), log)
 	})
-	p.log.Info("server started", "name", sc.Name, "node", socket.LocalAddr().String(), "admin", listener.Addr().String(),
-		"trust_domain", s.identity.TrustDomain(), "revision", s.store.View().Revision())
-	return s, nil
-}
-
-// startLog opens the store and has the log fill it. The identity, opened first,
-// tells a server that is new from one that has lost its log.
-func (s *server) startLog(p *process, sc ServerConfig, dir string) (err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	if s.identity, err = identity.Open(filepath.Join(dir, "identity")); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	if s.store, err = store.Open(store.Config{Dir: filepath.Join(dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
-		return err
-	}
-	p.onStop("store", s.store.Close)
-	s.cluster, err = cluster.Start(cluster.Config{
-		Name: sc.Name, Dir: filepath.Join(dir, "raft"), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
-		// A certificate is only ever issued by way of a log.
-		Existing: s.identity.Joined(),
-	}, s.store)
-	if err != nil {
-		return err
-	}
-	p.onStop("cluster", s.cluster.Close)
-	if err := s.cluster.Ready(p.ctx); err != nil {
-		return fmt.Errorf("start server: wait for the log: %w", err)
-	}
-	s.records = records{s.store, s.cluster}
 	return nil
-}
-
-// startIdentity opens the authority and gives this server a certificate of it,
-// at each start: the addresses in it may have changed.
-func (s *server) startIdentity(p *process, sc ServerConfig, dir string, keyring *identity.Keyring) (err error) {
-	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, keyring); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	names := namesOf(sc.Admin, sc.Node)
-	issue := func(ctx context.Context, csr []byte) (*weirv1.Credentials, error) {
-		return s.registrar.Enrol(ctx, identity.RoleServer, sc.Name, csr, names)
-	}
-	csr, err := s.identity.Request()
-	if err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	issued, err := issue(p.ctx, csr)
-	if err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	if err := s.identity.Install(issued); err != nil {
-		return fmt.Errorf("start server: %w", err)
-	}
-	p.run("identity", func(ctx context.Context) error {
-		s.identity.Maintain(ctx, p.log.With("part", "identity"), issue)
-		return ctx.Err()
-	})
-	return nil
-}
-
-// namesOf is what this host may be called by those who verify the name: itself,
-// and what its addresses say; every address, where they say so.
-func namesOf(addresses ...string) identity.Names {
-	names := identity.Names{DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
-	add := func(ip net.IP) {
-		if !slices.ContainsFunc(names.IPs, ip.Equal) {
-			names.IPs = append(names.IPs, ip)
-		}
-	}
-	if hostname, err := os.Hostname(); err == nil {
-		names.DNS = append(names.DNS, hostname)
-	}
-	for _, address := range addresses {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			continue
-		}
-		switch ip := net.ParseIP(host); {
-		case host == "" || ip != nil && ip.IsUnspecified():
-			own, _ := net.InterfaceAddrs() // none is better than no server
-			for _, a := range own {
-				if n, ok := a.(*net.IPNet); ok {
-					add(n.IP)
-				}
-			}
-		case ip != nil:
-			add(ip)
-		case !slices.Contains(names.DNS, host):
-			names.DNS = append(names.DNS, host)
-		}
-	}
-	return names
 }
 
 // localToken admits the edge of the same process, whose data is in dir. It is
@@ -188,8 +241,13 @@ func (s *server) localToken(ctx context.Context, dir string) (string, error) {
 	if node.Knows(identity.Token{Fingerprint: s.registrar.Authority().Fingerprint()}) {
 		return "", nil
 	}
-	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.RoleEdge, 5*time.Minute)
-	return token, err
+	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.JoinTokenConfig{
+		Role: identity.RoleEdge, TTL: 5 * time.Minute, Uses: 1, By: "weir dev",
+	})
+	if err != nil {
+		return "", fmt.Errorf("start edge: %w", err)
+	}
+	return token.String(), nil
 }
 
 // awaitAccepted waits until a proxy has accepted all that is declared now.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,16 +14,16 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
 // ClientConfig is what a proxy's side of the node API is made of. All but
-// Labels and Version is required.
+// Labels, Version and Dialer is required.
 type ClientConfig struct {
 	Identity *identity.Identity
 	Servers  []string
@@ -34,6 +33,8 @@ type ClientConfig struct {
 	Labels  map[string]string
 	Version string
 	Logger  *slog.Logger
+	// Dialer is shared with others; nil: the client has one of its own.
+	Dialer *nodeport.Dialer
 }
 
 // Client is a proxy's side of the node API.
@@ -42,8 +43,10 @@ type Client struct {
 	blobs   blobs
 	journal *journal
 	fetches singleflight.Group
+	roster  *roster
+	dialer  *nodeport.Dialer
 	// The constants of these names; tests are in more of a hurry.
-	heartbeat, retryMin time.Duration
+	heartbeat, retryMin, spread, returnSpread time.Duration
 
 	// life ends with Run, and with it all fetches.
 	life     context.Context
@@ -52,7 +55,6 @@ type Client struct {
 
 	mu    sync.Mutex
 	ended bool
-	first int   // the server that is asked first
 	live  *link // the one that streams; nil: none
 }
 
@@ -64,17 +66,24 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start node client: %w", err)
 	}
+	roster, err := openRoster(cfg.Dir, cfg.Identity.ID().Name, cfg.Servers)
+	if err != nil {
+		cfg.Logger.Warn("list of servers is damaged; those that were configured are asked", "error", err)
+	}
+	dialer := cfg.Dialer
+	if dialer == nil {
+		dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: cfg.Logger})
+	}
 	life, end := context.WithCancel(context.Background())
 	return &Client{
-		cfg:     cfg,
-		life:    life,
-		end:     end,
-		blobs:   blobs{dir: filepath.Join(cfg.Dir, "blobs")},
-		journal: newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
-		// Proxies started together spread over the servers.
-		first:     rand.N(len(cfg.Servers)),
-		heartbeat: heartbeat,
-		retryMin:  applyRetryMin,
+		roster:    roster,
+		dialer:    dialer,
+		cfg:       cfg,
+		life:      life,
+		end:       end,
+		blobs:     blobs{dir: filepath.Join(cfg.Dir, "blobs")},
+		journal:   newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
+		heartbeat: heartbeat, retryMin: applyRetryMin, spread: spread, returnSpread: returnSpread,
 	}, nil
 }
 
@@ -83,8 +92,11 @@ type Apply func(ctx context.Context, u Update) error
 
 // Run feeds apply until ctx ends: first with the last good configuration from
 // disk, then with what the servers send. It also keeps the certificate fresh.
-// It calls apply from one goroutine.
+// It calls apply from one goroutine, and may be called once.
 func (c *Client) Run(ctx context.Context, apply Apply) error {
+	if c.cfg.Dialer == nil {
+		defer c.dialer.Close()
+	}
 	defer c.journal.close()
 	defer c.endFetches()
 	ctx, cancel := context.WithCancel(ctx)
@@ -94,23 +106,44 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 	defer cancel()
 
 	f := &follower{client: c, apply: apply, held: c.boot(ctx, apply)}
-	for tries := (backoff{}); ; {
+	for pace := (pace{spread: c.spread}); ; {
 		f.mend(ctx)
-		server := c.server(0)
-		good, err := f.session(ctx, server)
+		server, good, err := c.follow(ctx, f)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if good {
-			tries.reset()
+		switch {
+		case errors.Is(err, errReturn):
+			c.cfg.Logger.Info("connecting again, over QUIC", "server", server)
+			continue
+		case good && nodeport.GoingAway(err):
+			c.cfg.Logger.Info("the server stops; connecting to another", "server", server)
+		default:
+			c.cfg.Logger.Warn("no stream from the servers; connecting again", "server", server, "error", err)
 		}
-		// A server that has just gone is likely to be gone for a while.
-		c.nextServer()
-		c.cfg.Logger.Warn("no stream from the servers; connecting again", "server", server, "error", err)
-		if !tries.wait(ctx) {
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			// The certificate is good for one thing yet.
+			c.cfg.Identity.RenewSoon()
+		}
+		if !pace.wait(ctx, good, err, len(c.roster.all())) {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// follow connects to a server and follows its stream until that ends. A server
+// that failed is the last to be tried again.
+func (c *Client) follow(ctx context.Context, f *follower) (server string, good bool, err error) {
+	l, err := dialAny(ctx, c.dialer, c.roster.all(), c.cfg.Identity.ClientTLS)
+	if err != nil {
+		return "", false, err
+	}
+	defer l.Close()
+	good, err = f.session(ctx, l)
+	if !errors.Is(err, errReturn) {
+		c.roster.demote(l.address)
+	}
+	return l.address, good, err
 }
 
 // boot puts the configuration from disk into force, and returns what of it is.
@@ -134,27 +167,10 @@ func (c *Client) boot(ctx context.Context, apply Apply) *held {
 	return h
 }
 
-// server returns the address to try, and those after it for higher tries.
-func (c *Client) server(try int) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cfg.Servers[(c.first+try)%len(c.cfg.Servers)]
-}
-
-func (c *Client) nextServer() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.first = (c.first + 1) % len(c.cfg.Servers)
-}
-
 func (c *Client) setLive(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.live = l
-}
-
-func (c *Client) dial(ctx context.Context, address string) (*link, error) {
-	return dialLink(ctx, address, c.cfg.Identity.ClientTLS(http3.NextProtoH3))
 }
 
 // ask makes a call at the server that streams, and where there is none or it
@@ -171,8 +187,7 @@ func (c *Client) ask(ctx context.Context, call func(context.Context, weirv1conne
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", live.address, err))
 	}
-	for try := range c.cfg.Servers {
-		address := c.server(try)
+	for _, address := range c.roster.all() {
 		if live != nil && address == live.address && answered(errs[0]) {
 			continue
 		}
@@ -186,11 +201,11 @@ func (c *Client) ask(ctx context.Context, call func(context.Context, weirv1conne
 }
 
 func (c *Client) askAt(ctx context.Context, address string, call func(context.Context, weirv1connect.NodeServiceClient) error) error {
-	l, err := c.dial(ctx, address)
+	l, err := dialBriefly(ctx, c.dialer, address, c.cfg.Identity.ClientTLS)
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.Close()
 	return call(ctx, l.api)
 }
 

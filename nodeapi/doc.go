@@ -1,9 +1,9 @@
 // Package nodeapi is what servers and proxies say to each other: a node joins
 // and renews its certificate, a proxy is sent what it must know and says what
-// became of it, and fetches content by digest. It is weir.v1.NodeService over
-// HTTP/3 with mutual TLS, and both of its sides live here.
+// became of it, and fetches content by digest. It is weir.v1.NodeService on the
+// port of package nodeport, and both of its sides live here.
 //
-//	Source ─▶ hub ─▶ graph ─▶ scope ─▶ history ─▶ stream … HTTP/3 … Client ─▶ apply
+//	Source ─▶ hub ─▶ graph ─▶ scope ─▶ history ─▶ stream … nodeport … Client ─▶ apply
 //	                                      ◀─ ack, nack ─ Proxies
 //
 // # Scopes
@@ -32,6 +32,14 @@
 // in mind: what it hands to apply next is everything since the last revision
 // that was accepted, so that a later change can mend an earlier one, and it
 // tries again by itself, since what was wrong may have been the network.
+//
+// # Which server
+//
+// Any server will do. Each proxy has an order of its own among them, by its
+// name, and keeps the servers' own list of where they are. When its server is
+// gone it goes to the next after a moment that differs from proxy to proxy, and
+// goes on where it was, by its revision. One that is silent delays it by a
+// second, and one that is full sends it on.
 //
 // # On disk
 //

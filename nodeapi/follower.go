@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -22,6 +23,17 @@ const (
 	// server that was killed and is back answer with a stateless reset: QUIC's
 	// own keep-alives are too small for one.
 	heartbeat = 2 * time.Second
+	// firstTimeout is how long a server may take to send anything: more than it
+	// waits itself to catch up with a proxy.
+	firstTimeout = 2 * catchUp
+	// returnSpread is within how long proxies come back to QUIC.
+	returnSpread = 10 * time.Second
+)
+
+var (
+	errSilent = errors.New("the server sends nothing")
+	// errReturn ends a stream over TCP when there can be one over QUIC.
+	errReturn = errors.New("UDP works again")
 )
 
 // follower takes in what the servers send, across the streams it comes by. One
@@ -49,14 +61,9 @@ func (f *follower) mend(ctx context.Context) {
 }
 
 // session follows one stream until it ends. good: what came by it was of use.
-func (f *follower) session(run context.Context, address string) (good bool, err error) {
+func (f *follower) session(run context.Context, l *link) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
-	l, err := f.client.dial(ctx, address)
-	if err != nil {
-		return false, err
-	}
-	defer l.close()
 	stream, err := l.api.StreamConfig(ctx)
 	if err != nil {
 		return false, err
@@ -67,7 +74,7 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 	}
 	changes := make(chan *received, queued)
 	var receiving sync.WaitGroup
-	receiving.Go(func() { cancel(receive(ctx, stream, changes)) })
+	receiving.Go(func() { cancel(f.client.receive(ctx, stream, changes)) })
 	defer func() {
 		f.client.setLive(nil)
 		cancel(nil)
@@ -75,8 +82,16 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 		receiving.Wait()
 	}()
 
+	return f.attend(run, ctx, l, stream, changes)
+}
+
+// attend answers for what comes by a stream, until the stream's context ends.
+func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream, changes <-chan *received) (good bool, err error) {
 	beat := time.NewTicker(f.client.heartbeat)
 	defer beat.Stop()
+	silent := time.NewTimer(firstTimeout)
+	defer silent.Stop()
+	returned, move := l.Returned(), (<-chan time.Time)(nil)
 	for live := false; ; {
 		select {
 		case <-ctx.Done():
@@ -84,8 +99,9 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 		case c := <-changes:
 			if !live {
 				live = true
+				silent.Stop()
 				f.client.setLive(l)
-				f.client.cfg.Logger.Info("configuration streams", "server", address)
+				f.client.cfg.Logger.Info("configuration streams", "server", l.address, "over", l.Over())
 			}
 			err = f.takeIn(run, stream, c, changes)
 			good = good || err == nil
@@ -94,6 +110,12 @@ func (f *follower) session(run context.Context, address string) (good bool, err 
 			err = f.settle(run, stream)
 		case <-beat.C:
 			err = f.report(stream)
+		case <-returned:
+			returned, move = nil, time.After(rand.N(f.client.returnSpread))
+		case <-move:
+			err = errReturn
+		case <-silent.C:
+			err = errSilent
 		}
 		if err != nil {
 			return good, err
@@ -145,13 +167,17 @@ func (f *follower) report(stream clientStream) error {
 }
 
 // receive reads whole changes off a stream until it ends.
-func receive(ctx context.Context, stream clientStream, changes chan<- *received) error {
-	for c := (&received{}); ; {
+func (c *Client) receive(ctx context.Context, stream clientStream, changes chan<- *received) error {
+	for next := (&received{}); ; {
 		m, err := stream.Receive()
 		if err != nil {
 			return err
 		}
-		whole, err := c.add(m)
+		if len(m.GetServers()) > 0 {
+			c.learn(m.GetServers())
+			continue
+		}
+		whole, err := next.add(m)
 		if err != nil {
 			return err
 		}
@@ -159,11 +185,22 @@ func receive(ctx context.Context, stream clientStream, changes chan<- *received)
 			continue
 		}
 		select {
-		case changes <- c:
-			c = &received{}
+		case changes <- next:
+			next = &received{}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// learn keeps what a server says of the others.
+func (c *Client) learn(servers []string) {
+	news, err := c.roster.learn(servers)
+	if err != nil {
+		c.cfg.Logger.Warn("list of servers not kept", "error", err)
+	}
+	if news {
+		c.cfg.Logger.Info("servers of the cluster", "addresses", servers)
 	}
 }
 

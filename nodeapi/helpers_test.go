@@ -9,18 +9,17 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/identity/identitytest"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -28,7 +27,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience ends a test that would otherwise hang. Nothing is decided by it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // declared is a Source in memory.
 type declared struct {
@@ -168,28 +167,6 @@ func ref(kind, name string) resource.Ref {
 	return resource.Ref{Kind: kind, Tenant: resource.DefaultTenant, Name: name}
 }
 
-// records keeps identity's records in memory.
-type records struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func (m *records) Get(_ context.Context, table, key string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.values[table+"/"+key], nil
-}
-
-func (m *records) Put(_ context.Context, table, key string, value []byte, create bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.values[table+"/"+key]; ok && create {
-		return identity.ErrExists
-	}
-	m.values[table+"/"+key] = value
-	return nil
-}
-
 // cluster is one server that can be stopped and started again.
 type cluster struct {
 	t         *testing.T
@@ -197,32 +174,13 @@ type cluster struct {
 	registrar *identity.Registrar
 	node      *identity.Identity
 	keyring   *identity.Keyring
-	protocols map[string]func(context.Context, *quic.Conn)
+	dialer    *nodeport.Dialer
+	servers   func() ([]string, <-chan struct{})
+	most      int
 
 	server  *Server
 	address string
-	socket  *mortal
 	stop    func()
-}
-
-// mortal is a socket that can fall silent, as a process that is killed does.
-type mortal struct {
-	*net.UDPConn
-	dead atomic.Bool
-}
-
-func (m *mortal) WriteTo(p []byte, to net.Addr) (int, error) {
-	if m.dead.Load() {
-		return len(p), nil
-	}
-	return m.UDPConn.WriteTo(p, to)
-}
-
-func (m *mortal) WriteMsgUDP(p, oob []byte, to *net.UDPAddr) (int, int, error) {
-	if m.dead.Load() {
-		return len(p), len(oob), nil
-	}
-	return m.UDPConn.WriteMsgUDP(p, oob, to)
 }
 
 func startCluster(t *testing.T) *cluster {
@@ -235,8 +193,10 @@ func startCluster(t *testing.T) *cluster {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t, source: newDeclared(), keyring: openKeyring(t, t.TempDir()), address: "127.0.0.1:0"}
+	c.dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: logger(t)})
+	t.Cleanup(c.dialer.Close)
 	var err error
-	if c.registrar, err = identity.OpenRegistrar(t.Context(), &records{values: map[string][]byte{}}, c.keyring); err != nil {
+	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring); err != nil {
 		t.Fatal(err)
 	}
 	c.node = c.enrol(identity.RoleServer, "s1")
@@ -275,30 +235,72 @@ func (c *cluster) enrol(role identity.Role, name string) *identity.Identity {
 // start serves; after a stop, on the address it had before.
 func (c *cluster) start() {
 	c.t.Helper()
-	socket, err := net.ListenPacket("udp", c.address)
+	port, err := nodeport.Listen(c.address)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.address = socket.LocalAddr().String()
-	c.socket = &mortal{UDPConn: socket.(*net.UDPConn)}
+	c.address = port.Addr().String()
 	c.server = NewServer(ServerConfig{
 		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
-		ResetKey: c.keyring.Derive("quic reset"), Protocols: c.protocols,
+		Servers: c.servers, MaxProxies: c.most,
 	})
+	port.Handle(c.server)
+	cfg := nodeport.Config{Identity: c.node, Logger: logger(c.t), ResetKey: c.keyring.Derive("quic reset")}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.server.Serve(ctx, c.socket) }()
+	var running sync.WaitGroup
+	for _, run := range []func() error{
+		func() error { return c.server.Run(ctx) },
+		func() error { return port.Serve(ctx, cfg) },
+	} {
+		running.Go(func() {
+			if err := run(); err != nil {
+				c.t.Errorf("serve: %v", err)
+			}
+		})
+	}
 	c.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			c.t.Errorf("serve: %v", err)
-		}
+		running.Wait()
 	})
 	c.t.Cleanup(c.stop)
 }
 
+// dial connects to the server until the test ends.
+func (c *cluster) dial(trust nodeport.Trust) *link {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	l, err := dialLink(ctx, c.dialer, c.address, trust)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(l.Close)
+	return l
+}
+
 func logger(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w := &untilCleanup{out: t.Output()}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// untilCleanup writes to a test's output while there is one: a port's last words
+// may come later.
+type untilCleanup struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (u *untilCleanup) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.out.Write(p)
+}
+
+func (u *untilCleanup) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.out = io.Discard
 }
 
 // edge is a proxy that keeps what it accepts and refuses what it is told to.
@@ -335,6 +337,8 @@ func newEdge(t *testing.T, node *identity.Identity, dir string, labels map[strin
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(client.dialer.Close) // of one that is not run
+	client.spread = 50 * time.Millisecond
 	return &edge{t: t, client: client, dir: dir, updates: make(chan Update, 10_000), holds: map[resource.Ref]*weirv1.Resource{}}
 }
 

@@ -2,15 +2,16 @@ package nodeapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 
 	"connectrpc.com/connect/v2"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -20,7 +21,11 @@ type JoinConfig struct {
 	Token   string
 	Role    identity.Role
 	Name    string
+	// Keyring is where a server keeps the cluster's keys that it is given.
+	Keyring string
 	Logger  *slog.Logger
+	// Dialer is shared with others; nil: joining has one of its own.
+	Dialer *nodeport.Dialer
 }
 
 // Join gets an identity its first certificate. It goes on trying while no
@@ -37,12 +42,17 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
-	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr}
+	dialer := cfg.Dialer
+	if dialer == nil {
+		dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: cfg.Logger})
+		defer dialer.Close()
+	}
+	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr, Role: string(cfg.Role)}
 	for tries := (backoff{}); ; {
 		for _, address := range cfg.Servers {
-			issued, err := joinAt(ctx, address, token, request)
+			answer, err := joinAt(ctx, dialer, address, token, request)
 			if err == nil {
-				return install(node, issued, cfg.Role)
+				return install(node, answer, cfg)
 			}
 			if final(err) {
 				return fmt.Errorf("join cluster at %s: %w", address, err)
@@ -55,33 +65,37 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 	}
 }
 
-func joinAt(ctx context.Context, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.Credentials, error) {
+func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token identity.Token, m *weirv1.JoinRequest) (*weirv1.JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	l, err := dialLink(ctx, address, identity.JoinTLS(token, http3.NextProtoH3))
+	trust := func(protocols ...string) *tls.Config { return identity.JoinTLS(token, protocols...) }
+	l, err := dialBriefly(ctx, dialer, address, trust)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	answer, err := l.api.Join(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	return answer.GetCredentials(), nil
+	defer l.Close()
+	return l.api.Join(ctx, m)
 }
 
 func final(err error) bool {
 	refusals := []connect.Code{connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeInvalidArgument}
-	return wrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
+	return nodeport.WrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
 }
 
-func install(node *identity.Identity, issued *weirv1.Credentials, want identity.Role) error {
-	id, err := identity.CredentialsID(issued)
+// install keeps what the node was given: the certificate last, by which it is
+// seen to have joined.
+func install(node *identity.Identity, m *weirv1.JoinResponse, cfg JoinConfig) error {
+	id, err := identity.CredentialsID(m.GetCredentials())
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
-	if id.Role != want {
-		return fmt.Errorf("join cluster: the token is for a node of role %s, this one is of role %s", id.Role, want)
+	if id.Role != cfg.Role {
+		return fmt.Errorf("join cluster: the token is for a node of role %s, this one is of role %s", id.Role, cfg.Role)
 	}
-	return node.Install(issued)
+	if id.Role == identity.RoleServer {
+		if _, err := identity.InstallKeyring(cfg.Keyring, m.GetKeyring()); err != nil {
+			return fmt.Errorf("join cluster: %w", err)
+		}
+	}
+	return node.Install(m.GetCredentials())
 }

@@ -2,98 +2,169 @@ package nodeapi
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"net/netip"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirmesh/weir/nodeport"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
 const (
 	retryMin = 100 * time.Millisecond
-	retryMax = 10 * time.Second
+	retryMax = 3 * time.Second
 	// callTimeout bounds a short call.
 	callTimeout = 10 * time.Second
+	// stagger is how long a server may be silent before the next one is tried
+	// beside it.
+	stagger = time.Second
+	// dialPatience is how long one may be silent that is called by itself.
+	dialPatience = 5 * time.Second
 )
 
-// link is a connection to one server, over a socket of its own. When it breaks
-// another one is made: nothing in it connects again by itself.
+// link is a connection to one server.
 type link struct {
-	address   string
-	transport *quic.Transport
-	conn      *quic.Conn
-	api       weirv1connect.NodeServiceClient
+	*nodeport.Link
+	address string
+	api     weirv1connect.NodeServiceClient
 }
 
-func dialLink(ctx context.Context, address string, config *tls.Config) (*link, error) {
-	to, err := resolve(ctx, address)
+func dialLink(ctx context.Context, dialer *nodeport.Dialer, address string, trust nodeport.Trust) (*link, error) {
+	l, err := dialer.Link(ctx, address, trust)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
+		return nil, err
 	}
-	socket, err := net.ListenUDP("udp", nil)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
-	}
-	l := &link{address: address, transport: &quic.Transport{Conn: socket}}
-	settings := quicConfig()
-	settings.MaxIncomingStreams = -1 // servers answer, and call nobody
-	if l.conn, err = l.transport.Dial(ctx, to, config, settings); err != nil {
-		l.close()
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
-	}
-	web := (&http3.Transport{DisableCompression: true}).NewClientConn(l.conn)
-	l.api = weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(doer{web}, "https://"+address,
+	api := weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(l, "https://"+address,
 		connecthttp.WithCompressors(fastGzip()))))
-	return l, nil
+	return &link{Link: l, address: address, api: api}, nil
 }
 
-func resolve(ctx context.Context, address string) (*net.UDPAddr, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("port %q is not a number", port)
-	}
-	// A name of several addresses: any, so that proxies spread over them.
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil, err
-	}
-	ip := ips[rand.N(len(ips))]
-	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip.Unmap(), uint16(number))), nil
+// dialBriefly is for one server of several, which may be down.
+func dialBriefly(ctx context.Context, dialer *nodeport.Dialer, address string, trust nodeport.Trust) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+	defer cancel()
+	return dialLink(ctx, dialer, address, trust)
 }
 
-// doer is a connection as an HTTP client.
-type doer struct{ conn *http3.ClientConn }
-
-func (d doer) Do(r *http.Request) (*http.Response, error) { return d.conn.RoundTrip(r) }
-
-func (l *link) close() {
-	if l.conn != nil {
-		_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+// dialAny connects to the first server that answers. It begins with the first,
+// and with each next one when those before have failed, or have said nothing
+// for a while.
+func dialAny(ctx context.Context, dialer *nodeport.Dialer, addresses []string, trust nodeport.Trust) (*link, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		link *link
+		err  error
 	}
-	_ = l.transport.Close()
-	_ = l.transport.Conn.Close()
+	results := make(chan result)
+	begun, ended := 0, 0
+	begin := func() {
+		address := addresses[begun]
+		begun++
+		go func() {
+			l, err := dialLink(ctx, dialer, address, trust)
+			results <- result{l, err}
+		}()
+	}
+	defer func() { // nobody is left behind, nor a link that came late
+		cancel()
+		for ; ended < begun; ended++ {
+			if r := <-results; r.link != nil {
+				r.link.Close()
+			}
+		}
+	}()
+	next := time.NewTicker(stagger)
+	defer next.Stop()
+	begin()
+	for errs := []error(nil); ; {
+		select {
+		case r := <-results:
+			ended++
+			if r.err == nil {
+				return r.link, nil
+			}
+			errs = append(errs, r.err)
+			if ended == len(addresses) {
+				return nil, errors.Join(errs...)
+			}
+			if begun < len(addresses) {
+				begin()
+				next.Reset(stagger)
+			}
+		case <-next.C:
+			if begun < len(addresses) {
+				begin()
+			}
+		}
+	}
 }
 
-// wrongPeer tells whether a call failed because the two sides do not believe
-// each other: trying again does not help.
-func wrongPeer(err error) bool {
-	var failed *quic.TransportError
-	return errors.As(err, &failed) && failed.ErrorCode.IsCryptoError()
+// errFull is what a server answers that has as many proxies as it takes.
+func errFull() error {
+	const wait = 5 * time.Second
+	err := connect.NewError(connect.CodeResourceExhausted, "this server has as many proxies as it takes; try another")
+	detail, bad := connectproto.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(wait/2 + rand.N(wait))})
+	if bad != nil {
+		return err
+	}
+	return err.WithDetail(detail)
+}
+
+// retryAfter is how long a server that is full asks to be left alone.
+func retryAfter(err error) (time.Duration, bool) {
+	var verdict *connect.Error
+	if !errors.As(err, &verdict) || verdict.Code() != connect.CodeResourceExhausted {
+		return 0, false
+	}
+	for _, detail := range verdict.Details() {
+		m, err := connectproto.UnmarshalErrorDetail(detail)
+		if info, ok := m.(*errdetails.RetryInfo); ok && err == nil {
+			return min(max(info.GetRetryDelay().AsDuration(), 0), maxRetryAfter), true
+		}
+	}
+	return 0, true
+}
+
+// maxRetryAfter bounds what a server may ask for.
+const maxRetryAfter = time.Minute
+
+// spread is within how long the proxies of a server that is gone come to the
+// others.
+const spread = time.Second
+
+// pace is how soon a proxy connects again.
+type pace struct {
+	spread  time.Duration
+	tries   backoff
+	refused int // servers in a row that said they were full
+}
+
+// wait returns false when ctx ended. After a stream that was of use it is a
+// moment that differs from proxy to proxy: all of them have lost their server.
+// One that was sent away tries the other servers first.
+func (p *pace) wait(ctx context.Context, good bool, err error, servers int) bool {
+	after, full := retryAfter(err)
+	if !full {
+		p.refused = 0
+	}
+	switch {
+	case good:
+		p.tries.reset()
+		return pause(ctx, rand.N(p.spread))
+	case full:
+		if p.refused++; p.refused < servers {
+			return pause(ctx, rand.N(retryMin))
+		}
+		p.refused = 0
+		return pause(ctx, max(after, retryMin))
+	}
+	return p.tries.wait(ctx)
 }
 
 // backoff waits ever longer between tries, never twice as long as another.

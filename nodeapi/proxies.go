@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -19,9 +20,12 @@ const forgetAfter = 24 * time.Hour
 // Proxies is what this server knows of the proxies: who is connected, and which
 // revision each has accepted or refused.
 type Proxies struct {
-	mu      sync.Mutex
-	byID    map[identity.ID]*proxyState
-	changed chan struct{} // closed at the next change; nil while nobody waits
+	most int // may be connected
+
+	mu        sync.Mutex
+	byID      map[identity.ID]*proxyState
+	connected int
+	changed   chan struct{} // closed at the next change; nil while nobody waits
 }
 
 type proxyState struct {
@@ -35,7 +39,9 @@ type proxyState struct {
 	lastSeen time.Time
 }
 
-func newProxies() *Proxies { return &Proxies{byID: map[identity.ID]*proxyState{}} }
+func newProxies(most int) *Proxies {
+	return &Proxies{most: most, byID: map[identity.ID]*proxyState{}}
+}
 
 // Statuses returns all proxies by name, and a channel that is closed when one
 // of them has changed since.
@@ -69,14 +75,23 @@ func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 type session struct {
 	proxies *Proxies
 	id      identity.ID
-	// superseded is closed when the same proxy opens a newer stream.
-	superseded chan struct{}
+	// end ends the stream, for the reason given.
+	end context.CancelCauseFunc
 }
 
-func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string) *session {
+// connect returns nil when there are as many proxies as there may be. One that
+// is connected already always finds room.
+func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string, end context.CancelCauseFunc) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &session{proxies: p, id: id, superseded: make(chan struct{})}
+	old := p.byID[id]
+	if old == nil || old.session == nil {
+		if p.connected >= p.most {
+			return nil
+		}
+		p.connected++
+	}
+	s := &session{proxies: p, id: id, end: end}
 	state := p.byID[id]
 	if state == nil {
 		state = &proxyState{}
@@ -84,7 +99,7 @@ func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string)
 		p.forget()
 	}
 	if state.session != nil {
-		close(state.session.superseded)
+		state.session.end(errSuperseded)
 	}
 	// What it has accepted it says itself, right after it subscribed.
 	*state = proxyState{session: s, labels: sub.GetLabels(), version: sub.GetVersion(), address: address, lastSeen: time.Now()}
@@ -145,7 +160,11 @@ func (s *session) nack(revision uint64, reason string) {
 }
 
 func (s *session) close() {
-	s.update(func(p *proxyState) bool { p.session = nil; return true })
+	s.update(func(p *proxyState) bool {
+		p.session = nil
+		s.proxies.connected-- // the lock is held
+		return true
+	})
 }
 
 // Connected tells whether a node has a stream open right now.

@@ -26,6 +26,7 @@ type caller struct {
 	id      identity.ID
 	key     crypto.PublicKey
 	expires time.Time
+	retired bool // the certificate is of a root that was given up
 	address string
 	// hangUp makes the caller's half of the stream end.
 	hangUp func()
@@ -46,8 +47,9 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		}
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 			id, err := s.cfg.Identity.Verify(r.TLS.PeerCertificates)
-			if err == nil || errors.Is(err, identity.ErrExpired) {
+			if identity.MayRenew(err) {
 				leaf := r.TLS.PeerCertificates[0]
+				c.retired = errors.Is(err, identity.ErrRetired)
 				c.known, c.id, c.key, c.expires = true, id, leaf.PublicKey, leaf.NotAfter
 			}
 		}
@@ -71,6 +73,9 @@ func liveNode(ctx context.Context) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.retired {
+		return nil, connect.Errorf(connect.CodeUnauthenticated, "the certificate of %s is of a root that was given up; renew it first", c.id)
+	}
 	if time.Now().After(c.expires) {
 		return nil, connect.Errorf(connect.CodeUnauthenticated, "the certificate of %s expired on %s; renew it first",
 			c.id, c.expires.UTC().Format(time.RFC3339))
@@ -81,16 +86,24 @@ func liveNode(ctx context.Context) (*caller, error) {
 // Join is open to all; the token decides.
 func (s *Server) Join(ctx context.Context, m *weirv1.JoinRequest) (*weirv1.JoinResponse, error) {
 	log := s.cfg.Logger.With("name", truncate(m.GetName(), maxName), "address", addressOf(ctx))
-	id, issued, err := s.cfg.Registrar.Join(ctx, m.GetToken(), m.GetName(), m.GetCsr(), s.proxies.Connected)
+	admitted, err := s.cfg.Registrar.Join(ctx, identity.JoinRequest{
+		Token: m.GetToken(), Name: m.GetName(), Role: identity.Role(m.GetRole()), CSR: m.GetCsr(),
+	}, s.proxies.Connected)
 	if err != nil {
 		log.Warn("node not admitted", "error", err)
 		return nil, joinError(err)
 	}
-	log.Info("node admitted", "id", id.String())
-	return &weirv1.JoinResponse{Credentials: issued}, nil
+	log.Info("node admitted", "id", admitted.ID.String())
+	return &weirv1.JoinResponse{Credentials: admitted.Credentials, Keyring: admitted.Keyring}, nil
 }
 
 func joinError(err error) error {
+	// Who has the token's own secret may know what became of it.
+	for _, why := range []error{identity.ErrTokenExpired, identity.ErrTokenRevoked, identity.ErrTokenUsed} {
+		if errors.Is(err, why) {
+			return connect.NewError(connect.CodeUnauthenticated, why.Error()).WithCause(err)
+		}
+	}
 	if errors.Is(err, identity.ErrToken) {
 		// Why is nobody's business who has no good token.
 		return connect.NewError(connect.CodeUnauthenticated, "the join token is not valid, or no longer").WithCause(err)

@@ -12,19 +12,19 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 func (c *cluster) token(role identity.Role) string {
 	c.t.Helper()
-	token, _, err := c.registrar.Tokens().CreateJoin(c.t.Context(), role, time.Hour)
+	token, _, err := c.registrar.Tokens().CreateJoin(c.t.Context(), identity.JoinTokenConfig{Role: role, TTL: time.Hour})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return token
+	return token.String()
 }
 
 func join(t *testing.T, token, name string, servers ...string) (*identity.Identity, error) {
@@ -90,7 +90,7 @@ func TestJoinRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = joinAt(t.Context(), c.address, token, &weirv1.JoinRequest{Token: good, Name: "taken", Csr: csr})
+		_, err = joinAt(t.Context(), c.dialer, c.address, token, &weirv1.JoinRequest{Token: good, Name: "taken", Csr: csr})
 		if connect.CodeOf(err) != connect.CodeAlreadyExists {
 			t.Fatalf("got %v", err)
 		}
@@ -122,17 +122,20 @@ func TestForeignCertificateIsRefused(t *testing.T) {
 	c, other := startCluster(t), startCluster(t)
 	foreign := other.enrol(identity.RoleEdge, "e1")
 	// It believes anyone, so that it is the server who decides.
-	config := foreign.ClientTLS(http3.NextProtoH3)
-	config.VerifyConnection = func(tls.ConnectionState) error { return nil }
+	trust := func(protocols ...string) *tls.Config {
+		config := foreign.ClientTLS(protocols...)
+		config.VerifyConnection = func(tls.ConnectionState) error { return nil }
+		return config
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	l, err := dialLink(ctx, c.address, config)
+	l, err := dialLink(ctx, c.dialer, c.address, trust)
 	if err == nil {
 		// In TLS 1.3 the node is done before the server has judged it.
-		defer l.close()
+		defer l.Close()
 		_, err = l.api.Renew(ctx, &weirv1.RenewRequest{})
 	}
-	if err == nil || !wrongPeer(err) {
+	if err == nil || !nodeport.WrongPeer(err) {
 		t.Fatalf("got %v, want a failed handshake", err)
 	}
 	t.Logf("told: %v", err)
@@ -147,11 +150,7 @@ func TestCallsWithoutACertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := dialLink(t.Context(), c.address, identity.JoinTLS(token, http3.NextProtoH3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.close()
+	l := c.dial(func(protocols ...string) *tls.Config { return identity.JoinTLS(token, protocols...) })
 	if _, err := l.api.Renew(t.Context(), &weirv1.RenewRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
 		t.Errorf("Renew: %v", err)
 	}
@@ -227,11 +226,7 @@ func TestBlob(t *testing.T) {
 func TestBlobIsSentAsItIsRead(t *testing.T) {
 	c := startCluster(t)
 	c.source.endless = "sha256:" + strings.Repeat("0", 64)
-	l, err := dialLink(t.Context(), c.address, c.enrol(identity.RoleEdge, "e1").ClientTLS(http3.NextProtoH3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.close()
+	l := c.dial(c.enrol(identity.RoleEdge, "e1").ClientTLS)
 	stream, err := l.api.GetBlob(t.Context(), &weirv1.GetBlobRequest{Digest: c.source.endless})
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +311,7 @@ func TestNodeThatWasShutOut(t *testing.T) {
 	first := c.enrol(identity.RoleEdge, "e1")
 	c.enrol(identity.RoleEdge, "e1") // another machine has taken the name
 	f := &follower{client: newEdge(t, first, t.TempDir(), nil, c.address).client, held: newHeld()}
-	_, err := f.session(t.Context(), c.address)
+	_, err := f.session(t.Context(), c.dial(first.ClientTLS))
 	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "another node has joined") {
 		t.Fatalf("got %v", err)
 	}

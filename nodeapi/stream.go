@@ -87,7 +87,7 @@ func (s *Server) hubReady(ctx context.Context) error {
 	select {
 	case <-s.hub.ready:
 		return nil
-	case <-s.stop:
+	case <-s.life.Done():
 		return errStopping
 	case <-ctx.Done():
 		return ctx.Err()
@@ -97,20 +97,25 @@ func (s *Server) hubReady(ctx context.Context) error {
 // attend runs the two halves of a stream: this one sends, the other hears what
 // became of it. Whichever ends first ends both.
 func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, stream configStream) error {
-	session := s.proxies.connect(c.id, sub, c.address)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	session := s.proxies.connect(c.id, sub, c.address, cancel)
+	if session == nil {
+		return errFull()
+	}
 	defer session.close()
 	scope := s.hub.join(sub.GetLabels())
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
 
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	// Whatever else ends a stream: it costs no goroutine until it does.
+	defer time.AfterFunc(time.Until(c.expires), func() { cancel(errRenew) }).Stop()
+	defer context.AfterFunc(s.life, func() { cancel(errStopping) })()
 	var hearing sync.WaitGroup
 	hearing.Go(func() { cancel(session.hear(stream)) })
-	hearing.Go(func() { cancel(s.ending(ctx, c, session)) })
 
-	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c}
+	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers}
 	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -128,22 +133,6 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 func digestOf(sub *weirv1.Subscribe) (d digest) {
 	copy(d[:], sub.GetDigest())
 	return d
-}
-
-// ending waits for whatever ends a stream besides its two halves.
-func (s *Server) ending(ctx context.Context, c *caller, session *session) error {
-	expiry := time.NewTimer(time.Until(c.expires))
-	defer expiry.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.stop:
-		return errStopping
-	case <-session.superseded:
-		return errSuperseded
-	case <-expiry.C:
-		return errRenew
-	}
 }
 
 // hear notes what the proxy says until it says no more.
@@ -170,10 +159,17 @@ type sender struct {
 	scope  *scope
 	stream configStream
 	caller *caller
+	// servers is the hook of the same name; moved is closed when what it said last
+	// is no longer so.
+	servers func() ([]string, <-chan struct{})
+	moved   <-chan struct{}
 }
 
 func (s *sender) run(ctx context.Context, at position) error {
 	if err := s.stream.SendHeaders(); err != nil {
+		return err
+	}
+	if err := s.sendServers(); err != nil {
 		return err
 	}
 	next, ok, err := s.resume(ctx, at)
@@ -205,6 +201,11 @@ func (s *sender) walk(ctx context.Context, next uint64) (uint64, error) {
 		if f == nil {
 			select {
 			case <-wait:
+				continue
+			case <-s.moved:
+				if err := s.sendServers(); err != nil {
+					return next, err
+				}
 				continue
 			case <-ctx.Done():
 				return next, ctx.Err()
@@ -266,13 +267,26 @@ func (s *sender) await(ctx context.Context, revision uint64) error {
 
 func (s *sender) send(f *frame) error {
 	for _, part := range f.parts {
-		// A proxy that reads nothing any more must not keep the stream forever.
-		if err := s.caller.writeBy(time.Now().Add(sendTimeout)); err != nil {
-			return err
-		}
-		if err := s.stream.Send(part); err != nil {
+		if err := s.sendPart(part); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *sender) sendPart(m *weirv1.StreamConfigResponse) error {
+	// A proxy that reads nothing any more must not keep the stream forever.
+	if err := s.caller.writeBy(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	return s.stream.Send(m)
+}
+
+// sendServers tells the proxy where else it may go.
+func (s *sender) sendServers() error {
+	var list []string
+	if list, s.moved = s.servers(); len(list) == 0 {
+		return nil
+	}
+	return s.sendPart(&weirv1.StreamConfigResponse{Servers: list})
 }

@@ -5,19 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/test/relay"
 )
 
 func refs(u Update) (puts, deletes []string) {
@@ -187,16 +187,25 @@ func TestProxyResumesAfterARestartOfTheServer(t *testing.T) {
 }
 
 // A server that is killed says no good-bye. When it is back, the proxy's next
-// heartbeat tells it so.
+// packet tells it so.
 func TestProxyNoticesThatItsServerWasKilled(t *testing.T) {
 	c := startCluster(t)
 	c.source.put(gateway("public", nil))
-	e := c.startEdge("e1", nil)
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := c.address
+	line := relay.UDP(t, 1, socket, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", far)
+	})
+	e := startEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, line.Addr().String())
 	e.next()
 	c.awaitAccepted("e1", 1)
-	c.socket.dead.Store(true)
+	line.Set(relay.Conditions{Drop: 1})
 	c.stop()
 	c.start()
+	line.Set(relay.Conditions{})
 	c.awaitAccepted("e1", 1)
 }
 
@@ -340,11 +349,7 @@ func TestNewerStreamOfTheSameProxyWins(t *testing.T) {
 // subscribe opens a stream by hand; without sub, with another message.
 func subscribe(t *testing.T, c *cluster, node *identity.Identity, sub *weirv1.Subscribe) weirv1connect.NodeServiceStreamConfigClientStream {
 	t.Helper()
-	l, err := dialLink(t.Context(), c.address, node.ClientTLS(http3.NextProtoH3))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.close)
+	l := c.dial(node.ClientTLS)
 	stream, err := l.api.StreamConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -408,39 +413,5 @@ func TestProxiesOfOneScopeShareFrames(t *testing.T) {
 	defer c.server.hub.mu.Unlock()
 	if n := len(c.server.hub.scopes); n != 1 {
 		t.Fatalf("%d scopes for equal labels", n)
-	}
-}
-
-// The port is shared: another protocol's connections reach their own handler,
-// and it sees who calls.
-func TestAnotherProtocolOnTheSamePort(t *testing.T) {
-	c := newCluster(t)
-	seen := make(chan string, 1)
-	c.protocols = map[string]func(context.Context, *quic.Conn){"raft/1": func(_ context.Context, conn *quic.Conn) {
-		id, err := c.node.Verify(conn.ConnectionState().TLS.PeerCertificates)
-		if err != nil {
-			t.Error(err)
-		}
-		seen <- id.Name
-		_ = conn.CloseWithError(0, "")
-	}}
-	c.start()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	conn, err := quic.DialAddr(ctx, c.address, c.enrol(identity.RoleServer, "s2").ClientTLS("raft/1"), quicConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.CloseWithError(0, "")
-	select {
-	case name := <-seen:
-		if name != "s2" {
-			t.Fatalf("the handler saw %q", name)
-		}
-	case <-time.After(patience):
-		t.Fatal("the handler was not called")
-	}
-	if _, err := quic.DialAddr(ctx, c.address, c.enrol(identity.RoleServer, "s3").ClientTLS("gossip/1"), quicConfig()); err == nil {
-		t.Fatal("an unknown protocol was accepted")
 	}
 }

@@ -67,7 +67,7 @@ func TestTheHostIsToldWhatToCall(t *testing.T) {
 		handler sdk.Handler
 		want    byte
 	}{
-		"two heads, and nothing at the end": {onlyHeads{}, 1 | 4 | 16},
+		"two heads, and nothing at the end": {onlyHeads{}, 1 | 4 | 16 | 32},
 		"everything":                        {&probe{}, 1 | 2 | 4 | 8},
 	} {
 		host := policytest.NewHost()

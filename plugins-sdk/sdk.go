@@ -20,8 +20,11 @@
 // change. A header's value shares a chunk of 4 KiB with its neighbours: clone
 // what you keep for long.
 //
-// A *Request or *Response is good until the method returns; the [Exchange]
-// inside, and with it what you put into its State, until OnDone returns.
+// A *Request or *Response is good until the method returns. So is the [Exchange]
+// inside, unless you keep something of it, which is to put it into its State: then
+// it stays the same until OnDone returns. Hosts that know of it are told when State
+// is nil, and need no sandbox for the exchange until the next method is due, which
+// may see it in another one.
 //
 // # What it costs
 //

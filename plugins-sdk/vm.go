@@ -12,12 +12,22 @@ import (
 //
 // A host speaks of contexts by numbers: a root context is a policy (a handler
 // with its configuration), a stream context below it one exchange.
+//
+// To a host that knows light exchanges (ABI.md) a sandbox says after each method
+// whether it keeps something of the exchange, which is to say whether its State is
+// nil. As long as it keeps nothing there is no context: the exchange is [VM.spare],
+// under another number each time.
 type VM struct {
 	plugin   Plugin
 	policies []rootContext
 	live     exchanges
 	// free are exchanges to use again.
 	free []*Exchange
+	// spare is an exchange that is not live, of the policy whose exchanges may be
+	// light; nil where there is none.
+	spare *Exchange
+	// only is the spare one as long as no other is live.
+	only *Exchange
 }
 
 // rootContext is a policy under its number. There are few of them.
@@ -50,7 +60,12 @@ func (vm *VM) OnContextCreate(id, root uint32) {
 	}
 	x := vm.newExchange()
 	x.id, x.policy = id, vm.policy(root)
+	vm.add(x)
+}
+
+func (vm *VM) add(x *Exchange) {
 	vm.live.add(x)
+	vm.only = nil
 }
 
 // policy returns one that sees nothing where there is none of that number.
@@ -101,8 +116,20 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		return false
 	}
 	vm.setPolicy(root, p)
-	p.announce()
+	vm.spare, vm.only = nil, nil
+	if p.announce() && len(vm.policies) == 1 {
+		vm.renew(p)
+	}
 	return true
+}
+
+// renew makes another exchange the spare one.
+func (vm *VM) renew(p *policy) {
+	vm.spare = vm.newExchange()
+	vm.spare.policy, vm.spare.spare = p, true
+	if vm.live.count == 0 {
+		vm.only = vm.spare
+	}
 }
 
 func newPolicy(plugin Plugin, config []byte) (*policy, error) {
@@ -128,17 +155,16 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 
 // announce tells a Weir host which callbacks there is a method for, so that it
 // need not make the rest: a body that nobody looks at is not even copied. To
-// other hosts the function is unknown, which does no harm.
-func (p *policy) announce() {
+// other hosts the function is unknown, which does no harm. It reports whether the
+// host knows light exchanges; a handler that is told of an exchange's end has none.
+func (p *policy) announce() (light bool) {
 	set := p.phases()
 	if p.onDone == nil {
-		set |= brief
+		set |= abi.PhaseBrief | abi.PhaseLight
 	}
-	abi.Foreign("weir.phases", []byte{set})
+	known, s := abi.Foreign("weir.phases", []byte{set})
+	return s == abi.OK && len(known) == 1 && known[0]&abi.PhaseLight != 0
 }
-
-// brief says that an exchange may be forgotten when its last phase is over.
-const brief = 16
 
 // phases is the set of callbacks with a method, as ABI.md numbers them.
 func (p *policy) phases() (set byte) {
@@ -152,39 +178,127 @@ func (p *policy) phases() (set byte) {
 
 // OnRequestHeaders and its three siblings bring an exchange to its handler.
 func (vm *VM) OnRequestHeaders(id uint32, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onRequest == nil {
-		return Continue
+		return vm.unseen(x)
 	}
 	x.request.End, x.request.Body.size = end, 0
-	return x.policy.onRequest.OnRequest(&x.request)
+	return vm.leave(x, x.policy.onRequest.OnRequest(&x.request), requestHead)
 }
 
 func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onRequestBody == nil {
-		return Continue
+		return vm.unseen(x)
 	}
 	x.request.End, x.request.Body.size = end, size
-	return x.policy.onRequestBody.OnRequestBody(&x.request)
+	return vm.leave(x, x.policy.onRequestBody.OnRequestBody(&x.request), requestBody)
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onResponse == nil {
-		return Continue
+		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, 0
-	return x.policy.onResponse.OnResponse(&x.response)
+	return vm.leave(x, x.policy.onResponse.OnResponse(&x.response), responseHead)
 }
 
 func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
-	x := vm.live.get(id)
+	x := vm.enter(id)
 	if x == nil || x.answered || x.policy.onResponseBody == nil {
-		return Continue
+		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, size
-	return x.policy.onResponseBody.OnResponseBody(&x.response)
+	return vm.leave(x, x.policy.onResponseBody.OnResponseBody(&x.response), responseBody)
+}
+
+// enter returns the exchange of that number, nil where there is none. It and leave
+// are small enough to be inlined: in a sandbox a call is dear.
+func (vm *VM) enter(id uint32) *Exchange {
+	if x := vm.only; x != nil {
+		x.id = id
+		return x
+	}
+	return vm.find(id)
+}
+
+// find is enter where some exchanges are live: one that is not is the spare one,
+// if there is that.
+//
+//go:noinline
+func (vm *VM) find(id uint32) *Exchange {
+	x := vm.live.get(id)
+	if x == nil && vm.spare != nil {
+		x = vm.spare
+		x.id = id
+	}
+	return x
+}
+
+// unseen is the action where there is no method to call.
+func (vm *VM) unseen(x *Exchange) Action {
+	if x == nil {
+		return Continue
+	}
+	return vm.keep(x, Continue, requestHead)
+}
+
+// leave ends a callback: most exchanges remain light.
+func (vm *VM) leave(x *Exchange, action Action, in phase) Action {
+	if action == Continue && x.State == nil && x.spare {
+		return light
+	}
+	return vm.keep(x, action, in)
+}
+
+// light is Continue of an exchange of which nothing is kept.
+const light = Continue | Action(abi.ActionLight)
+
+// keep is leave where there may be something to keep.
+func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
+	if vm.spare == nil {
+		return action
+	}
+	over := x.answered || action == Continue && (x.State == nil || x.last(in))
+	switch {
+	case !over && x == vm.spare:
+		x.spare = false
+		vm.renew(x.policy)
+		vm.add(x)
+	case over && x == vm.spare:
+		x.State, x.answered, x.spare = nil, false, true
+	case over:
+		vm.OnDelete(x.id)
+	}
+	if over {
+		return action | Action(abi.ActionLight)
+	}
+	return action
+}
+
+// phase is where an exchange is.
+type phase uint8
+
+const (
+	requestHead phase = iota
+	requestBody
+	responseHead
+	responseBody
+)
+
+// last reports whether no method follows on the phase.
+func (x *Exchange) last(in phase) bool {
+	p := x.policy
+	switch in {
+	case requestHead:
+		return p.onResponse == nil && p.onResponseBody == nil && (x.request.End || p.onRequestBody == nil)
+	case requestBody:
+		return p.onResponse == nil && p.onResponseBody == nil && x.request.End
+	case responseHead:
+		return x.response.End || p.onResponseBody == nil
+	}
+	return x.response.End
 }
 
 // OnLog is the last that a handler hears of an exchange.
@@ -203,6 +317,9 @@ func (vm *VM) OnDelete(id uint32) {
 	}
 	x.State, x.policy, x.answered = nil, nil, false
 	vm.free = append(vm.free, x)
+	if vm.live.count == 0 {
+		vm.only = vm.spare
+	}
 }
 
 // OnTick is a policy's clock.
@@ -219,7 +336,8 @@ type exchanges struct {
 	lists [64]*Exchange
 	// last is the exchange spoken of last, which is nearly always the one
 	// spoken of next.
-	last *Exchange
+	last  *Exchange
+	count int
 }
 
 func (e *exchanges) list(id uint32) **Exchange { return &e.lists[id%uint32(len(e.lists))] }
@@ -228,6 +346,7 @@ func (e *exchanges) add(x *Exchange) {
 	list := e.list(x.id)
 	x.next, *list = *list, x
 	e.last = x
+	e.count++
 }
 
 // get returns nil where there is none.
@@ -249,6 +368,7 @@ func (e *exchanges) remove(id uint32) *Exchange {
 	for at := e.list(id); *at != nil; at = &(*at).next {
 		if x := *at; x.id == id {
 			*at, x.next = x.next, nil
+			e.count--
 			return x
 		}
 	}

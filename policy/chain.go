@@ -132,18 +132,24 @@ type Run struct {
 	chain *Chain
 	x     *exchange.Exchange
 	steps []step
-	begun int // steps that have, or had, a filter
+	begun int // steps that were asked to begin
 	left  int // steps that have yet to see the response; set by the first Response
 	reply bool
 }
 
-// step is one policy's part in a run.
+// step is one policy's part in a run. Its filter serves as long as the run does,
+// exchange after exchange.
 type step struct {
 	run    *Run
 	index  int
+	phases Phases
 	filter Filter
+	begun  bool // the filter has this exchange
 	// silent: asked no more, because it failed or wrote the answer itself.
-	silent            bool
+	silent bool
+	// streams: one of them was begun. They are large, and stay untouched in an
+	// exchange without bodies.
+	streams           bool
 	request, response stream
 }
 
@@ -151,7 +157,8 @@ func newRun(c *Chain) *Run {
 	r := &Run{chain: c, steps: make([]step, len(c.policies))}
 	for i := range r.steps {
 		s := &r.steps[i]
-		s.run, s.index = r, i
+		s.run, s.index, s.phases = r, i, c.phases[i]
+		s.filter = c.policies[i].NewFilter()
 		s.request.step, s.response.step = s, s
 		s.response.isResponse = true
 	}
@@ -204,30 +211,32 @@ func (r *Run) Close() {
 	}
 	for i := range r.begun {
 		s := &r.steps[i]
-		if s.filter != nil {
+		if s.begun {
 			s.filter.Close(r.x)
 		}
-		s.filter, s.silent = nil, false
-		s.request.reset()
-		s.response.reset()
+		if s.streams {
+			s.request.reset()
+			s.response.reset()
+		}
+		s.begun, s.silent, s.streams = false, false, false
 	}
 	r.x, r.begun, r.left, r.reply = nil, 0, 0, false
 	r.chain.runs.Put(r)
 }
 
-func (s *step) wants(p Phases) bool { return s.run.chain.phases[s.index]&p != 0 }
+func (s *step) wants(p Phases) bool { return s.phases&p != 0 }
 
 func (s *step) onRequest() error {
 	x := s.run.x
 	s.run.begun = s.index + 1
-	filter, err := s.run.chain.policies[s.index].NewFilter(x)
+	err := s.filter.Begin(x)
 	if err != nil {
 		return s.fail("request", err)
 	}
-	s.filter = filter
+	s.begun = true
 	verdict := Continue
 	if s.wants(RequestHead) {
-		if verdict, err = filter.OnRequest(x, x.Request.Body == nil); err != nil {
+		if verdict, err = s.filter.OnRequest(x, x.Request.Body == nil); err != nil {
 			return s.fail("request", err)
 		}
 	}
@@ -242,7 +251,7 @@ func (s *step) onRequest() error {
 }
 
 func (s *step) onResponse() error {
-	if s.filter == nil || s.silent {
+	if !s.begun || s.silent {
 		return nil
 	}
 	x := s.run.x

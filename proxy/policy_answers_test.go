@@ -31,10 +31,11 @@ func (n *native) Make(_ context.Context, spec policy.Spec) (policy.Policy, error
 	return n, nil
 }
 
-func (n *native) Spec() policy.Spec                                   { return n.spec }
-func (n *native) Release()                                            {}
-func (n *native) Close(*exchange.Exchange)                            {}
-func (n *native) NewFilter(*exchange.Exchange) (policy.Filter, error) { return n, nil }
+func (n *native) Spec() policy.Spec            { return n.spec }
+func (n *native) Release()                     {}
+func (n *native) Close(*exchange.Exchange)     {}
+func (n *native) NewFilter() policy.Filter     { return n }
+func (*native) Begin(*exchange.Exchange) error { return nil }
 func (n *native) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
 	return n.request(x), nil
 }

@@ -61,7 +61,7 @@ func startEdgeWith(t testing.TB, change func(*proxy.Config), resources ...resour
 	}
 	e.Proxy = p
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := p.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -175,7 +175,7 @@ func TestOwnAnswersAreProblems(t *testing.T) {
 		service("slow", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-r.Context().Done():
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 			}
 		})), route("slow", "/slow", "slow", func(r *weirv1.RouteRule) {
 			r.Timeouts = &weirv1.RouteTimeouts{Request: duration(50 * time.Millisecond)}

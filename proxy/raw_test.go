@@ -77,7 +77,7 @@ func startOrigin(t testing.TB, answer func(c net.Conn, r *http.Request, body str
 		l.Close()
 		mu.Lock()
 		for c := range conns {
-			c.SetReadDeadline(time.Now().Add(2 * time.Second)) // the proxy should have closed them
+			c.SetReadDeadline(time.Now().Add(2 * time.Minute)) // the proxy should have closed them
 		}
 		mu.Unlock()
 		all.Wait()
@@ -164,7 +164,7 @@ func dial(t testing.TB, addr string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second)) // against hanging tests
+	c.SetDeadline(time.Now().Add(2 * time.Minute)) // against hanging tests
 	return &client{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 

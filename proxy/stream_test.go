@@ -34,7 +34,7 @@ func scripted(t testing.TB, serve func(c *net.TCPConn, in *bufio.Reader, r *http
 			}
 			go func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.SetDeadline(time.Now().Add(2 * time.Minute))
 				in := bufio.NewReader(c)
 				if r, err := http.ReadRequest(in); err == nil {
 					serve(c.(*net.TCPConn), in, r)

@@ -15,7 +15,9 @@ const (
 
 func (c *check) plugin(spec *weirv1.PluginSpec) {
 	const at = Path("spec")
-	c.syntax(at.Field("digest"), checkDigest(spec.GetDigest()))
+	if spec.GetDigest() != "" || len(spec.GetModule()) == 0 {
+		c.syntax(at.Field("digest"), checkDigest(spec.GetDigest()))
+	}
 	limits := at.Field("limits")
 	if m := spec.GetLimits().GetMemoryBytes(); m != 0 && (m < minMemory || m > maxMemory) {
 		c.add(limits.Field("memoryBytes"), "must be from %d to %d, not %d; leave it out for 16 MiB", minMemory, maxMemory, m)

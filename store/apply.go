@@ -144,6 +144,8 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		refused, err = d.putValue(action.PutValue)
 	case *weirv1.Command_DeleteValue:
 		refused, err = d.deleteValue(action.DeleteValue)
+	case *weirv1.Command_ChangeValues:
+		refused, err = d.changeValues(action.ChangeValues)
 	default:
 		err = fmt.Errorf("%T is no action", action)
 	}

@@ -16,6 +16,7 @@ func FuzzApply(f *testing.F) {
 		{transact([]*weirv1.Resource{service("books"), gateway("public", "http")}), transact(nil, ref("Service", "books"))},
 		{chunk("content", 0, 99), transact([]*weirv1.Resource{plugin("p", digestOf("content"))})},
 		{withID("id", putValue("t", "k", "v")), withID("id", deleteValue("t", "k", true))},
+		{changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustNotExist: true, Value: []byte("v")}), changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustBe: []byte("v")})},
 	} {
 		f.Add(encode(f, commands...))
 	}

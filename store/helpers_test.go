@@ -176,6 +176,10 @@ func putValue(table, key, value string) *weirv1.Command {
 	return &weirv1.Command{Action: &weirv1.Command_PutValue{PutValue: &weirv1.PutValue{Table: table, Key: key, Value: []byte(value)}}}
 }
 
+func changeValues(changes ...*weirv1.ValueChange) *weirv1.Command {
+	return &weirv1.Command{Action: &weirv1.Command_ChangeValues{ChangeValues: &weirv1.ChangeValues{Changes: changes}}}
+}
+
 func deleteValue(table, key string, mustExist bool) *weirv1.Command {
 	return &weirv1.Command{Action: &weirv1.Command_DeleteValue{DeleteValue: &weirv1.DeleteValue{Table: table, Key: key, MustExist: mustExist}}}
 }

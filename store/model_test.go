@@ -58,11 +58,30 @@ func (m *model) decide(index uint64, c *weirv1.Command) bool {
 			return false
 		}
 		delete(m.values, key)
+	case *weirv1.Command_ChangeValues:
+		return m.change(a.ChangeValues)
 	case *weirv1.Command_PutBlobChunk: // one chunk is the whole here
 		m.blobs[a.PutBlobChunk.Digest] = true
 	case *weirv1.Command_Transact:
 		return m.transact(index, a.Transact)
 	}
+	return true
+}
+
+func (m *model) change(c *weirv1.ChangeValues) bool {
+	next, seen := maps.Clone(m.values), map[string]bool{}
+	for _, c := range c.Changes {
+		key := c.Table + "/" + c.Key
+		now, there := m.values[key]
+		if seen[key] || c.MustNotExist && there || c.MustBe != nil && (!there || now != string(c.MustBe)) {
+			return false
+		}
+		seen[key] = true
+		if next[key] = string(c.Value); c.Value == nil {
+			delete(next, key)
+		}
+	}
+	m.values = next
 	return true
 }
 
@@ -191,10 +210,30 @@ func drawResource(t *rapid.T, revision uint64) *weirv1.Resource {
 	return r
 }
 
+func drawChange(t *rapid.T) *weirv1.ValueChange {
+	change := &weirv1.ValueChange{Table: rapid.SampledFrom(tables).Draw(t, "table"), Key: rapid.SampledFrom(names).Draw(t, "key")}
+	switch rapid.IntRange(0, 2).Draw(t, "condition") {
+	case 0:
+		change.MustNotExist = true
+	case 1:
+		change.MustBe = []byte(rapid.SampledFrom(names).Draw(t, "expected"))
+	}
+	if rapid.IntRange(0, 2).Draw(t, "what") > 0 {
+		change.Value = []byte(rapid.SampledFrom(names).Draw(t, "value"))
+	}
+	return change
+}
+
 func drawCommand(t *rapid.T, revision uint64) *weirv1.Command {
 	table, key := rapid.SampledFrom(tables).Draw(t, "table"), rapid.SampledFrom(names).Draw(t, "key")
 	var c *weirv1.Command
-	switch rapid.IntRange(0, 9).Draw(t, "action") {
+	switch rapid.IntRange(0, 10).Draw(t, "action") {
+	case 10:
+		var changes []*weirv1.ValueChange
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			changes = append(changes, drawChange(t))
+		}
+		c = changeValues(changes...)
 	case 0:
 		c = putValue(table, key, rapid.SampledFrom(names).Draw(t, "value"))
 		c.GetPutValue().MustNotExist = rapid.Bool().Draw(t, "only new")

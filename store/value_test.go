@@ -49,6 +49,47 @@ func TestValuesThatAreRefused(t *testing.T) {
 	}
 }
 
+func TestChangeValues(t *testing.T) {
+	b := open(t)
+	accepted(t, b.entry(putValue("t", "a", "1"))[0])
+	be := func(key, was, is string) *weirv1.ValueChange {
+		return &weirv1.ValueChange{Table: "t", Key: key, MustBe: []byte(was), Value: []byte(is)}
+	}
+	create := func(key, is string) *weirv1.ValueChange {
+		return &weirv1.ValueChange{Table: "t", Key: key, MustNotExist: true, Value: []byte(is)}
+	}
+	accepted(t, b.entry(changeValues(be("a", "1", "2"), create("b", "")))[0])
+	requireValues(t, b, "t", map[string]string{"a": "2", "b": ""})
+	// Of two that go by the same state, the first wins, in one entry too.
+	results := b.entry(changeValues(be("a", "2", "3")), changeValues(be("a", "2", "4")))
+	accepted(t, results[0])
+	requireRefused(t, results[1], `CONFLICT t a: it has changed`)
+	// A value that must be empty is another thing than one that must not be there.
+	accepted(t, b.entry(changeValues(&weirv1.ValueChange{Table: "t", Key: "b", MustBe: []byte{}}))[0])
+	accepted(t, b.entry(changeValues(&weirv1.ValueChange{Table: "t", Key: "never"}))[0])
+	requireValues(t, b, "t", map[string]string{"a": "3"})
+
+	both := create("a", "x")
+	both.MustBe = []byte("3")
+	for name, test := range map[string]struct {
+		changes []*weirv1.ValueChange
+		want    string
+	}{
+		"one that is there":         {[]*weirv1.ValueChange{create("new", "x"), create("a", "x")}, `ALREADY_EXISTS t a: it is there already`},
+		"one that is not":           {[]*weirv1.ValueChange{create("new", "x"), be("b", "", "x")}, `CONFLICT t b: it is not there any more`},
+		"one that is another":       {[]*weirv1.ValueChange{create("new", "x"), be("a", "2", "x")}, `CONFLICT t a: it has changed`},
+		"the same twice":            {[]*weirv1.ValueChange{create("new", "x"), create("new", "y")}, `INVALID t new: it is changed twice`},
+		"absent and with a value":   {[]*weirv1.ValueChange{create("new", "x"), both}, `INVALID t a: it cannot be absent and have a value`},
+		"no key":                    {[]*weirv1.ValueChange{create("new", "x"), create("", "")}, `INVALID t : a table and a key have 1 to 512 bytes, none of them zero`},
+		"a value that is too large": {[]*weirv1.ValueChange{create("new", strings.Repeat("x", maxValue+1))}, `INVALID t new: the value has 524289 bytes; the most is 524288`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requireRefused(t, b.entry(changeValues(test.changes...))[0], test.want)
+			requireValues(t, b, "t", map[string]string{"a": "3"})
+		})
+	}
+}
+
 func requireValues(t *testing.T, b *bench, table string, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}

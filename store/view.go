@@ -124,7 +124,7 @@ func (v *View) Referrers(to resource.Ref) iter.Seq[resource.Ref] {
 	}
 }
 
-// Value returns what PutValue stored. It must not be changed.
+// Value returns what PutValue or ChangeValues stored. It must not be changed.
 func (v *View) Value(table, key string) ([]byte, bool) {
 	return v.values.Get(valueKey(table, key))
 }

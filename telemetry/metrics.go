@@ -1,5 +1,6 @@
-// Package telemetry is what a proxy tells about itself: metrics in Prometheus
-// form and the access log.
+// Package telemetry is what a process tells about itself: metrics in Prometheus
+// form, and a proxy's access log. What a server measures, it is asked for when
+// somebody looks ([NewServerHandler]).
 //
 // # Cost
 //
@@ -18,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Metrics is everything a process measures. Make it with [NewMetrics].
+// Metrics is everything a proxy measures. Make it with [NewMetrics].
 type Metrics struct {
 	registry *prometheus.Registry
 	routes   *family
@@ -33,9 +34,9 @@ type Metrics struct {
 	LogLost  prometheus.Counter
 }
 
-// NewMetrics returns the metrics of one process of the given version.
+// NewMetrics returns the metrics of one proxy of the given version.
 func NewMetrics(version string) *Metrics {
-	r := prometheus.NewRegistry()
+	r := newRegistry(version)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		r.MustRegister(v)
@@ -53,11 +54,17 @@ func NewMetrics(version string) *Metrics {
 		Refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_config_refused_total", Help: "Configurations that were refused."}),
 		LogLost:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_access_log_lost_total", Help: "Access log lines dropped because the log could not follow."}),
 	}
+	r.MustRegister(m.routes, m.services, m.Revision, m.Refused, m.LogLost)
+	return m
+}
+
+// newRegistry holds what every process measures.
+func newRegistry(version string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	info.Set(1)
-	r.MustRegister(m.routes, m.services, m.Revision, m.Refused, m.LogLost, info,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
+	r.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // Register adds what another package measures.

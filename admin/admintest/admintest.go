@@ -1,6 +1,6 @@
 // Package admintest is what tests of the admin API and of its clients put in
-// the place of a cluster: the real store with nobody to agree with, and proxies
-// that tests steer.
+// the place of a cluster: the real store with nobody to agree with, and
+// servers, keys, tokens and proxies that tests steer.
 package admintest
 
 import (
@@ -175,14 +175,6 @@ func (Admission) Admit(_ context.Context, module []byte, limits *weirv1.PluginLi
 		return nil, errors.New("asks for 2 pages of memory, more than its limit of 65536 bytes")
 	}
 	return &weirv1.PluginStatus{SizeBytes: uint64(len(module)), Abi: "0.2.1"}, nil
-}
-
-// JoinTokens makes a token that says what it is for.
-type JoinTokens struct{}
-
-// Create implements admin.JoinTokens.
-func (JoinTokens) Create(_ context.Context, role weirv1.CreateJoinTokenRequest_Role, ttl time.Duration, _ string) (string, time.Time, error) {
-	return fmt.Sprintf("join-%s-%s", role, ttl), time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC).Add(ttl), nil
 }
 
 // Tokens knows bearers by their token.

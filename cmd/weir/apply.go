@@ -24,7 +24,11 @@ func newApplyCommand(c *client) *cobra.Command {
 		Short: "Store declarations, all or none",
 		Long: `Apply stores the resources of files, of all *.yaml, *.yml and *.json files below
 directories, or of standard input, as one transaction. What is stored already
-stays as it is. With --wait it returns once every proxy has accepted the change.`,
+stays as it is. With --wait it returns once every proxy has accepted the change.
+
+A Plugin may bring its module along: as base64 in spec.module, or in a file
+modules/DIGITS.wasm beside its own, where the digits are those of its digest.
+Such a module is pushed first; a dry run does not push.`,
 		Example: "  weir apply -f shop.yaml\n  weir apply -f declarations/ --dry-run\n  weir apply -f shop.yaml --wait=1m",
 		Args:    noArguments,
 	}
@@ -33,9 +37,14 @@ stays as it is. With --wait it returns once every proxy has accepted the change.
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything, store nothing")
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		items, api, err := c.loadFor(cmd, files)
+		items, modules, api, err := c.loadFor(cmd, files)
 		if err != nil {
 			return err
+		}
+		if !dryRun {
+			if err := pushModules(cmd.Context(), api, modules); err != nil {
+				return err
+			}
 		}
 		done, err := api.Apply(cmd.Context(), &weirv1.ApplyRequest{Resources: resourcesOf(items), DryRun: dryRun})
 		if err != nil {
@@ -58,7 +67,7 @@ func filesFlag(cmd *cobra.Command, files *[]string) {
 }
 
 func waitFlag(cmd *cobra.Command, wait *time.Duration) {
-	cmd.Flags().DurationVar(wait, "wait", 0, "wait until every proxy has accepted it, at most this long")
+	durationFlag(cmd.Flags(), wait, "wait", 0, "wait until every proxy has accepted it, at most this long")
 	cmd.Flags().Lookup("wait").NoOptDefVal = "30s"
 }
 

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"syscall"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -37,31 +36,44 @@ type client struct {
 }
 
 func (c *client) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&c.admin, "admin", defaultAdmin, "address of the admin API: HOST[:PORT], with or without http:// or https:// (WEIR_ADMIN)")
+	flags.StringVar(&c.admin, "admin", defaultAdmin, "addresses of the admin API: HOST[:PORT][,HOST[:PORT]…], with or without http:// or https://; the next is asked when one does not answer (WEIR_ADMIN)")
 	flags.StringVar(&c.token, "token", "", "token to show to the admin API (WEIR_TOKEN)")
 	flags.StringVar(&c.ca, "ca", "", "certificates to trust: a PEM file, or PEM itself; implies https (WEIR_CA)")
 	flags.StringVar(&c.tenant, "tenant", "", "whose declarations; \"*\" reads all (WEIR_TENANT) (default \"default\")")
 }
 
+// session is what can be asked: what is declared, and the servers themselves.
+type session struct {
+	weirv1connect.AdminServiceClient
+	cluster weirv1connect.ClusterServiceClient
+}
+
 // connect returns a client of the admin API. Nothing is sent yet.
-func (c *client) connect(stderr io.Writer) (weirv1connect.AdminServiceClient, error) {
-	base, err := baseURL(c.admin, c.ca != "")
+func (c *client) connect(stderr io.Writer) (*session, error) {
+	bases, err := baseURLs(c.admin, c.ca != "")
+	if err != nil {
+		return nil, err
+	}
+	roots, err := readRoots(c.ca)
 	if err != nil {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if base.Scheme == "https" {
-		roots, err := readRoots(c.ca)
-		if err != nil {
-			return nil, err
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	} else if c.token != "" && !isLocal(base.Hostname()) {
-		fmt.Fprintf(stderr, "warning: the token goes to %s in the clear; use https:// and --ca\n", base.Host)
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if len(bases) > 1 {
+		transport.DialContext = (&net.Dialer{Timeout: patience}).DialContext
+		transport.TLSHandshakeTimeout = patience
 	}
 	httpClient := &http.Client{Transport: &authorized{c.token, transport}}
-	return weirv1connect.NewAdminServiceClient(connect.NewClient(
-		connecthttp.NewTransport(httpClient, base.String(), connecthttp.WithReadMaxBytes(maxAnswer)), c.reachable(base))), nil
+	all := new(failover)
+	for _, base := range bases {
+		if base.Scheme == "http" && c.token != "" && !isLocal(base.Hostname()) {
+			fmt.Fprintf(stderr, "warning: the token goes to %s in the clear; use https:// and --ca\n", base.Host)
+		}
+		all.servers = append(all.servers, server{base, connecthttp.NewTransport(httpClient, base.String(), connecthttp.WithReadMaxBytes(maxAnswer))})
+	}
+	client := connect.NewClient(all)
+	return &session{weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)}, nil
 }
 
 // authorized shows the token with each request.
@@ -78,77 +90,22 @@ func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a.next.RoundTrip(r)
 }
 
-// reachable notes, in errors of calls that reached nobody, whom they were for.
-func (c *client) reachable(base *url.URL) connect.ClientInterceptor {
-	return func(next connect.ClientFunc) connect.ClientFunc {
-		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-			stream, err := next(ctx, spec)
-			if err != nil {
-				return nil, unreachable(base, err)
-			}
-			return &knownStream{stream, base}, nil
+// baseURLs reads addresses with commas between them.
+func baseURLs(addresses string, secure bool) ([]*url.URL, error) {
+	var bases []*url.URL
+	for address := range strings.SplitSeq(addresses, ",") {
+		base, err := baseURL(strings.TrimSpace(address), secure)
+		if err != nil {
+			return nil, err
 		}
+		bases = append(bases, base)
 	}
-}
-
-type knownStream struct {
-	connect.ClientStream
-	base *url.URL
-}
-
-func (s *knownStream) Send(m any) error    { return unreachable(s.base, s.ClientStream.Send(m)) }
-func (s *knownStream) CloseSend() error    { return unreachable(s.base, s.ClientStream.CloseSend()) }
-func (s *knownStream) Receive(m any) error { return unreachable(s.base, s.ClientStream.Receive(m)) }
-
-// unreachableError is a call that nobody heard, and what may help.
-type unreachableError struct {
-	base *url.URL
-	err  error
-	hint string
-}
-
-func (e *unreachableError) Error() string {
-	cause := e.err.Error()
-	var call *connect.Error
-	var operation *net.OpError
-	switch {
-	case errors.As(e.err, &operation):
-		cause = operation.Err.Error()
-	case errors.As(e.err, &call):
-		cause = call.Message()
-	}
-	return fmt.Sprintf("cannot reach the admin API at %s: %s", e.base, cause)
-}
-
-func (e *unreachableError) Unwrap() error { return e.err }
-
-// unreachable leaves alone what a server has answered, and the end of a stream.
-func unreachable(base *url.URL, err error) error {
-	var answered *connect.Error
-	if err == nil || errors.Is(err, io.EOF) || errors.As(err, &answered) && answered.IsRemote() {
-		return err
-	}
-	found := &unreachableError{base: base, err: err}
-	var authority x509.UnknownAuthorityError
-	var record tls.RecordHeaderError
-	var name *net.DNSError
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		found.hint = "is \"weir dev\" running? Else say where with --admin or WEIR_ADMIN"
-	case errors.As(err, &authority):
-		found.hint = "say whom to trust with --ca or WEIR_CA (the server's DATA/admin.env sets it)"
-	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		found.hint = "the server does not speak TLS there; try http://" + base.Host
-	case errors.As(err, &name):
-		found.hint = "check the host name in --admin or WEIR_ADMIN"
-	default:
-		return err
-	}
-	return found
+	return bases, nil
 }
 
 // baseURL reads an address as people write it.
 func baseURL(address string, secure bool) (*url.URL, error) {
+	given := address
 	if !strings.Contains(address, "://") {
 		scheme := "http://"
 		if secure {
@@ -158,7 +115,7 @@ func baseURL(address string, secure bool) (*url.URL, error) {
 	}
 	base, err := url.Parse(strings.TrimSuffix(address, "/"))
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.Path != "" || base.RawQuery != "" {
-		return nil, usagef("--admin %q is not an address such as %s or https://weir.example:7401", address, defaultAdmin)
+		return nil, usagef("--admin %q is not an address such as %s or https://weir.example:7401", given, defaultAdmin)
 	}
 	if base.Port() == "" {
 		base.Host = net.JoinHostPort(base.Hostname(), adminPort)
@@ -190,17 +147,18 @@ func readRoots(ca string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// list reads all pages.
-func list(ctx context.Context, api weirv1connect.AdminServiceClient, req *weirv1.ListRequest) ([]*weirv1.Resource, error) {
+// listAll reads all pages; with them comes the last page, for what it says of
+// all of them.
+func listAll(ctx context.Context, api weirv1connect.AdminServiceClient, req *weirv1.ListRequest) ([]*weirv1.Resource, *weirv1.ListResponse, error) {
 	var all []*weirv1.Resource
 	for {
 		page, err := api.List(ctx, req)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = append(all, page.GetResources()...)
 		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
-			return all, nil
+			return all, page, nil
 		}
 	}
 }

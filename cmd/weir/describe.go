@@ -23,31 +23,16 @@ func newDescribeCommand(c *client) *cobra.Command {
 		Example:           "  weir describe service books\n  weir describe route/books",
 		ValidArgsFunction: completeTargets(c),
 	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		_, refs, err := targets(args, c.tenant)
+	return answered(c, cmd, c.resourceView(func(m *found, cmd *cobra.Command, _ bool) error {
+		api, err := c.connect(io.Discard)
 		if err != nil {
 			return err
 		}
-		if len(refs) == 0 {
-			return usagef("name what to describe: weir describe KIND NAME")
-		}
-		api, err := c.connect(cmd.ErrOrStderr())
+		all, _, err := listAll(cmd.Context(), api, &weirv1.ListRequest{Tenant: c.tenant})
 		if err != nil {
 			return err
 		}
-		found, err := c.getAll(cmd.Context(), api, refs)
-		if err != nil {
-			return err
-		}
-		if output.forPrograms() || *output == formatName {
-			return c.writeResources(cmd.OutOrStdout(), *output, found, len(found) == 1)
-		}
-		all, err := list(cmd.Context(), api, &weirv1.ListRequest{Tenant: c.tenant})
-		if err != nil {
-			return err
-		}
-		for i, r := range found {
+		for i, r := range m.resources {
 			if i > 0 {
 				fmt.Fprintln(cmd.OutOrStdout())
 			}
@@ -56,8 +41,16 @@ func newDescribeCommand(c *client) *cobra.Command {
 			}
 		}
 		return nil
-	}
-	return cmd
+	}), func(cmd *cobra.Command, args []string, api *session) (*found, error) {
+		_, refs, err := targets(args, c.tenant)
+		if err != nil {
+			return nil, err
+		}
+		if len(refs) == 0 {
+			return nil, usagef("name what to describe: weir describe KIND NAME")
+		}
+		return c.getAll(cmd, api, refs, false)
+	})
 }
 
 func describe(w io.Writer, r *weirv1.Resource, all []*weirv1.Resource) error {

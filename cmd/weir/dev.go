@@ -41,7 +41,7 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 			if err != nil {
 				return err
 			}
-			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway}
+			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway, Bootstrap: true}
 			config.Edge = &node.EdgeConfig{Name: "dev", Admin: proxyAdmin, AccessLog: log}
 			config.Demo = demo
 			return runProcess(cmd.Context(), config)
@@ -50,7 +50,7 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 	flags := cmd.Flags()
 	process.add(flags, stateDirectory("dev"))
 	flags.BoolVar(&demo, "demo", false, "run a bookshop behind it, and say what to try (WEIR_DEMO)")
-	flags.StringVar(&nodeAddr, "node", defaultDevNode, "UDP address of the node API (WEIR_NODE)")
+	flags.StringVar(&nodeAddr, "node", defaultDevNode, "address of the node API, UDP and TCP (WEIR_NODE)")
 	flags.StringVar(&admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
 	flags.StringVar(&portal, "portal", defaultPortal, "address of the developer portal, which does not exist yet: nothing is served there (WEIR_PORTAL)")
 	addProxyAdmin(flags, &proxyAdmin)

@@ -27,7 +27,7 @@ func newDiffCommand(c *client) *cobra.Command {
 	output := outputFlag(cmd)
 	filesFlag(cmd, &files)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		items, api, err := c.loadFor(cmd, files)
+		items, _, api, err := c.loadFor(cmd, files)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/resource/manifest"
 )
@@ -57,17 +56,22 @@ func (c *client) load(paths []string, stdin io.Reader) ([]manifest.Item, error) 
 	return items, manifest.Unique(items)
 }
 
-// loadFor reads the files of a command, and connects it.
-func (c *client) loadFor(cmd *cobra.Command, files []string) ([]manifest.Item, weirv1connect.AdminServiceClient, error) {
+// loadFor reads the files of a command, with the modules that they bring along,
+// and connects it.
+func (c *client) loadFor(cmd *cobra.Command, files []string) ([]manifest.Item, []module, *session, error) {
 	if len(files) == 0 {
-		return nil, nil, usagef("name what to read with -f: a file, a directory, or - for standard input")
+		return nil, nil, nil, usagef("name what to read with -f: a file, a directory, or - for standard input")
 	}
 	items, err := c.load(files, cmd.InOrStdin())
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	modules, err := takeModules(items)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	api, err := c.connect(cmd.ErrOrStderr())
-	return items, api, err
+	return items, modules, api, err
 }
 
 func loadFile(file string, stdin io.Reader) ([]manifest.Item, error) {

@@ -112,16 +112,7 @@ func age(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
 	}
-	switch d := time.Since(t.AsTime()); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
+	return brief(max(0, time.Since(t.AsTime()).Truncate(time.Second)))
 }
 
 // labelText is "a=b,c=d", sorted.

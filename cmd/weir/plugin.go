@@ -63,12 +63,11 @@ under way finish with the old one.`,
 			return fmt.Errorf("push %s: %w", args[1], err)
 		}
 		plugin := resource.Wrap(answer.GetPlugin())
-		if *output == formatTable || *output == formatWide {
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
-		} else {
-			err = c.writeResources(cmd.OutOrStdout(), *output, []*weirv1.Resource{plugin}, true)
-		}
-		if err != nil {
+		printed := c.resourceView(func(*found, *cobra.Command, bool) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
+			return err
+		})
+		if err := printed.write(cmd, *output, &found{resources: []*weirv1.Resource{plugin}, single: true}); err != nil {
 			return err
 		}
 		if wait > 0 && !dryRun {

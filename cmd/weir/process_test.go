@@ -38,6 +38,17 @@ func TestDevProcess(t *testing.T) {
 	if code := Main([]string{"status", "-o", "json", "--admin", admin}, nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), `"leader"`) {
 		t.Errorf("status: exit %d, %s%s", code, answer.String(), complaint.String())
 	}
+	for args, want := range map[string]string{
+		"cluster status -o json":  `"leader": "dev"`,
+		"cluster members -o json": `"role": "VOTER"`,
+		"cluster members":         "dev      voter   leader",
+		"get all --stale":         "public",
+	} {
+		answer.Reset()
+		if code := Main(append(strings.Fields(args), "--admin", admin), nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), want) {
+			t.Errorf("%s: exit %d, %s%s", args, code, answer.String(), complaint.String())
+		}
+	}
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +110,11 @@ func (b *lockedBuffer) String() string {
 func TestProcessFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"server", "name a directory with --data"},
+		{"server --data x --name a --bootstrap --join b:7400", "begins in one way"},
+		{"server --data x --name a --bootstrap-expect 3", "say where they are with --join"},
+		{"server --data x --name a --join b", `join address "b" is not HOST:PORT`},
+		{"server --data x --dead-after 3d", "did you mean 72h?"},
+		{"server --data x --dead-after 5ms", "at least 1s, or off"},
 		{"edge --data x", "name at least one server with --servers"},
 		{"edge --data x --servers a:1 --labels zone", "must be formatted as key=value"},
 		{"edge --data x --servers a", `server address "a" is not HOST:PORT`},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -31,12 +32,14 @@ func TestMain(m *testing.M) {
 //	proxies NAME=REVISION[!REASON]…
 //	              says which proxies are connected, where they are, and that
 //	              one refused the next revision
+//	lose DURATION the server that answers has seen nothing of the others for
+//	              so long
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		Setup:         setup,
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers},
 	})
 }
 
@@ -45,10 +48,8 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	proxies := admintest.NewProxies()
 	logger := slog.New(slog.DiscardHandler)
-	config := admin.Config{Store: cluster, Cluster: cluster, Proxies: proxies, Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, Tokens: admintest.Tokens{"s3cret": "alice"}, AllowLoopback: true, Logger: logger, Version: "v1.2.3"}
+	config := admintest.Config(cluster, logger)
 	open, err := admin.New(config)
 	if err != nil {
 		return err
@@ -74,12 +75,18 @@ func setup(env *testscript.Env) error {
 		<-served
 		cluster.Close()
 	})
-	env.Values["proxies"] = proxies
+	env.Values["proxies"], env.Values["servers"] = config.Proxies, config.Servers
 	env.Setenv("WEIR_ADMIN", l.Addr().String())
 	env.Setenv("TLS_ADMIN", secure.Listener.Addr().String())
 	env.Setenv("HOME", env.WorkDir)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	return os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o644)
+}
+
+func loseServers(ts *testscript.TestScript, _ bool, args []string) {
+	since, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	ts.Value("servers").(*admintest.Servers).Lose(since)
 }
 
 func setProxies(ts *testscript.TestScript, neg bool, args []string) {

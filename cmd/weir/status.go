@@ -18,38 +18,25 @@ func newStatusCommand(c *client) *cobra.Command {
 		Short: "Tell how the cluster and its proxies are",
 		Args:  cobra.NoArgs,
 	}
-	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		api, err := c.connect(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		status, err := api.GetStatus(cmd.Context(), &weirv1.GetStatusRequest{})
-		if err != nil {
-			return err
-		}
-		switch {
-		case output.forPrograms():
-			return writeMessage(cmd.OutOrStdout(), *output, status)
-		case *output == formatName:
-			return writeStatusNames(cmd.OutOrStdout(), status)
-		}
-		return writeStatus(cmd.OutOrStdout(), status)
-	}
-	return cmd
+	return answered(c, cmd, view[*weirv1.GetStatusResponse]{program: message[*weirv1.GetStatusResponse], names: statusNames,
+		table: func(cmd *cobra.Command, s *weirv1.GetStatusResponse, _ bool) error {
+			return writeStatus(cmd.OutOrStdout(), s)
+		}},
+		func(cmd *cobra.Command, _ []string, api *session) (*weirv1.GetStatusResponse, error) {
+			return api.GetStatus(cmd.Context(), &weirv1.GetStatusRequest{})
+		})
 }
 
-// writeStatusNames prints who is there.
-func writeStatusNames(w io.Writer, s *weirv1.GetStatusResponse) error {
-	var b strings.Builder
+// statusNames are who is there.
+func statusNames(s *weirv1.GetStatusResponse) []string {
+	var names []string
 	for _, m := range s.GetMembers() {
-		fmt.Fprintf(&b, "member/%s\n", m.GetName())
+		names = append(names, "member/"+m.GetName())
 	}
 	for _, p := range s.GetProxies() {
-		fmt.Fprintf(&b, "proxy/%s\n", p.GetName())
+		names = append(names, "proxy/"+p.GetName())
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return names
 }
 
 func writeStatus(w io.Writer, s *weirv1.GetStatusResponse) error {

@@ -14,7 +14,7 @@ import (
 
 // targets reads what a verb is about: KIND, KIND NAME…, or KIND/NAME….
 func targets(args []string, tenant string) (kind string, refs []resource.Ref, err error) {
-	if len(args) == 0 {
+	if len(args) == 0 || len(args) == 1 && args[0] == "all" {
 		return "", nil, nil
 	}
 	if strings.Contains(args[0], "/") {
@@ -73,7 +73,7 @@ func (c *client) names(ctx context.Context, kind string) []string {
 	if err != nil {
 		return nil
 	}
-	resources, err := list(ctx, api, &weirv1.ListRequest{Kind: kind, Tenant: c.tenant})
+	resources, _, err := listAll(ctx, api, &weirv1.ListRequest{Kind: kind, Tenant: c.tenant})
 	if err != nil {
 		return nil
 	}

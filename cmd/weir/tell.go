@@ -63,7 +63,18 @@ func hintFor(err error) string {
 		return "set WEIR_TOKEN, or give --token; a server's DATA/admin.env holds both"
 	case connect.CodeAborted:
 		return "someone else changed it meanwhile: read it again (weir get … -o yaml) and repeat"
+	case connect.CodeFailedPrecondition:
+		if strings.Contains(err.Error(), "no majority") || strings.Contains(err.Error(), "replaced by the backup") {
+			return "if that is meant, repeat it with --force"
+		}
+	case connect.CodeUnavailable:
+		if strings.Contains(err.Error(), "members reachable") {
+			return "weir cluster status and weir cluster doctor say more; weir get --stale reads what this member has"
+		}
 	case connect.CodeUnimplemented:
+		if strings.Contains(err.Error(), errors.ErrUnsupported.Error()) {
+			return "" // it has said so itself
+		}
 		return "the server is older than this program, or the address is not that of an admin API"
 	}
 	return ""

@@ -47,6 +47,17 @@ func TestExitCodes(t *testing.T) {
 		{"plugin push a", 2, "accepts 2 arg(s)"},
 		{"completion", 2, "say what to do: bash, fish"},
 		{"completion bsh", 2, `did you mean "bash"?`},
+		{"join-token create --role edge --ttl 3d", 2, "did you mean 72h?"},
+		{"join-token create --role edge --ttl 30", 2, "did you mean 30s?"},
+		{"join-token revoke", 2, "accepts 1 arg(s)"},
+		{"cluster", 2, "say what to do: backup, doctor, keys, members, recover, remove, restore, status, transfer"},
+		{"cluster bakcup x", 2, `did you mean "backup"?`},
+		{"cluster remove", 2, "accepts 1 arg(s)"},
+		{"cluster backup", 2, "accepts 1 arg(s)"},
+		{"cluster keys", 2, "say what to do: drop, list, new, rotate, rotate-root"},
+		{"cluster keys new", 2, "accepts 1 arg(s)"},
+		{"get all x", 2, `there is no kind "all"`},
+		{"export a b", 2, "accepts at most 1 arg(s)"},
 		{"join-token create", 2, "--role must be server, edge or sidecar"},
 		{"join-token create --role king", 2, `not "king"`},
 		{"status extra", 2, "unknown command"},
@@ -182,8 +193,7 @@ func TestWatch(t *testing.T) {
 func serve(t *testing.T, l net.Listener, cluster *admintest.Cluster) (stop func()) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	handler, err := admin.New(admin.Config{Store: cluster, Cluster: cluster, Proxies: admintest.NewProxies(), Admission: admintest.Admission{},
-		JoinTokens: admintest.JoinTokens{}, AllowLoopback: true, Logger: logger})
+	handler, err := admin.New(admintest.Config(cluster, logger))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -465,3 +465,38 @@ func BenchmarkPlugins(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkInFlight is what a policy adds when many exchanges are under way at
+// once, each of them for as long as its upstream thinks: then what it keeps of
+// them is no longer in the caches.
+func BenchmarkInFlight(b *testing.B) {
+	_, made := makeOne(b, plugin{"transform", `{"request": {"set": {"x-a": "1"}}, "response": {"set": {"x-b": "2"}}}`})
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			chain := policy.NewChain([]policy.Policy{made}, policy.ChainConfig{})
+			name, value := []byte("accept"), []byte("*/*")
+			exchanges, runs := make([]exchange.Exchange, n), make([]*policy.Run, n)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				x, run := &exchanges[i%n], &runs[i%n]
+				if *run != nil {
+					x.Response.Status = 200
+					x.Response.Fields.AddParsed(name, value)
+					if err := (*run).Response(); err != nil {
+						b.Fatal(err)
+					}
+					(*run).Close()
+				}
+				x.Reset()
+				x.Request.Fields.AddParsed(name, value)
+				*run = chain.Begin(x)
+				if _, err := (*run).Request(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, run := range runs {
+				run.Close()
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -52,11 +53,19 @@ func (f *File) CommitOpen() error {
 	if err := f.Sync(); err != nil {
 		return errors.Join(fmt.Errorf("sync %s: %w", f.path, err), f.Discard())
 	}
-	if err := os.Rename(f.Name(), f.path); err != nil {
-		return errors.Join(fmt.Errorf("name %s: %w", f.path, err), f.Discard())
+	if err := f.CommitUnsynced(); err != nil {
+		return err
 	}
 	if err := SyncDir(filepath.Dir(f.path)); err != nil {
 		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
+// CommitUnsynced is CommitOpen where no power fails: in simulations.
+func (f *File) CommitUnsynced() error {
+	if err := os.Rename(f.Name(), f.path); err != nil {
+		return errors.Join(fmt.Errorf("name %s: %w", f.path, err), f.Discard())
 	}
 	return nil
 }
@@ -76,4 +85,22 @@ func SyncDir(dir string) error {
 		return fmt.Errorf("sync directory %s: %w", dir, err)
 	}
 	return nil
+}
+
+// MakeDir makes a directory with those above it that are missing, all for their
+// owner alone, and every new name durable.
+func MakeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := MakeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return SyncDir(parent)
 }

@@ -1,5 +1,6 @@
 // Package testcluster runs real members for tests: a store fed by a node, as
-// package node puts them together, in a directory that goes with the test.
+// package node puts them together, in a directory that goes with the test. One
+// alone is a [Member], several that agree are a [Cluster].
 //
 //	m := testcluster.Start(t)
 //	m.Apply(t, route)
@@ -8,6 +9,7 @@
 package testcluster
 
 import (
+	"crypto/rand"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -26,14 +28,19 @@ type Member struct {
 	cfg cluster.Config
 }
 
-// Open runs a member in a directory. The name and the directories of cfg are
-// set by it.
+// Open runs a member alone in a directory. The name and the directories of cfg
+// are set by it.
 func Open(dir string, cfg cluster.Config) (*Member, error) {
+	cfg.Name = "one"
+	return open(dir, cfg)
+}
+
+func open(dir string, cfg cluster.Config) (*Member, error) {
 	s, err := store.Open(store.Config{Dir: filepath.Join(dir, "store")})
 	if err != nil {
 		return nil, err
 	}
-	cfg.Name, cfg.Dir = "one", filepath.Join(dir, "cluster")
+	cfg.Dir = filepath.Join(dir, "cluster")
 	n, err := cluster.Start(cfg, s)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -80,10 +87,15 @@ func (m *Member) Restart(t testing.TB) {
 	}
 }
 
-// Apply puts resources, which must be accepted.
+// Apply puts resources, which must be accepted. Where the outcome is unknown, as
+// when a leader is lost, it is the same command that is proposed again.
 func (m *Member) Apply(t testing.TB, puts ...*weirv1.Resource) *weirv1.ApplyResponse {
 	t.Helper()
-	result, err := m.Node.Propose(t.Context(), &weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: puts}}})
+	command := &weirv1.Command{Id: rand.Text(), Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: puts}}}
+	result, err := m.Node.Propose(t.Context(), command)
+	for errors.Is(err, cluster.ErrUnknown) && t.Context().Err() == nil {
+		result, err = m.Node.Propose(t.Context(), command)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -324,6 +324,10 @@ func (s *side) Foreign(name string, args []byte) ([]byte, abi.Status) {
 	s.mu.Lock()
 	f := s.foreign[name]
 	s.mu.Unlock()
+	if f == nil && name == "weir.phases" {
+		s.call.told = len(args) == 1 && args[0]&abi.PhaseLight != 0
+		return slices.Clone(args), abi.OK // it knows all of them
+	}
 	if f == nil {
 		return nil, abi.NotFound
 	}

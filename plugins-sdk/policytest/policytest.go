@@ -9,8 +9,9 @@
 //	if got := x.Response.Header.Get("x-stamp"); got != "yes" { … }
 //
 // [Policy.Do] goes through the very callbacks that a proxy makes, in its order,
-// with bodies chunk by chunk. What a Hold means is what it means in Weir. What
-// the handler logs goes to the test's log.
+// with bodies chunk by chunk. What a Hold means is what it means in Weir, and so
+// is an exchange without State: it is another one in the next method. What the
+// handler logs goes to the test's log.
 package policytest
 
 import (
@@ -104,6 +105,8 @@ type Policy struct {
 	host   *Host
 	vm     *sdk.VM
 	lastID uint32
+	// told: the sandbox has asked for light exchanges, and gets them.
+	told bool
 }
 
 const rootID = 1
@@ -138,10 +141,12 @@ func Refusal[C any](t testing.TB, new func(C) (sdk.Handler, error), config strin
 func start[C any](h *Host, new func(C) (sdk.Handler, error), config string) (*Policy, string) {
 	p := &Policy{host: h, vm: sdk.NewVM(sdk.Define(new)), lastID: rootID}
 	accepted := false
-	h.during(&call{config: []byte(config)}, func() {
+	c := &call{config: []byte(config)}
+	h.during(c, func() {
 		p.vm.OnContextCreate(rootID, 0)
 		accepted = p.vm.OnConfigure(rootID, len(config))
 	})
+	p.told = c.told
 	if accepted {
 		return p, ""
 	}
@@ -190,22 +195,44 @@ func (p *Policy) Tick() {
 
 // Do shows one exchange to the handler, from its head to its end.
 func (p *Policy) Do(x Exchange) Exchange {
-	p.lastID++
-	id, c := p.lastID, newCall(x)
-	p.host.during(c, func() { p.vm.OnContextCreate(id, rootID) })
+	c := newCall(x)
+	p.begin(c)
 	p.pass(c, 0, x.Request.chunks(),
-		func(end bool) sdk.Action { return p.vm.OnRequestHeaders(id, end) },
-		func(size int, end bool) sdk.Action { return p.vm.OnRequestBody(id, size, end) })
+		func(end bool) sdk.Action { return p.vm.OnRequestHeaders(c.id, end) },
+		func(size int, end bool) sdk.Action { return p.vm.OnRequestBody(c.id, size, end) })
 	if !c.answered {
 		p.pass(c, 1, x.Response.chunks(),
-			func(end bool) sdk.Action { return p.vm.OnResponseHeaders(id, end) },
-			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(id, size, end) })
+			func(end bool) sdk.Action { return p.vm.OnResponseHeaders(c.id, end) },
+			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(c.id, size, end) })
 	}
-	p.host.during(c, func() {
-		p.vm.OnLog(id)
-		p.vm.OnDelete(id)
-	})
+	if c.live {
+		p.host.during(c, func() {
+			p.vm.OnLog(c.id)
+			p.vm.OnDelete(c.id)
+		})
+	}
 	return c.result(x)
+}
+
+// begin makes the exchange a context, unless it may be light.
+func (p *Policy) begin(c *call) {
+	p.lastID++
+	c.id = p.lastID
+	if c.live = !p.told; c.live {
+		p.host.during(c, func() { p.vm.OnContextCreate(c.id, rootID) })
+	}
+}
+
+// show makes one callback. An exchange of which the sandbox keeps nothing comes
+// back under another number.
+func (p *Policy) show(c *call, callback func() sdk.Action) (action sdk.Action) {
+	const light = sdk.Action(abi.ActionLight)
+	p.host.during(c, func() { action = callback() })
+	if c.live = !p.told || action&light == 0; !c.live {
+		p.lastID++
+		c.id = p.lastID
+	}
+	return action &^ light
 }
 
 // pass takes one message through its two callbacks, as a proxy does: what was
@@ -213,8 +240,7 @@ func (p *Policy) Do(x Exchange) Exchange {
 func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Action, body func(int, bool) sdk.Action) {
 	m := &c.messages[way]
 	m.headOpen = true
-	var action sdk.Action
-	p.host.during(c, func() { action = head(len(chunks) == 0) })
+	action := p.show(c, func() sdk.Action { return head(len(chunks) == 0) })
 	m.headOpen = action == sdk.Hold
 	for i, chunk := range chunks {
 		if c.answered {
@@ -222,7 +248,7 @@ func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Act
 		}
 		m.held = append(m.held, chunk...)
 		m.bodyOpen = true
-		p.host.during(c, func() { action = body(len(m.held), i == len(chunks)-1) })
+		action = p.show(c, func() sdk.Action { return body(len(m.held), i == len(chunks)-1) })
 		m.bodyOpen = false
 		if action == sdk.Continue {
 			m.headOpen = false
@@ -235,6 +261,9 @@ func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Act
 
 // call is what the host knows while it calls the plugin.
 type call struct {
+	id         uint32
+	live       bool // the sandbox keeps something of it
+	told       bool // the sandbox has asked for light exchanges
 	config     []byte
 	messages   [2]message // the request, the response
 	properties map[string]string

@@ -83,7 +83,7 @@ func TestAWarmPolicyDoesNotAllocate(t *testing.T) {
 	for range 10 {
 		exchangeOnce(t, chain, x)
 	}
-	if n := testing.AllocsPerRun(200, func() { exchangeOnce(t, chain, x) }); n > 0 {
+	if n := testing.AllocsPerRun(200, func() { exchangeOnce(t, chain, x) }); n > 0 && !raceDetector { // under it pools forget on purpose
 		t.Errorf("%v allocations", n)
 	}
 }

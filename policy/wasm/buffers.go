@@ -105,7 +105,8 @@ func proxySendLocalResponse(v *vm, s stack) abi.Status {
 		return abi.SerializationFailure
 	}
 	r := &f.reply
-	r.sent, r.status, r.fields, r.grpc = true, int(s.u32(0)), fields, int32(s.u32(7))
+	f.replied, f.dirty = true, true
+	r.status, r.fields, r.grpc = int(s.u32(0)), fields, int32(s.u32(7))
 	r.body, r.details = f.x.CopyBytes(body), detailsPlugin
 	if len(details) > 0 {
 		r.details = string(details[:min(len(details), maxDetails)])
@@ -122,11 +123,12 @@ func isGRPC(x *exchange.Exchange) bool {
 	return len(contentType) >= len(prefix) && exchange.EqualFold(contentType[:len(prefix)], prefix)
 }
 
+// proxyContinue: at the end of an exchange nothing is paused any more.
 func proxyContinue(v *vm, _ stack) abi.Status {
 	if v.current == nil {
 		return abi.BadArgument
 	}
-	v.current.resume = true
+	v.current.resume = v.stage != stageEnd
 	return abi.OK
 }
 

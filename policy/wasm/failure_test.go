@@ -224,7 +224,7 @@ func TestTicks(t *testing.T) {
 		t.Errorf("the VM that ticks serves exchanges: %+v", s)
 	}
 	// The second tick traps, and a new VM goes on from the start.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for p.Status().Traps < 2 {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", p.Status())

@@ -10,30 +10,37 @@ import (
 
 func isOpen(spec policy.Spec) bool { return spec.FailureMode == weirv1.PolicySpec_OPEN }
 
-// filter is one exchange's context in a VM. It is used again for other exchanges
-// once it is closed.
+// filter takes exchanges through VMs, one after the other.
 //
-//	begin: context_create ─▶ request, response callbacks ─▶ finish: done, log, delete
+//	Begin: context_create ─▶ request, response callbacks ─▶ finish: done, log, delete
+//
+// From Begin to finish it holds a VM, because the guest keeps the exchange in its
+// memory. Not so with a guest that knows light exchanges: then it takes a VM for a
+// callback, any that is idle, and holds it only if the guest says that it keeps
+// something. As long as it does not, the exchange is no context of any VM, and
+// neither is made nor deleted there.
 type filter struct {
 	policy *Policy
-	vm     *vm
+	vm     *vm // nil: none is held
 	x      *exchange.Exchange
+	fuel   uint64
+	spent  int // bytes that the guest has put into the exchange
 	id     uint32
 	live   bool // the guest has a context for it
-	fuel   uint64
 
-	body   body
-	saved  head
-	reply  reply
-	resume bool // continue_stream was called in this callback
-	abort  bool // close_stream was called
-	spent  int  // bytes that the guest has put into the exchange
+	resume  bool // continue_stream was called in this callback
+	abort   bool // close_stream was called
+	replied bool // reply is to be the answer
+	dirty   bool // what follows was used
+
+	body  body
+	saved head
+	reply reply
 }
 
 // reply is an answer that the guest has sent. It is made the response when the
 // callback has returned, so that a trap leaves nothing half done.
 type reply struct {
-	sent    bool
 	status  int
 	body    []byte
 	fields  abi.Pairs
@@ -42,27 +49,70 @@ type reply struct {
 	chunk   exchange.Chunk
 }
 
-// begin takes a VM and makes the context in it.
-func (f *filter) begin(v *vm, x *exchange.Exchange) error {
-	f.vm, f.x = v, x
-	if err := f.enter(stageRequestHead); err != nil {
+// Begin implements policy.Filter.
+func (f *filter) Begin(x *exchange.Exchange) error {
+	p := f.policy
+	if err := p.pool.enter(); err != nil {
 		return err
 	}
-	f.id = v.newID()
-	v.filters = append(v.filters, f)
-	f.live = true
-	v.stack[0], v.stack[1] = uint64(f.id), rootID
-	return f.leave(v.run(cbContextCreate, 1))
+	f.x = x
+	err := p.circuit.check()
+	if err == nil && !p.light {
+		err = f.create()
+	}
+	if err != nil {
+		f.Close(x)
+	}
+	return err
 }
 
-// enter takes the VM for one callback; leave gives it back.
+// create takes a VM and makes the exchange's context in it.
+func (f *filter) create() error {
+	if err := f.board(stageRequestHead); err != nil {
+		return err
+	}
+	f.keep()
+	f.vm.stack[0], f.vm.stack[1] = uint64(f.id), rootID
+	return f.leave(f.vm.run(cbContextCreate, 1))
+}
+
+// board takes a VM for a filter that holds none, and enters it.
+func (f *filter) board(s stage) error {
+	for {
+		v, err := f.policy.pool.take()
+		if err != nil {
+			f.policy.failed(err)
+			return err
+		}
+		f.vm = v
+		if err := f.enter(s); err == nil {
+			f.id = v.newID()
+			return nil
+		}
+		f.drop() // it died while we waited for it: take another
+	}
+}
+
+// drop gives the VM back.
+func (f *filter) drop() {
+	v := f.vm
+	f.vm = nil
+	f.policy.pool.put(v)
+}
+
+// enter takes the floor in the VM for one callback, boarding one first if there
+// is none; leave gives it back.
 func (f *filter) enter(s stage) error {
 	v := f.vm
+	if v == nil {
+		return f.board(s)
+	}
 	v.mu.Lock()
 	if v.dead {
 		v.mu.Unlock()
 		return errLost
 	}
+	v.uses++
 	v.stage, v.current, v.effective = s, f, f
 	return nil
 }
@@ -87,6 +137,18 @@ func (f *filter) leave(err error) error {
 		f.policy.failed(err)
 	}
 	return err
+}
+
+// keep and forget say whether the exchange is a context of the VM, which the
+// filter has the floor in.
+func (f *filter) keep() {
+	f.vm.filters = append(f.vm.filters, f)
+	f.live = true
+}
+
+func (f *filter) forget() {
+	f.vm.remove(f)
+	f.live = false
 }
 
 // OnRequest implements policy.Filter.
@@ -114,7 +176,7 @@ func (f *filter) head(s stage, cb int, fields int, end bool) (policy.Verdict, er
 	if err != nil {
 		f.restore(s)
 	}
-	return f.conclude(action, f.leave(err))
+	return f.depart(action, err)
 }
 
 // OnRequestBody implements policy.Filter.
@@ -140,14 +202,18 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 	v := f.vm
 	follow := end && trailers > 0 && v.functions[cbTrailers] != nil
 	f.body.show(*chunk)
+	f.dirty = true
 	var err error
 	action := abi.Continue
+	if !f.live {
+		action |= abi.Light // until it is shown something, the guest keeps nothing
+	}
 	if v.functions[cb] != nil {
 		v.stack[0], v.stack[1], v.stack[2] = uint64(f.id), uint64(len(*chunk)), flag(end && !follow)
 		err = v.run(cb, 1)
 		action = abi.Action(v.stack[0])
 	}
-	if err == nil && follow && !f.reply.sent {
+	if err == nil && follow && !f.replied {
 		v.stack[0], v.stack[1] = uint64(f.id), uint64(trailers)
 		err = v.run(cbTrailers, 1)
 		action = abi.Action(v.stack[0])
@@ -157,18 +223,41 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 	} else {
 		f.restore(s)
 	}
-	return f.conclude(action, f.leave(err))
+	return f.depart(action, err)
+}
+
+// depart leaves the VM after a callback, and gives it back if the guest keeps
+// nothing of the exchange.
+func (f *filter) depart(action abi.Action, err error) (policy.Verdict, error) {
+	if f.policy.light && err == nil {
+		light := action&abi.Light != 0
+		action &^= abi.Light
+		// Who pauses wants to go on where it was.
+		light = light && (action == abi.Continue || f.replied || f.abort)
+		switch {
+		case light && f.live:
+			f.forget()
+		case !light && !f.live:
+			f.keep()
+		}
+	}
+	if err = f.leave(err); !f.live {
+		f.drop()
+	}
+	return f.conclude(action, err)
 }
 
 // conclude makes a verdict of what the guest did and returned.
 func (f *filter) conclude(action abi.Action, err error) (policy.Verdict, error) {
-	resume, abort := f.resume, f.abort
-	f.resume, f.abort, f.saved.of = false, false, stageIdle
+	resume, abort, replied := f.resume, f.abort, f.replied
+	f.resume, f.abort, f.replied = false, false, false
+	if f.dirty {
+		f.saved.of = stageIdle
+	}
 	switch {
 	case err != nil:
-		f.reply.sent = false
 		return policy.Continue, err
-	case f.reply.sent:
+	case replied:
 		f.answer()
 		return policy.Respond, nil
 	case abort:
@@ -184,7 +273,6 @@ func (f *filter) conclude(action abi.Action, err error) (policy.Verdict, error) 
 // answer makes the guest's reply the response.
 func (f *filter) answer() {
 	x, r := f.x, &f.reply
-	r.sent = false
 	x.Answer(r.status, nil)
 	if len(r.body) > 0 {
 		r.chunk.Set(r.body)
@@ -210,7 +298,7 @@ func (f *filter) briefly(verdict policy.Verdict, err error, later, body policy.P
 	if !end {
 		later |= body
 	}
-	if f.policy.brief && err == nil && verdict != policy.Hold && f.policy.phases&later == 0 {
+	if f.policy.brief && f.vm != nil && err == nil && verdict != policy.Hold && f.policy.phases&later == 0 {
 		f.finish()
 	}
 }
@@ -218,22 +306,20 @@ func (f *filter) briefly(verdict policy.Verdict, err error, later, body policy.P
 // finish tells the guest that the exchange is over, and gives the VM back. What
 // goes wrong here no longer concerns the exchange.
 func (f *filter) finish() {
-	v := f.vm
-	if v == nil {
+	if f.vm == nil {
 		return
 	}
 	if f.live {
 		if err := f.enter(stageEnd); err == nil {
-			v.remove(f)
+			f.forget()
 			err = f.last(cbDone, cbLog, cbDelete)
 			if err = f.leave(err); err != nil {
 				f.policy.log.warn("policy failed at the end of an exchange", "error", err)
 			}
 		}
 	}
-	f.live, f.vm = false, nil
-	f.policy.spent(f.fuel)
-	f.policy.pool.put(v)
+	f.live = false
+	f.drop()
 }
 
 // last makes the last callbacks. A guest that says it is not done yet is done:
@@ -251,11 +337,15 @@ func (f *filter) last(cbs ...int) error {
 // Close implements policy.Filter.
 func (f *filter) Close(*exchange.Exchange) {
 	f.finish()
-	f.body.reset()
-	f.saved.reset()
-	f.reply = reply{}
+	if f.dirty {
+		f.body.reset()
+		f.saved.reset()
+		f.reply = reply{}
+	}
+	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
+	burned := f.fuel
 	f.x, f.fuel, f.spent = nil, 0, 0
-	f.policy.filters.Put(f)
+	f.policy.pool.leave(burned)
 }
 
 // remove takes a filter off the VM's list.
@@ -306,11 +396,11 @@ func (h *head) reset() {
 // save notes the head before the first change of a callback.
 func (f *filter) save() {
 	h, x, s := &f.saved, f.x, f.vm.stage
-	if !f.policy.open || h.of == s {
+	if !f.policy.open || f.dirty && h.of == s {
 		return
 	}
 	h.reset()
-	h.of = s
+	h.of, f.dirty = s, true
 	from := &x.Request.Fields
 	if s >= stageResponseHead {
 		from, h.status = &x.Response.Fields, x.Response.Status
@@ -323,7 +413,7 @@ func (f *filter) save() {
 // restore undoes what a callback that failed did to a head.
 func (f *filter) restore(s stage) {
 	h, x := &f.saved, f.x
-	if h.of != s || s == stageIdle {
+	if !f.dirty || h.of != s || s == stageIdle {
 		return
 	}
 	if s >= stageResponseHead {

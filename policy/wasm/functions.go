@@ -56,11 +56,12 @@ func (f *function) bind() api.GoModuleFunc {
 		if v.mod == nil {
 			v.attach(mod) // called by the module's start function
 		}
-		v.draw(fuelPerCall)
+		v.owed += fuelPerCall
 		status := abi.InternalFailure
 		if f.kind&early != 0 || v.stage > stageStart && !v.allocating {
 			status = f.does(v, s)
 		}
+		v.settle()
 		if f.kind&noResult == 0 {
 			s[0] = uint64(status)
 		}
@@ -208,6 +209,7 @@ func (v *vm) allocate(size uint32) uint32 {
 	if f == nil {
 		f = v.functions[cbMalloc]
 	}
+	v.settle()
 	v.allocating = true
 	v.allocStack[0] = uint64(size)
 	err := f.CallWithStack(v, v.allocStack[:])

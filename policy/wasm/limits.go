@@ -34,6 +34,8 @@ const (
 	fuelPerCall  = 200
 	fuelPerLog   = 2_000
 	fuelPerByte4 = 1 // for each 4 bytes
+	// mostOwed is how much of it a host function may use before it is drawn.
+	mostOwed = 1_000
 	// maxFuel keeps sums of fuel within 64 bits.
 	maxFuel = 1 << 50
 	// startFactor: what starts a VM (its runtime's initialisation, the parsing of

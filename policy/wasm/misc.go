@@ -87,15 +87,27 @@ var foreignTable = []foreign{
 
 // setPhases takes one byte, a set of bits: 1 request head, 2 request body, 4
 // response head, 8 response body; the host does not make the other callbacks.
-// 16: an exchange may be forgotten when the last of these phases is over.
+// 16: an exchange may be forgotten when the last of these phases is over. 32: the
+// guest wants light exchanges; then the result is the bits that the host knows, so
+// that the guest can tell whether it gets them.
 func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
 	if len(arguments) != 1 || v.stage != stageRoot {
 		return nil, abi.BadArgument
 	}
 	const all = policy.RequestHead | policy.RequestBody | policy.ResponseHead | policy.ResponseBody
-	v.announced, v.wanted, v.brief = true, policy.Phases(arguments[0])&all, arguments[0]&16 != 0
-	return nil, abi.OK
+	set := arguments[0]
+	v.announced, v.wanted = true, policy.Phases(set)&all
+	v.brief, v.light = set&phaseBrief != 0, set&phaseLight != 0
+	if !v.light {
+		return nil, abi.OK
+	}
+	return []byte{set & (byte(all) | phaseBrief | phaseLight)}, abi.OK
 }
+
+const (
+	phaseBrief = 16
+	phaseLight = 32
+)
 
 func proxyCallForeign(v *vm, s stack) abi.Status {
 	name, a := v.read(s.u32(0), s.u32(1))

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/policy"
-	"github.com/weirmesh/weir/proxy/exchange"
 )
 
 // Policy is a plugin under one configuration: a module, a pool of VMs, and what
@@ -23,6 +22,7 @@ type Policy struct {
 	phases policy.Phases
 	// brief: the guest said that an exchange may be forgotten after its last phase.
 	brief bool
+	light bool // the guest knows light exchanges
 	open  bool // failureMode OPEN: what a failed callback changed is undone
 
 	log    *guestLog
@@ -32,9 +32,6 @@ type Policy struct {
 	pool    pool
 	ticker  ticker
 	circuit circuit
-	filters sync.Pool
-
-	exchanges, burned, dearest atomic.Uint64
 }
 
 // newPolicy compiles what must be compiled and starts the first VM.
@@ -56,7 +53,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error)
 		return nil, fmt.Errorf("%w%s", err, lines)
 	}
 	p.phases = first.phases()
-	p.brief = first.brief
+	p.brief, p.light = first.brief, first.light
 	if first.tickPeriod > 0 {
 		p.ticker.start(p, first)
 	} else {
@@ -74,7 +71,6 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu
 	p.circuit.pause = h.config.Open
-	p.filters.New = func() any { return &filter{policy: p} }
 	return p
 }
 
@@ -91,7 +87,7 @@ func (p *Policy) Release() {
 		return
 	}
 	p.ticker.stop()
-	p.pool.close() // calls free when the last VM is back
+	p.pool.close() // calls free when the last exchange is over
 }
 
 // free gives up what the VMs shared. No VM is left.
@@ -102,43 +98,12 @@ func (p *Policy) free() {
 }
 
 // NewFilter implements policy.Policy.
-func (p *Policy) NewFilter(x *exchange.Exchange) (policy.Filter, error) {
-	p.exchanges.Add(1)
-	if err := p.circuit.check(); err != nil {
-		return nil, err
-	}
-	for {
-		v, err := p.pool.take()
-		if err != nil {
-			p.failed(err)
-			return nil, err
-		}
-		f := p.filters.Get().(*filter)
-		if err = f.begin(v, x); err == nil {
-			return f, nil
-		}
-		f.Close(x)
-		if err != errLost { // a VM that died while we waited for it: take another
-			return nil, err
-		}
-	}
-}
+func (p *Policy) NewFilter() policy.Filter { return &filter{policy: p} }
 
 // failed counts a trap.
 func (p *Policy) failed(err error) {
-	if p.circuit.trapped(err, p.exchanges.Load()) {
+	if p.circuit.trapped(err, p.pool.begun.Load()) {
 		p.log.warn("policy keeps failing: its circuit is open", "for", p.circuit.pause, "error", err)
-	}
-}
-
-// spent counts an exchange's fuel.
-func (p *Policy) spent(burned uint64) {
-	p.burned.Add(burned)
-	for {
-		most := p.dearest.Load()
-		if burned <= most || p.dearest.CompareAndSwap(most, burned) {
-			return
-		}
 	}
 }
 
@@ -165,8 +130,8 @@ type Status struct {
 func (p *Policy) Status() Status {
 	s := Status{
 		Tenant: p.spec.Tenant, Name: p.spec.Name, Plugin: p.spec.Plugin, Digest: p.spec.Digest,
-		ABI: string(p.module.version), Exchanges: p.exchanges.Load(), Fuel: p.burned.Load(),
-		DearestExchange: p.dearest.Load(), LinesDropped: p.log.dropped.Load(),
+		ABI: string(p.module.version), Exchanges: p.pool.begun.Load(), Fuel: p.pool.burned.Load(),
+		DearestExchange: p.pool.dearest.Load(), LinesDropped: p.log.dropped.Load(),
 	}
 	s.VMs, s.Idle = p.pool.count()
 	p.circuit.describe(&s)

@@ -2,7 +2,9 @@ package wasm
 
 import (
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,61 +18,124 @@ import (
 // never refuses and never makes anyone wait for another exchange's upstream; the
 // price is that exchanges which share a VM share its end.
 //
-// The VM used last is used next: its memory is still in the caches, and what
-// traffic no longer needs grows old at the other end and is closed.
+// # Who holds a VM
+//
+// vm.holders says how many exchanges do. Whoever raises it from 0 to 1 has the VM
+// alone, and that takes no lock: only who finds nothing idle goes to the list,
+// under mu. Where to look first is a hint: the VM that this processor gave back
+// last, whose memory is still in its caches. Hints are no more than that: one may
+// speak of a VM that is taken or gone, and all of them may be lost at any time.
+//
+// # The end
+//
+// The pool outlives whatever uses its VMs: enter and leave count the exchanges in
+// flight, and the last to leave a closed pool closes what VMs are left and then,
+// when they are closed, frees the policy. Nobody else does, and nobody closes a VM
+// who has not entered.
 type pool struct {
 	policy *Policy
 	limit  int
+	hints  sync.Pool // of *vm
 
 	mu     sync.Mutex
-	idle   []*vm // the last is the one used last
-	busy   []*vm
-	making int // VMs being made
-	held   int // VMs that were retired, and freed with that, but not yet put back
-	puts   uint
+	vms    []*vm // that live and have not failed
+	making int   // VMs being made
 	// waiting: for one that is being made.
 	waiting sync.Cond
-	closed  bool
 	freed   bool
+
+	_       [64]byte // what follows changes with every exchange
+	closed  atomic.Bool
+	begun   atomic.Uint64 // exchanges
+	ended   atomic.Uint64
+	burned  atomic.Uint64 // fuel
+	dearest atomic.Uint64
+	_       [64]byte
 }
 
-// idleFor is how long a VM is kept that traffic does not need.
-const idleFor = time.Minute
+const (
+	// idleFor is how long a VM is kept that traffic does not need.
+	idleFor = time.Minute
+	// trimEvery is how many exchanges pass between two looks for such VMs.
+	trimEvery = 256
+	// retired is added to the holders of a VM that nobody may take any more.
+	retired = -1 << 30
+)
 
 var errReleased = errors.New("the policy is released")
+
+// enter begins an exchange: until it has left, VMs can be taken.
+func (p *pool) enter() error {
+	p.begun.Add(1)
+	if p.closed.Load() {
+		p.exit()
+		return errReleased
+	}
+	return nil
+}
+
+// leave ends an exchange, which holds no VM any more and has burned so much.
+func (p *pool) leave(fuel uint64) {
+	p.burned.Add(fuel)
+	for most := p.dearest.Load(); fuel > most && !p.dearest.CompareAndSwap(most, fuel); most = p.dearest.Load() {
+	}
+	if p.begun.Load()%trimEvery == 0 {
+		p.trim(time.Now())
+	}
+	p.exit()
+}
+
+func (p *pool) exit() {
+	p.ended.Add(1)
+	if p.closed.Load() {
+		p.finish()
+	}
+}
 
 // adopt takes in a new VM that serves no exchange.
 func (p *pool) adopt(v *vm) {
 	p.mu.Lock()
-	p.idle = append(p.idle, v)
+	p.vms = append(p.vms, v)
 	p.mu.Unlock()
 }
 
-// take returns a VM to serve one more exchange; give it back with put.
+// take returns a VM to serve one more exchange, which has entered; give it back
+// with put.
 func (p *pool) take() (*vm, error) {
+	for {
+		v, _ := p.hints.Get().(*vm)
+		if v == nil {
+			return p.find()
+		}
+		if v.holders.CompareAndSwap(0, 1) {
+			return v, nil
+		}
+	}
+}
+
+// find is take by the list.
+func (p *pool) find() (*vm, error) {
 	p.mu.Lock()
 	for {
+		for _, v := range p.vms {
+			if v.holders.CompareAndSwap(0, 1) {
+				p.mu.Unlock()
+				return v, nil
+			}
+		}
 		switch {
-		case p.closed:
-			p.mu.Unlock()
-			return nil, errReleased
-		case len(p.idle) > 0:
-			v := p.idle[len(p.idle)-1]
-			p.idle = p.idle[:len(p.idle)-1]
-			p.serve(v)
-			p.mu.Unlock()
-			return v, nil
-		case len(p.busy)+p.making < p.limit:
+		case len(p.vms)+p.making < p.limit:
 			p.making++
 			p.mu.Unlock()
 			return p.make()
-		case len(p.busy) > 0:
-			v := p.leastBusy()
-			v.serves++
-			p.mu.Unlock()
-			return v, nil
+		case len(p.vms) == 0:
+			p.waiting.Wait()
+		default:
+			if v := p.share(); v != nil {
+				p.mu.Unlock()
+				return v, nil
+			}
 		}
-		p.waiting.Wait()
 	}
 }
 
@@ -80,131 +145,142 @@ func (p *pool) make() (*vm, error) {
 	p.mu.Lock()
 	p.making--
 	if err == nil {
-		p.serve(v)
+		v.holders.Store(1)
+		p.vms = append(p.vms, v)
 	}
 	p.waiting.Broadcast() // there is one to share, or another has to be made
-	last := p.empty()
 	p.mu.Unlock()
 	if err != nil {
 		v.close()
+		return nil, err
 	}
-	if last {
-		p.policy.free()
-	}
-	return v, err
+	return v, nil
 }
 
-// serve moves a VM that is on no list to the busy ones. mu is held.
-func (p *pool) serve(v *vm) {
-	v.serves = 1
-	v.place = len(p.busy)
-	p.busy = append(p.busy, v)
-}
-
-func (p *pool) leastBusy() *vm {
-	least := p.busy[0]
-	for _, v := range p.busy[1:] {
-		if v.serves < least.serves {
-			least = v
+// share joins those who hold the VM that the fewest hold, nil if they have just
+// given it back. mu is held, so nobody retires it meanwhile.
+func (p *pool) share() *vm {
+	least, fewest := p.vms[0], p.vms[0].holders.Load()
+	for _, v := range p.vms[1:] {
+		if n := v.holders.Load(); n < fewest {
+			least, fewest = v, n
 		}
+	}
+	if fewest == 0 || !least.holders.CompareAndSwap(fewest, fewest+1) {
+		return nil
 	}
 	return least
 }
 
-// unlist takes a VM off the busy ones. mu is held.
-func (p *pool) unlist(v *vm) {
-	end := len(p.busy) - 1
-	p.busy[v.place] = p.busy[end]
-	p.busy[v.place].place = v.place
-	p.busy[end] = nil
-	p.busy = p.busy[:end]
-	v.place = -1
-}
-
-// retire takes a VM that has failed out of service. Exchanges that still hold it
-// put it back later.
-func (p *pool) retire(v *vm) {
-	p.mu.Lock()
-	if v.place >= 0 {
-		p.unlist(v)
-		p.held++
-	}
-	p.mu.Unlock()
-}
-
 // put gives a VM back after one exchange.
 func (p *pool) put(v *vm) {
-	var old *vm
-	p.mu.Lock()
-	v.serves--
-	if v.serves == 0 {
-		if v.place < 0 {
-			p.held-- // it was retired
-		} else {
-			p.unlist(v)
-			v.idleSince = time.Time{}
-			p.idle = append(p.idle, v)
-			old = p.trim()
-		}
+	if v.holders.Add(-1) != 0 {
+		return // shared, or retired
 	}
-	last := p.empty()
+	if p.closed.Load() {
+		p.shed(v)
+		return
+	}
+	p.hints.Put(v)
+}
+
+// retire takes a VM that has failed, and is closed, out of service. Exchanges that
+// still hold it put it back later.
+func (p *pool) retire(v *vm) {
+	p.mu.Lock()
+	v.holders.Add(retired)
+	p.unlist(v)
 	p.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
-	if last {
-		p.policy.free()
+}
+
+func (p *pool) unlist(v *vm) {
+	if i := slices.Index(p.vms, v); i >= 0 {
+		p.vms = slices.Delete(p.vms, i, i+1)
 	}
 }
 
-// trim returns a VM to close: any when the pool is closed, else the one used
-// longest ago if that is long. mu is held. It looks at the clock only now and
-// then: it is called after every exchange.
-func (p *pool) trim() *vm {
-	if !p.closed {
-		if p.puts++; p.puts%64 != 0 || len(p.idle) < 2 {
-			return nil
-		}
-		if oldest := p.idle[0]; oldest.idleSince.IsZero() {
-			oldest.idleSince = time.Now()
-			return nil
-		} else if time.Since(oldest.idleSince) < idleFor {
-			return nil
-		}
-	}
-	oldest := p.idle[0]
-	p.idle = append(p.idle[:0], p.idle[1:]...)
-	return oldest
-}
-
-// close frees the idle VMs; busy ones follow when they are put back.
-func (p *pool) close() {
+// trim closes the VMs that no one has used for long, but for the last. What
+// traffic needs least stands at the end of the list.
+func (p *pool) trim(now time.Time) {
+	var old []*vm
 	p.mu.Lock()
-	p.closed = true
-	idle := p.idle
-	p.idle = nil
-	p.waiting.Broadcast()
-	last := p.empty()
+	for i := len(p.vms) - 1; i >= 0 && len(p.vms) > 1; i-- {
+		v := p.vms[i]
+		if !v.holders.CompareAndSwap(0, 1) {
+			continue
+		}
+		// It is ours, and with mu held nobody joins us.
+		switch {
+		case v.uses != v.seen || v.idleSince.IsZero():
+			v.seen, v.idleSince = v.uses, now
+		case now.Sub(v.idleSince) >= idleFor:
+			v.holders.Add(retired)
+			p.unlist(v)
+			old = append(old, v)
+		}
+		v.holders.Add(-1)
+	}
+	p.mu.Unlock()
+	for _, v := range old {
+		v.shut()
+	}
+}
+
+// shed closes an idle VM of a closed pool, but for the last: exchanges that are
+// still in flight may want one. Who calls it has entered.
+func (p *pool) shed(v *vm) {
+	p.mu.Lock()
+	shed := len(p.vms) > 1 && v.holders.CompareAndSwap(0, retired)
+	if shed {
+		p.unlist(v)
+	}
+	p.mu.Unlock()
+	if shed {
+		v.shut()
+	}
+}
+
+// close ends the pool once the exchanges in flight have left. It counts as one of
+// them meanwhile.
+func (p *pool) close() {
+	p.begun.Add(1)
+	p.closed.Store(true)
+	p.mu.Lock()
+	idle := slices.Clone(p.vms)
 	p.mu.Unlock()
 	for _, v := range idle {
-		v.close()
+		p.shed(v)
 	}
-	if last {
-		p.policy.free()
-	}
+	p.exit()
 }
 
-// empty reports, once, that a closed pool has no VM left. mu is held.
-func (p *pool) empty() bool {
-	if !p.closed || p.freed || p.making > 0 || p.held > 0 || len(p.busy) > 0 || len(p.idle) > 0 {
-		return false
+// finish frees a closed pool that everyone has left.
+func (p *pool) finish() {
+	p.mu.Lock()
+	// Read in this order, equal numbers mean that nobody was inside when the
+	// first was read; who has come since turns back at once.
+	ended := p.ended.Load()
+	if p.freed || ended != p.begun.Load() {
+		p.mu.Unlock()
+		return
 	}
 	p.freed = true
-	return true
+	vms := p.vms
+	p.vms = nil
+	p.mu.Unlock()
+	for _, v := range vms {
+		v.shut()
+	}
+	p.policy.free()
 }
 
 func (p *pool) count() (all, idle int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.idle) + len(p.busy), len(p.idle)
+	for _, v := range p.vms {
+		if v.holders.Load() == 0 {
+			idle++
+		}
+	}
+	return len(p.vms), idle
 }

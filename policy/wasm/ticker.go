@@ -74,7 +74,7 @@ func (p *Policy) tick(v *vm) *vm {
 	v.stack[0] = rootID
 	err := v.run(cbTick, 1)
 	v.stage, v.effective = stageIdle, nil
-	p.burned.Add(v.burned)
+	p.pool.burned.Add(v.burned)
 	v.burned = 0
 	if err != nil {
 		p.log.warn("plugin failed in a tick", "error", err)

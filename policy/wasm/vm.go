@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -46,13 +47,11 @@ type vm struct {
 	context.Context // never cancelled: fuel ends calls
 	policy          *Policy
 
-	// Under pool.mu.
-	serves    int       // exchanges that hold it
-	place     int       // in pool.busy, -1 when it is not there
-	idleSince time.Time // zero: not looked at since it was used
+	holders atomic.Int32 // exchanges that hold it; negative: retired
 
 	mu        sync.Mutex
-	dead      bool // closed, or about to be
+	dead      bool   // closed, or about to be
+	uses      uint32 // callbacks
 	mod       api.Module
 	mem       api.Memory
 	tank      api.MutableGlobal
@@ -68,6 +67,7 @@ type vm struct {
 	// allocating: the guest's allocator runs, called from a host function.
 	allocating bool
 	burned     uint64 // since the filter or the start took over
+	owed       int64  // fuel that host functions have used and not yet drawn
 
 	stack      [4]uint64 // arguments and result of the callback
 	allocStack [1]uint64 // of the allocator
@@ -80,6 +80,11 @@ type vm struct {
 	wanted     policy.Phases
 	announced  bool
 	brief      bool
+	light      bool
+
+	// Of whoever trims the pool.
+	seen      uint32 // uses, when it was looked at last
+	idleSince time.Time
 
 	recent recentLines // for an error about it
 }
@@ -87,7 +92,7 @@ type vm struct {
 type vmKey struct{}
 
 func newVM(p *Policy) *vm {
-	return &vm{Context: context.Background(), policy: p, place: -1, lastID: rootID}
+	return &vm{Context: context.Background(), policy: p, lastID: rootID}
 }
 
 // vmOf finds the VM in the context of a host call. While a module is being
@@ -182,6 +187,13 @@ func (v *vm) newInstance() (err error) {
 	return nil
 }
 
+// shut closes a VM that nobody holds.
+func (v *vm) shut() {
+	v.mu.Lock()
+	v.close()
+	v.mu.Unlock()
+}
+
 // close frees the instance. It must not be running.
 func (v *vm) close() {
 	v.dead = true
@@ -202,7 +214,8 @@ func (v *vm) run(cb int, tanks int64) error {
 	full := v.policy.fuel * tanks
 	v.tank.Set(uint64(full))
 	err := f.CallWithStack(v, v.stack[:])
-	left := int64(v.tank.Get())
+	left := int64(v.tank.Get()) - v.owed // owed where a host function has panicked
+	v.owed = 0
 	v.burned += uint64(full - left)
 	if err != nil {
 		return v.trapped(cb, err, left)
@@ -220,9 +233,19 @@ func (v *vm) trapped(cb int, err error, left int64) error {
 	return newTrap(callbacks[cb].name, err, left)
 }
 
-// draw takes fuel for work that the host does. An empty tank ends the callback.
+// draw takes fuel for work that the host does. A host call settles once, at its
+// end; before the guest runs inside of it; and before it does dear work, which an
+// empty tank must not pay for.
 func (v *vm) draw(n int64) {
-	left := int64(v.tank.Get()) - n
+	if v.owed += n; v.owed > mostOwed {
+		v.settle()
+	}
+}
+
+// settle takes what is owed out of the tank. An empty one ends the callback.
+func (v *vm) settle() {
+	left := int64(v.tank.Get()) - v.owed
+	v.owed = 0
 	v.tank.Set(uint64(left))
 	if left < 0 {
 		panic(errEmpty)

@@ -6,8 +6,9 @@
 //
 // A [Host] makes policies; it is a policy.Maker. A policy holds a small pool of
 // VMs, instances of the module under the policy's configuration. An exchange
-// takes a VM when its filter is made and keeps it until the filter is closed:
-// its context lives in that VM's memory.
+// takes a VM when it begins and keeps it to its end: its context lives in that
+// VM's memory. A guest may say that it keeps nothing there; such an exchange is
+// light, and takes any VM that is idle for the length of a callback.
 //
 // # What a VM may cost
 //
@@ -21,8 +22,8 @@
 //
 // A trap or an empty tank leaves the guest's memory in no known state, so the VM
 // is closed and the next exchange gets another. As long as the pool is not
-// exhausted a VM serves one exchange at a time, and a trap costs that exchange
-// alone; exchanges that had to share the VM fail with it (errLost), by their own
+// exhausted a VM serves one exchange at a time, kept or light, and a trap costs
+// that exchange alone; exchanges that had to share the VM fail with it (errLost), by their own
 // policy's failureMode. A policy that does little but trap opens its circuit for
 // a while: its filters fail at once and cost nothing.
 //

@@ -155,7 +155,7 @@ func TestAPolicyLivesUntilItsLastExchangeEnds(t *testing.T) {
 	if err := run.Response(); err != nil || len(f.host.modules) != 1 {
 		t.Errorf("%v, %d modules", err, len(f.host.modules))
 	}
-	if _, err := p.NewFilter(newExchange()); !errors.Is(err, errReleased) {
+	if err := p.NewFilter().Begin(newExchange()); !errors.Is(err, errReleased) {
 		t.Errorf("a new exchange: %v", err)
 	}
 	run.Close()

@@ -81,7 +81,7 @@ func start(t testing.TB, h *handler, change ...func(*listener.Config)) *listener
 	}
 	l := listener.Serve(socket, cfg)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = l.Close(ctx)
 		if served, finished := h.served.Load()+h.rejected.Load(), h.finished.Load(); served != finished {
@@ -104,7 +104,7 @@ func dial(t testing.TB, l *listener.Listener) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	return &client{c, t, bufio.NewReader(c)}
 }
 

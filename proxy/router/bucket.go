@@ -7,13 +7,16 @@ import (
 
 // bucket is all that is attached to one listener under one hostname.
 //
-// As long as there are few candidates they are one list, looked through from
-// the best on: most hosts have a rule or two, and a list is then faster than
-// anything and small. Beyond that the paths are indexed.
+// As long as there are few candidates they are looked through from the best on:
+// most hosts have a rule or two, and that is then faster than anything and small.
+// The best lies in the bucket itself, so that a host with a single rule is one
+// piece of memory: with many hosts a look-up is little else than waiting for it.
+// Beyond that the paths are indexed.
 type bucket[T any] struct {
+	best     candidate[T] // where few are: the first of them; no match: there is none
+	rest     *list[T]     // where few are: the others, nil when there are none
+	many     *paths[T]    // nil as long as few are
 	hostname string
-	few      *list[T]
-	many     *paths[T] // nil as long as few serves
 	owner    *edit
 }
 
@@ -24,8 +27,14 @@ func (b *bucket[T]) match(r *request) *candidate[T] {
 	if b.many != nil {
 		return b.many.match(r)
 	}
-	for i := range b.few.items {
-		if c := &b.few.items[i]; c.fitsPath(r.path) && c.fits(r) {
+	if b.best.fitsPath(r.path) && b.best.fits(r) {
+		return &b.best
+	}
+	if b.rest == nil {
+		return nil
+	}
+	for i := range b.rest.items {
+		if c := &b.rest.items[i]; c.fitsPath(r.path) && c.fits(r) {
 			return c
 		}
 	}
@@ -47,30 +56,53 @@ func (b *bucket[T]) own(e *edit) *bucket[T] {
 
 // add and remove want a bucket that is owned by the edit.
 func (b *bucket[T]) add(e *edit, c candidate[T]) {
-	if b.many == nil && b.few != nil && len(b.few.items) == maxFew {
-		b.many = new(paths[T])
-		for _, moved := range b.few.items {
-			b.many.add(e, moved)
-		}
-		b.few = nil
-	}
-	if b.many != nil {
+	switch {
+	case b.many != nil:
 		b.many.add(e, c)
-	} else {
-		b.few = b.few.with(e, c)
+	case b.best.match == nil:
+		b.best = c
+	case b.rest != nil && 1+len(b.rest.items) == maxFew:
+		b.index(e)
+		b.many.add(e, c)
+	case c.match.compare(b.best.match) < 0:
+		b.best, c = c, b.best
+		fallthrough
+	default:
+		b.rest = b.rest.with(e, c)
 	}
 }
 
+// index moves the candidates from few to many.
+func (b *bucket[T]) index(e *edit) {
+	b.many = new(paths[T])
+	b.many.add(e, b.best)
+	for _, moved := range b.rest.items {
+		b.many.add(e, moved)
+	}
+	b.best, b.rest = candidate[T]{}, nil
+}
+
 func (b *bucket[T]) remove(e *edit, m *match[T]) {
-	if b.many != nil {
+	switch {
+	case b.many != nil:
 		b.many.remove(e, m)
-	} else {
-		b.few = b.few.without(e, m)
+	case b.best.match != m:
+		if b.rest != nil {
+			b.rest = b.rest.without(e, m)
+		}
+	case b.rest == nil:
+		b.best = candidate[T]{}
+	default:
+		b.best = b.rest.items[0]
+		b.rest = b.rest.without(e, b.best.match)
 	}
 }
 
 func (b *bucket[T]) empty() bool {
-	return b.few == nil && (b.many == nil || b.many.size == 0)
+	if b.many != nil {
+		return b.many.size == 0
+	}
+	return b.best.match == nil
 }
 
 // paths finds candidates by the path, in the order of precedence of its kinds.

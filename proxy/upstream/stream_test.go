@@ -37,7 +37,7 @@ func endpoint(t testing.TB, serve func(c net.Conn, in *bufio.Reader)) string {
 			}
 			all.Go(func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.SetDeadline(time.Now().Add(2 * time.Minute))
 				serve(c, bufio.NewReader(c))
 			})
 		}

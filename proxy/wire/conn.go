@@ -76,6 +76,10 @@ type Conn struct {
 	peek   func(fd uintptr) // looks for something to read; kept for the same reason
 	peeked bool
 
+	put   func(fd uintptr) bool // writes rest; kept for the same reason
+	rest  []byte
+	putOK error
+
 	both [2][]byte // what writeBoth writes
 	vec  net.Buffers
 
@@ -115,7 +119,7 @@ func New(c net.Conn) *Conn {
 	if s, ok := c.(*net.TCPConn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
 			w.raw = raw
-			w.try, w.peek = w.tryRead, w.tryPeek
+			w.try, w.peek, w.put = w.tryRead, w.tryPeek, w.tryWrite
 		}
 	}
 	return w

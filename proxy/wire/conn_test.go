@@ -460,3 +460,39 @@ func BenchmarkAlive(b *testing.B) {
 		c.Alive()
 	}
 }
+
+// BenchmarkAsk is a question and its answer, as a proxy asks an upstream.
+func BenchmarkAsk(b *testing.B) {
+	c, peer := pair(b)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		answers := wire.New(peer)
+		for answers.Fill(wire.SmallBuffer, wire.LargeBuffer) == nil {
+			answers.SetOut(append(answers.Out(), answers.Buffered()...))
+			answers.Discard(len(answers.Buffered()))
+			answers.Release()
+			if answers.Flush() != nil {
+				break
+			}
+		}
+		answers.Free()
+	}()
+	question := make([]byte, 500)
+	b.ReportAllocs()
+	for b.Loop() {
+		c.SetOut(append(c.Out(), question...))
+		if err := c.Ask(wire.SmallBuffer, wire.LargeBuffer); err != nil {
+			b.Fatal(err)
+		}
+		for len(c.Buffered()) < len(question) {
+			if err := c.Fill(wire.SmallBuffer, wire.LargeBuffer); err != nil {
+				b.Fatal(err)
+			}
+		}
+		c.Discard(len(question))
+		c.Release()
+	}
+	c.Close()
+	<-done
+}

@@ -83,12 +83,43 @@ func (c *Conn) dropOut() {
 func (c *Conn) writeAll(p []byte) (int, error) {
 	done := 0
 	for {
-		n, err := c.net.Write(p[done:])
+		n, err := c.writeOnce(p[done:])
 		done += n
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.rearmWrite() {
 			return done, err
 		}
 	}
+}
+
+// writeOnce writes p, or as much of it as the armed deadline allows.
+func (c *Conn) writeOnce(p []byte) (int, error) {
+	if c.raw == nil {
+		return c.net.Write(p)
+	}
+	c.rest, c.putOK = p, nil
+	err := c.raw.Write(c.put)
+	if err == nil {
+		err = c.putOK
+	}
+	n := len(p) - len(c.rest)
+	c.rest = nil
+	return n, err
+}
+
+// tryWrite is called when the socket may be writable.
+func (c *Conn) tryWrite(fd uintptr) (done bool) {
+	for len(c.rest) > 0 {
+		n, err := write(int(fd), c.rest)
+		switch {
+		case err == syscall.EAGAIN:
+			return false
+		case err != nil:
+			c.putOK = os.NewSyscallError("write", err)
+			return true
+		}
+		c.rest = c.rest[n:]
+	}
+	return true
 }
 
 // Ask sends what is pending and waits for an answer, as Flush and Fill do. But

@@ -278,3 +278,21 @@ func appendJSON(b *bytes.Buffer, n *yaml.Node) error {
 	}
 	return nil
 }
+
+// WriteMessagesJSON writes messages as one array, in the same spelling.
+func WriteMessagesJSON[M proto.Message](w io.Writer, all []M) error {
+	return encodeJSON(w, sequenceNode(all))
+}
+
+// WriteMessagesYAML writes messages as one sequence, in the same spelling.
+func WriteMessagesYAML[M proto.Message](w io.Writer, all []M) error {
+	return encodeYAML(w, sequenceNode(all))
+}
+
+func sequenceNode[M proto.Message](all []M) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, m := range all {
+		n.Content = append(n.Content, messageNode(m.ProtoReflect()))
+	}
+	return n
+}

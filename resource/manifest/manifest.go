@@ -36,8 +36,9 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
-// MaxBytes is the size of the biggest file that is read.
-const MaxBytes = 8 << 20
+// MaxBytes is the size of the biggest file that is read: some modules of stock
+// Go, as base64, and what points at them.
+const MaxBytes = 64 << 20
 
 // Item is one resource and where it was declared.
 type Item struct {

@@ -121,7 +121,7 @@ func TestBounds(t *testing.T) {
 		"depth":   {"kind: Policy\nmetadata: {name: a}\nspec: {targetRefs: [{kind: Route, name: a}], plugin: p, config: {a: " + deep + "}}", "is nested more than 64 deep"},
 		"cycle":   {"kind: Policy\nmetadata: {name: a}\nspec: {targetRefs: [{kind: Route, name: a}], plugin: p, config: {a: &a [*a]}}", ""},
 		"merging": {"kind: Policy\nmetadata: {name: a}\nspec: &s {<<: *s}", ""},
-		"size":    {strings.Repeat(" ", manifest.MaxBytes+1), "shop.yaml: is longer than 8 MiB, the most that a file may have: split it"},
+		"size":    {strings.Repeat(" ", manifest.MaxBytes+1), "shop.yaml: is longer than 64 MiB, the most that a file may have: split it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := manifest.Parse("shop.yaml", []byte(c.data))

@@ -72,7 +72,7 @@ func echo() error {
 
 // bounded is the context of a test whose waits must end.
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -207,7 +207,7 @@ func (c *counter) arrived() (n int) {
 	if _, err := c.from.Write([]byte("end")); err != nil {
 		c.t.Fatal(err)
 	}
-	c.to.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.to.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	buf := make([]byte, 16)
 	for {
 		size, _, err := c.to.ReadFrom(buf)

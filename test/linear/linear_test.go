@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-const limit = 10 * time.Second
+const limit = 2 * time.Minute
 
 func TestWhatIsAndIsNotLinearizable(t *testing.T) {
 	done := func(c *WriteCall) { c.End(Applied) }

@@ -139,7 +139,7 @@ const slow = time.Millisecond
 
 func TestASyncedDatabaseLosesNothing(t *testing.T) {
 	const cuts = 20
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	disk := New(t, Options{Seed: 1, SyncTime: slow})
 	random := newRandom(2)
@@ -169,7 +169,7 @@ func TestASyncedDatabaseLosesNothing(t *testing.T) {
 func TestADatabaseWithoutSyncLosesCommits(t *testing.T) {
 	for _, loseAll := range []bool{true, false} {
 		t.Run(fmt.Sprintf("loseAll=%v", loseAll), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			disk := New(t, Options{Seed: 1, LoseAll: loseAll})
 			before := live(ctx, t, disk, 200, noSync+"=1")

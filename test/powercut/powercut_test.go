@@ -320,7 +320,7 @@ func TestAnOpenFileFailsAfterACut(t *testing.T) {
 
 func TestAMappingSeesWritesAndIsKeptByMsync(t *testing.T) {
 	disk := New(t, Options{LoseAll: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if out, err := part(ctx, t, "mapping", disk.Dir()).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -149,7 +149,7 @@ func socket(t *testing.T) *net.UDPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	return conn
 }
 
@@ -222,7 +222,7 @@ func TestAUDPRelayOutlivesItsFarEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	again.SetDeadline(time.Now().Add(10 * time.Second))
+	again.SetDeadline(time.Now().Add(2 * time.Minute))
 	send(t, client, r.Addr(), "b") // may be what learns of the refusal
 	send(t, client, r.Addr(), "c")
 	buf := make([]byte, 10)
@@ -295,7 +295,7 @@ func connect(t *testing.T, r *TCPRelay, far net.Listener) (near, there *net.TCPC
 		t.Fatal(err)
 	}
 	for _, c := range []net.Conn{conn, accepted} {
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
 		t.Cleanup(func() { c.Close() })
 	}
 	return conn.(*net.TCPConn), accepted.(*net.TCPConn)
@@ -344,7 +344,7 @@ func readNew(r *TCPRelay) error {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	_, err = conn.Read(make([]byte, 1))
 	return err
 }
@@ -379,7 +379,7 @@ func TestTCPIsStalledAndMovesOn(t *testing.T) {
 		t.Errorf("%d bytes came through a stalled line", n)
 	}
 	r.Restore()
-	there.SetReadDeadline(time.Now().Add(10 * time.Second))
+	there.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	buf := make([]byte, 4)
 	if _, err := io.ReadFull(there, buf); err != nil || string(buf) != "held" {
 		t.Errorf("after Restore came %q, %v", buf, err)

@@ -70,8 +70,18 @@ const (
 	Histogram
 )
 
+// Bits beside the phases in the argument of weir.phases; ABI.md explains them.
+const (
+	// PhaseBrief: an exchange may be forgotten when its last phase is over.
+	PhaseBrief = 16
+	// PhaseLight: actions may bear the flag of light exchanges.
+	PhaseLight = 32
+)
+
 // What a callback returns.
 const (
 	ActionContinue uint32 = 0
 	ActionPause    uint32 = 1
+	// ActionLight is a flag beside them, for hosts that know light exchanges.
+	ActionLight uint32 = 256
 )

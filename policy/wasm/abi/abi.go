@@ -34,6 +34,11 @@ const (
 	Pause    Action = 1
 )
 
+// Light is a flag beside an action, from guests that have announced it: the guest
+// keeps nothing of the exchange, which is no longer a context of its VM. It counts
+// beside Continue, and beside whatever is returned after an answer.
+const Light Action = 256
+
 // Level is the level of a line of the log.
 type Level uint32
 

@@ -186,7 +186,7 @@ func (x CreateJoinTokenRequest_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CreateJoinTokenRequest_Role.Descriptor instead.
 func (CreateJoinTokenRequest_Role) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{16, 0}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Member_Role int32
@@ -235,7 +235,7 @@ func (x Member_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Role.Descriptor instead.
 func (Member_Role) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20, 0}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type ApplyRequest struct {
@@ -415,8 +415,10 @@ func (x *ApplyResult) GetResource() *Resource {
 }
 
 type GetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *ResourceRef           `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   *ResourceRef           `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// Answer by what the member that is asked knows, without asking the leader.
+	Stale         bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,9 +460,21 @@ func (x *GetRequest) GetRef() *ResourceRef {
 	return nil
 }
 
+func (x *GetRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 type GetResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Resource      *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource *Resource              `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The revision that it was read at.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of a stale read: how long ago the member last knew its state to be current;
+	// unset when that is not known.
+	Staleness     *durationpb.Duration `protobuf:"bytes,3,opt,name=staleness,proto3" json:"staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +516,20 @@ func (x *GetResponse) GetResource() *Resource {
 	return nil
 }
 
+func (x *GetResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all kinds.
@@ -511,8 +539,10 @@ type ListRequest struct {
 	// Labels that a resource must bear, all of them.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 1,000; 0: 1,000.
-	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize  uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Answer by what the member that is asked knows, without asking the leader.
+	Stale         bool `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +612,13 @@ func (x *ListRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By kind, tenant and name.
@@ -589,7 +626,10 @@ type ListResponse struct {
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// The revision that the page was read at.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of a stale read: how long ago the member last knew its state to be current;
+	// unset when that is not known.
+	Staleness     *durationpb.Duration `protobuf:"bytes,4,opt,name=staleness,proto3" json:"staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -643,6 +683,13 @@ func (x *ListResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ListResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
 }
 
 type DeleteRequest struct {
@@ -1225,18 +1272,204 @@ func (x *PushPluginResponse) GetRevision() uint64 {
 	return 0
 }
 
+type PushModuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        []byte                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	Limits        *PluginLimits          `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushModuleRequest) Reset() {
+	*x = PushModuleRequest{}
+	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushModuleRequest) ProtoMessage() {}
+
+func (x *PushModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushModuleRequest.ProtoReflect.Descriptor instead.
+func (*PushModuleRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PushModuleRequest) GetModule() []byte {
+	if x != nil {
+		return x.Module
+	}
+	return nil
+}
+
+func (x *PushModuleRequest) GetLimits() *PluginLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+type PushModuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushModuleResponse) Reset() {
+	*x = PushModuleResponse{}
+	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushModuleResponse) ProtoMessage() {}
+
+func (x *PushModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushModuleResponse.ProtoReflect.Descriptor instead.
+func (*PushModuleResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PushModuleResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type GetModuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModuleRequest) Reset() {
+	*x = GetModuleRequest{}
+	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModuleRequest) ProtoMessage() {}
+
+func (x *GetModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModuleRequest.ProtoReflect.Descriptor instead.
+func (*GetModuleRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetModuleRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type GetModuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        []byte                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModuleResponse) Reset() {
+	*x = GetModuleResponse{}
+	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModuleResponse) ProtoMessage() {}
+
+func (x *GetModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModuleResponse.ProtoReflect.Descriptor instead.
+func (*GetModuleResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetModuleResponse) GetModule() []byte {
+	if x != nil {
+		return x.Module
+	}
+	return nil
+}
+
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState      `protogen:"open.v1"`
 	Role  CreateJoinTokenRequest_Role `protobuf:"varint,1,opt,name=role,proto3,enum=weir.v1.CreateJoinTokenRequest_Role" json:"role,omitempty"`
 	// Unset: 1 h.
-	Ttl           *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// How many nodes may join with it; 0: any number.
+	Uses          uint32 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	mi := &file_weir_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1481,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	mi := &file_weir_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1494,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() CreateJoinTokenRequest_Role {
@@ -1278,19 +1511,28 @@ func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *CreateJoinTokenRequest) GetUses() uint32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
 type CreateJoinTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Shown once; stored hashed. Holds the fingerprint of the authority, so that
 	// the joining node knows whom it speaks to.
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Token      string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What it is called in lists, and to revoke it.
+	Id            string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	mi := &file_weir_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1544,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	mi := &file_weir_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1557,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1332,6 +1574,13 @@ func (x *CreateJoinTokenResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CreateJoinTokenResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1340,7 +1589,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	mi := &file_weir_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1601,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	mi := &file_weir_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1614,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 type GetStatusResponse struct {
@@ -1387,7 +1636,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	mi := &file_weir_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1648,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	mi := &file_weir_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1661,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -1496,7 +1745,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_weir_v1_admin_proto_msgTypes[20]
+	mi := &file_weir_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1757,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[20]
+	mi := &file_weir_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1770,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetName() string {
@@ -1566,26 +1815,31 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\aCREATED\x10\x01\x12\v\n" +
 	"\aUPDATED\x10\x02\x12\r\n" +
 	"\tUNCHANGED\x10\x03\x12\v\n" +
-	"\aDELETED\x10\x04\"4\n" +
+	"\aDELETED\x10\x04\"J\n" +
 	"\n" +
 	"GetRequest\x12&\n" +
-	"\x03ref\x18\x01 \x01(\v2\x14.weir.v1.ResourceRefR\x03ref\"<\n" +
+	"\x03ref\x18\x01 \x01(\v2\x14.weir.v1.ResourceRefR\x03ref\x12\x14\n" +
+	"\x05stale\x18\x02 \x01(\bR\x05stale\"\x91\x01\n" +
 	"\vGetResponse\x12-\n" +
-	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\"\xea\x01\n" +
+	"\bresource\x18\x01 \x01(\v2\x11.weir.v1.ResourceR\bresource\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x127\n" +
+	"\tstaleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tstaleness\"\x80\x02\n" +
 	"\vListRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x128\n" +
 	"\x06labels\x18\x03 \x03(\v2 .weir.v1.ListRequest.LabelsEntryR\x06labels\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\x1a9\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05stale\x18\x06 \x01(\bR\x05stale\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbc\x01\n" +
 	"\fListResponse\x12/\n" +
 	"\tresources\x18\x01 \x03(\v2\x11.weir.v1.ResourceR\tresources\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"R\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x127\n" +
+	"\tstaleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tstaleness\"R\n" +
 	"\rDeleteRequest\x12(\n" +
 	"\x04refs\x18\x01 \x03(\v2\x14.weir.v1.ResourceRefR\x04refs\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\",\n" +
@@ -1638,20 +1892,31 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
 	"\x12PushPluginResponse\x12'\n" +
 	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xc0\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"Z\n" +
+	"\x11PushModuleRequest\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\fR\x06module\x12-\n" +
+	"\x06limits\x18\x02 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\",\n" +
+	"\x12PushModuleResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"*\n" +
+	"\x10GetModuleRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"+\n" +
+	"\x11GetModuleResponse\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\fR\x06module\"\xd4\x01\n" +
 	"\x16CreateJoinTokenRequest\x128\n" +
 	"\x04role\x18\x01 \x01(\x0e2$.weir.v1.CreateJoinTokenRequest.RoleR\x04role\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"?\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
+	"\x04uses\x18\x03 \x01(\rR\x04uses\"?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06SERVER\x10\x01\x12\b\n" +
 	"\x04EDGE\x10\x02\x12\v\n" +
-	"\aSIDECAR\x10\x03\"l\n" +
+	"\aSIDECAR\x10\x03\"|\n" +
 	"\x17CreateJoinTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x12\n" +
+	"expireTime\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"\x12\n" +
 	"\x10GetStatusRequest\"\xc2\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -1675,7 +1940,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05VOTER\x10\x01\x12\f\n" +
-	"\bNONVOTER\x10\x022\xd0\x04\n" +
+	"\bNONVOTER\x10\x022\xdb\x05\n" +
 	"\fAdminService\x126\n" +
 	"\x05Apply\x12\x15.weir.v1.ApplyRequest\x1a\x16.weir.v1.ApplyResponse\x120\n" +
 	"\x03Get\x12\x13.weir.v1.GetRequest\x1a\x14.weir.v1.GetResponse\x123\n" +
@@ -1684,7 +1949,10 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x05Watch\x12\x15.weir.v1.WatchRequest\x1a\x16.weir.v1.WatchResponse0\x01\x12K\n" +
 	"\fWaitRevision\x12\x1c.weir.v1.WaitRevisionRequest\x1a\x1d.weir.v1.WaitRevisionResponse\x12E\n" +
 	"\n" +
-	"PushPlugin\x12\x1a.weir.v1.PushPluginRequest\x1a\x1b.weir.v1.PushPluginResponse\x12T\n" +
+	"PushPlugin\x12\x1a.weir.v1.PushPluginRequest\x1a\x1b.weir.v1.PushPluginResponse\x12E\n" +
+	"\n" +
+	"PushModule\x12\x1a.weir.v1.PushModuleRequest\x1a\x1b.weir.v1.PushModuleResponse\x12B\n" +
+	"\tGetModule\x12\x19.weir.v1.GetModuleRequest\x1a\x1a.weir.v1.GetModuleResponse\x12T\n" +
 	"\x0fCreateJoinToken\x12\x1f.weir.v1.CreateJoinTokenRequest\x1a .weir.v1.CreateJoinTokenResponse\x12B\n" +
 	"\tGetStatus\x12\x19.weir.v1.GetStatusRequest\x1a\x1a.weir.v1.GetStatusResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
@@ -1701,7 +1969,7 @@ func file_weir_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_weir_v1_admin_proto_goTypes = []any{
 	(ApplyResult_Outcome)(0),         // 0: weir.v1.ApplyResult.Outcome
 	(WatchResponse_Type)(0),          // 1: weir.v1.WatchResponse.Type
@@ -1723,74 +1991,85 @@ var file_weir_v1_admin_proto_goTypes = []any{
 	(*ProxyStatus)(nil),              // 17: weir.v1.ProxyStatus
 	(*PushPluginRequest)(nil),        // 18: weir.v1.PushPluginRequest
 	(*PushPluginResponse)(nil),       // 19: weir.v1.PushPluginResponse
-	(*CreateJoinTokenRequest)(nil),   // 20: weir.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 21: weir.v1.CreateJoinTokenResponse
-	(*GetStatusRequest)(nil),         // 22: weir.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 23: weir.v1.GetStatusResponse
-	(*Member)(nil),                   // 24: weir.v1.Member
-	nil,                              // 25: weir.v1.ListRequest.LabelsEntry
-	nil,                              // 26: weir.v1.ProxyStatus.LabelsEntry
-	nil,                              // 27: weir.v1.PushPluginRequest.LabelsEntry
-	nil,                              // 28: weir.v1.GetStatusResponse.ResourcesEntry
-	(*Resource)(nil),                 // 29: weir.v1.Resource
-	(*ResourceRef)(nil),              // 30: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
-	(*PluginLimits)(nil),             // 33: weir.v1.PluginLimits
-	(*Plugin)(nil),                   // 34: weir.v1.Plugin
+	(*PushModuleRequest)(nil),        // 20: weir.v1.PushModuleRequest
+	(*PushModuleResponse)(nil),       // 21: weir.v1.PushModuleResponse
+	(*GetModuleRequest)(nil),         // 22: weir.v1.GetModuleRequest
+	(*GetModuleResponse)(nil),        // 23: weir.v1.GetModuleResponse
+	(*CreateJoinTokenRequest)(nil),   // 24: weir.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 25: weir.v1.CreateJoinTokenResponse
+	(*GetStatusRequest)(nil),         // 26: weir.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 27: weir.v1.GetStatusResponse
+	(*Member)(nil),                   // 28: weir.v1.Member
+	nil,                              // 29: weir.v1.ListRequest.LabelsEntry
+	nil,                              // 30: weir.v1.ProxyStatus.LabelsEntry
+	nil,                              // 31: weir.v1.PushPluginRequest.LabelsEntry
+	nil,                              // 32: weir.v1.GetStatusResponse.ResourcesEntry
+	(*Resource)(nil),                 // 33: weir.v1.Resource
+	(*ResourceRef)(nil),              // 34: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 36: google.protobuf.Timestamp
+	(*PluginLimits)(nil),             // 37: weir.v1.PluginLimits
+	(*Plugin)(nil),                   // 38: weir.v1.Plugin
 }
 var file_weir_v1_admin_proto_depIdxs = []int32{
-	29, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
-	30, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
+	33, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
+	34, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
 	6,  // 2: weir.v1.ApplyResponse.results:type_name -> weir.v1.ApplyResult
-	30, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
+	34, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
 	0,  // 4: weir.v1.ApplyResult.outcome:type_name -> weir.v1.ApplyResult.Outcome
-	29, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
-	30, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
-	29, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
-	25, // 8: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
-	29, // 9: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
-	30, // 10: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
-	1,  // 11: weir.v1.WatchResponse.type:type_name -> weir.v1.WatchResponse.Type
-	30, // 12: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
-	29, // 13: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
-	31, // 14: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
-	17, // 15: weir.v1.WaitRevisionResponse.proxies:type_name -> weir.v1.ProxyStatus
-	26, // 16: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
-	32, // 17: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
-	33, // 18: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
-	27, // 19: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
-	34, // 20: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
-	2,  // 21: weir.v1.CreateJoinTokenRequest.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
-	31, // 22: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 23: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 24: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
-	17, // 25: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
-	28, // 26: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
-	3,  // 27: weir.v1.Member.role:type_name -> weir.v1.Member.Role
-	4,  // 28: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
-	7,  // 29: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
-	9,  // 30: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
-	11, // 31: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
-	13, // 32: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
-	15, // 33: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
-	18, // 34: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
-	20, // 35: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
-	22, // 36: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
-	5,  // 37: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
-	8,  // 38: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
-	10, // 39: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
-	12, // 40: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
-	14, // 41: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
-	16, // 42: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
-	19, // 43: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
-	21, // 44: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
-	23, // 45: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	33, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
+	34, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
+	33, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
+	35, // 8: weir.v1.GetResponse.staleness:type_name -> google.protobuf.Duration
+	29, // 9: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
+	33, // 10: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
+	35, // 11: weir.v1.ListResponse.staleness:type_name -> google.protobuf.Duration
+	34, // 12: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
+	1,  // 13: weir.v1.WatchResponse.type:type_name -> weir.v1.WatchResponse.Type
+	34, // 14: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
+	33, // 15: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
+	35, // 16: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	17, // 17: weir.v1.WaitRevisionResponse.proxies:type_name -> weir.v1.ProxyStatus
+	30, // 18: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
+	36, // 19: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
+	37, // 20: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
+	31, // 21: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
+	38, // 22: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
+	37, // 23: weir.v1.PushModuleRequest.limits:type_name -> weir.v1.PluginLimits
+	2,  // 24: weir.v1.CreateJoinTokenRequest.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
+	35, // 25: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	36, // 26: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	28, // 27: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
+	17, // 28: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
+	32, // 29: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
+	3,  // 30: weir.v1.Member.role:type_name -> weir.v1.Member.Role
+	4,  // 31: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
+	7,  // 32: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
+	9,  // 33: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
+	11, // 34: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
+	13, // 35: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
+	15, // 36: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
+	18, // 37: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
+	20, // 38: weir.v1.AdminService.PushModule:input_type -> weir.v1.PushModuleRequest
+	22, // 39: weir.v1.AdminService.GetModule:input_type -> weir.v1.GetModuleRequest
+	24, // 40: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
+	26, // 41: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
+	5,  // 42: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
+	8,  // 43: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
+	10, // 44: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
+	12, // 45: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
+	14, // 46: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
+	16, // 47: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
+	19, // 48: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
+	21, // 49: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
+	23, // 50: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
+	25, // 51: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
+	27, // 52: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
+	42, // [42:53] is the sub-list for method output_type
+	31, // [31:42] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_admin_proto_init() }
@@ -1807,7 +2086,7 @@ func file_weir_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_admin_proto_rawDesc), len(file_weir_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -83,6 +83,7 @@ type Command struct {
 	//	*Command_PutBlobChunk
 	//	*Command_PutValue
 	//	*Command_DeleteValue
+	//	*Command_ChangeValues
 	Action        isCommand_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -182,6 +183,15 @@ func (x *Command) GetDeleteValue() *DeleteValue {
 	return nil
 }
 
+func (x *Command) GetChangeValues() *ChangeValues {
+	if x != nil {
+		if x, ok := x.Action.(*Command_ChangeValues); ok {
+			return x.ChangeValues
+		}
+	}
+	return nil
+}
+
 type isCommand_Action interface {
 	isCommand_Action()
 }
@@ -202,6 +212,10 @@ type Command_DeleteValue struct {
 	DeleteValue *DeleteValue `protobuf:"bytes,13,opt,name=delete_value,json=deleteValue,proto3,oneof"`
 }
 
+type Command_ChangeValues struct {
+	ChangeValues *ChangeValues `protobuf:"bytes,14,opt,name=change_values,json=changeValues,proto3,oneof"`
+}
+
 func (*Command_Transact) isCommand_Action() {}
 
 func (*Command_PutBlobChunk) isCommand_Action() {}
@@ -209,6 +223,8 @@ func (*Command_PutBlobChunk) isCommand_Action() {}
 func (*Command_PutValue) isCommand_Action() {}
 
 func (*Command_DeleteValue) isCommand_Action() {}
+
+func (*Command_ChangeValues) isCommand_Action() {}
 
 // Transact changes declarations, all or none.
 type Transact struct {
@@ -466,13 +482,137 @@ func (x *DeleteValue) GetMustExist() bool {
 	return false
 }
 
+// ChangeValues changes values, all of them or, where one is not as it must be,
+// none.
+type ChangeValues struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ValueChange         `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeValues) Reset() {
+	*x = ChangeValues{}
+	mi := &file_weir_v1_command_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeValues) ProtoMessage() {}
+
+func (x *ChangeValues) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_command_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeValues.ProtoReflect.Descriptor instead.
+func (*ChangeValues) Descriptor() ([]byte, []int) {
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChangeValues) GetChanges() []*ValueChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type ValueChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	Key   string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// What must be there before: nothing, or this value. Neither: whatever is.
+	MustNotExist bool   `protobuf:"varint,3,opt,name=must_not_exist,json=mustNotExist,proto3" json:"must_not_exist,omitempty"`
+	MustBe       []byte `protobuf:"bytes,4,opt,name=must_be,json=mustBe,proto3,oneof" json:"must_be,omitempty"`
+	// What is there afterwards. Unset: nothing.
+	Value         []byte `protobuf:"bytes,5,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValueChange) Reset() {
+	*x = ValueChange{}
+	mi := &file_weir_v1_command_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValueChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValueChange) ProtoMessage() {}
+
+func (x *ValueChange) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_command_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValueChange.ProtoReflect.Descriptor instead.
+func (*ValueChange) Descriptor() ([]byte, []int) {
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ValueChange) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ValueChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ValueChange) GetMustNotExist() bool {
+	if x != nil {
+		return x.MustNotExist
+	}
+	return false
+}
+
+func (x *ValueChange) GetMustBe() []byte {
+	if x != nil {
+		return x.MustBe
+	}
+	return nil
+}
+
+func (x *ValueChange) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 var File_weir_v1_command_proto protoreflect.FileDescriptor
 
 const file_weir_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"5\n" +
 	"\x05Entry\x12,\n" +
-	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xc6\x02\n" +
+	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\x84\x03\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -481,7 +621,8 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	" \x01(\v2\x11.weir.v1.TransactH\x00R\btransact\x12=\n" +
 	"\x0eput_blob_chunk\x18\v \x01(\v2\x15.weir.v1.PutBlobChunkH\x00R\fputBlobChunk\x120\n" +
 	"\tput_value\x18\f \x01(\v2\x11.weir.v1.PutValueH\x00R\bputValue\x129\n" +
-	"\fdelete_value\x18\r \x01(\v2\x14.weir.v1.DeleteValueH\x00R\vdeleteValueB\b\n" +
+	"\fdelete_value\x18\r \x01(\v2\x14.weir.v1.DeleteValueH\x00R\vdeleteValue\x12<\n" +
+	"\rchange_values\x18\x0e \x01(\v2\x15.weir.v1.ChangeValuesH\x00R\fchangeValuesB\b\n" +
 	"\x06action\"a\n" +
 	"\bTransact\x12%\n" +
 	"\x04puts\x18\x01 \x03(\v2\x11.weir.v1.ResourceR\x04puts\x12.\n" +
@@ -500,7 +641,18 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
-	"must_exist\x18\x03 \x01(\bR\tmustExistB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"must_exist\x18\x03 \x01(\bR\tmustExist\">\n" +
+	"\fChangeValues\x12.\n" +
+	"\achanges\x18\x01 \x03(\v2\x14.weir.v1.ValueChangeR\achanges\"\xaa\x01\n" +
+	"\vValueChange\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12$\n" +
+	"\x0emust_not_exist\x18\x03 \x01(\bR\fmustNotExist\x12\x1c\n" +
+	"\amust_be\x18\x04 \x01(\fH\x00R\x06mustBe\x88\x01\x01\x12\x19\n" +
+	"\x05value\x18\x05 \x01(\fH\x01R\x05value\x88\x01\x01B\n" +
+	"\n" +
+	"\b_must_beB\b\n" +
+	"\x06_valueB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_command_proto_rawDescOnce sync.Once
@@ -514,7 +666,7 @@ func file_weir_v1_command_proto_rawDescGZIP() []byte {
 	return file_weir_v1_command_proto_rawDescData
 }
 
-var file_weir_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_weir_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_weir_v1_command_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: weir.v1.Entry
 	(*Command)(nil),               // 1: weir.v1.Command
@@ -522,24 +674,28 @@ var file_weir_v1_command_proto_goTypes = []any{
 	(*PutBlobChunk)(nil),          // 3: weir.v1.PutBlobChunk
 	(*PutValue)(nil),              // 4: weir.v1.PutValue
 	(*DeleteValue)(nil),           // 5: weir.v1.DeleteValue
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Resource)(nil),              // 7: weir.v1.Resource
-	(*ResourceRef)(nil),           // 8: weir.v1.ResourceRef
+	(*ChangeValues)(nil),          // 6: weir.v1.ChangeValues
+	(*ValueChange)(nil),           // 7: weir.v1.ValueChange
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Resource)(nil),              // 9: weir.v1.Resource
+	(*ResourceRef)(nil),           // 10: weir.v1.ResourceRef
 }
 var file_weir_v1_command_proto_depIdxs = []int32{
-	1, // 0: weir.v1.Entry.commands:type_name -> weir.v1.Command
-	6, // 1: weir.v1.Command.time:type_name -> google.protobuf.Timestamp
-	2, // 2: weir.v1.Command.transact:type_name -> weir.v1.Transact
-	3, // 3: weir.v1.Command.put_blob_chunk:type_name -> weir.v1.PutBlobChunk
-	4, // 4: weir.v1.Command.put_value:type_name -> weir.v1.PutValue
-	5, // 5: weir.v1.Command.delete_value:type_name -> weir.v1.DeleteValue
-	7, // 6: weir.v1.Transact.puts:type_name -> weir.v1.Resource
-	8, // 7: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	1,  // 0: weir.v1.Entry.commands:type_name -> weir.v1.Command
+	8,  // 1: weir.v1.Command.time:type_name -> google.protobuf.Timestamp
+	2,  // 2: weir.v1.Command.transact:type_name -> weir.v1.Transact
+	3,  // 3: weir.v1.Command.put_blob_chunk:type_name -> weir.v1.PutBlobChunk
+	4,  // 4: weir.v1.Command.put_value:type_name -> weir.v1.PutValue
+	5,  // 5: weir.v1.Command.delete_value:type_name -> weir.v1.DeleteValue
+	6,  // 6: weir.v1.Command.change_values:type_name -> weir.v1.ChangeValues
+	9,  // 7: weir.v1.Transact.puts:type_name -> weir.v1.Resource
+	10, // 8: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
+	7,  // 9: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_command_proto_init() }
@@ -554,14 +710,16 @@ func file_weir_v1_command_proto_init() {
 		(*Command_PutBlobChunk)(nil),
 		(*Command_PutValue)(nil),
 		(*Command_DeleteValue)(nil),
+		(*Command_ChangeValues)(nil),
 	}
+	file_weir_v1_command_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_command_proto_rawDesc), len(file_weir_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -9,6 +9,7 @@ package weirv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -28,7 +29,10 @@ type JoinRequest struct {
 	// The name that the node wants to bear; unique among nodes of its role.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// PKCS #10, DER.
-	Csr           []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	Csr []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	// "server", "edge" or "sidecar": what the node means to be. A token for
+	// another role is refused, and not used up. Empty: whatever the token says.
+	Role          string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,9 +88,18 @@ func (x *JoinRequest) GetCsr() []byte {
 	return nil
 }
 
+func (x *JoinRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Credentials   *Credentials           `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Credentials *Credentials           `protobuf:"bytes,1,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// The cluster's keys, for a server alone.
+	Keyring       []byte `protobuf:"bytes,2,opt,name=keyring,proto3" json:"keyring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +137,13 @@ func (*JoinResponse) Descriptor() ([]byte, []int) {
 func (x *JoinResponse) GetCredentials() *Credentials {
 	if x != nil {
 		return x.Credentials
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetKeyring() []byte {
+	if x != nil {
+		return x.Keyring
 	}
 	return nil
 }
@@ -219,12 +239,15 @@ func (x *RenewResponse) GetCredentials() *Credentials {
 // Credentials are a node's certificate and whom it may trust.
 type Credentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Leaf first, DER.
+	// Leaf first, DER. Behind it is what leads to it from roots of earlier times.
 	Certificates [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// The authority's roots, DER.
-	Roots         [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
-	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Roots       [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	TrustDomain string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	ExpireTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Roots that the authority has given up, for a server alone: who bears a
+	// certificate of theirs may renew it, and nothing else.
+	FormerRoots   [][]byte `protobuf:"bytes,5,rep,name=former_roots,json=formerRoots,proto3" json:"former_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +306,13 @@ func (x *Credentials) GetTrustDomain() string {
 func (x *Credentials) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Credentials) GetFormerRoots() [][]byte {
+	if x != nil {
+		return x.FormerRoots
 	}
 	return nil
 }
@@ -567,7 +597,11 @@ type StreamConfigResponse struct {
 	Digest []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// All of the above, encoded and compressed. A big change is compressed once
 	// for all the proxies that it goes to, not once for each.
-	Zstd          []byte `protobuf:"bytes,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	Zstd []byte `protobuf:"bytes,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	// Where the cluster's servers can be reached now. A message that has any has
+	// nothing else and is no change; the proxy keeps them for when it has to find
+	// the cluster again.
+	Servers       []string `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +681,13 @@ func (x *StreamConfigResponse) GetDigest() []byte {
 func (x *StreamConfigResponse) GetZstd() []byte {
 	if x != nil {
 		return x.Zstd
+	}
+	return nil
+}
+
+func (x *StreamConfigResponse) GetServers() []string {
+	if x != nil {
+		return x.Servers
 	}
 	return nil
 }
@@ -740,27 +781,267 @@ func (x *GetBlobResponse) GetChunk() []byte {
 	return nil
 }
 
+type ReportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version that the caller knows. 0: none. With any but the newest it is
+	// answered at once.
+	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	// How long to wait for a newer one, at most 10 s. Then the answer is the same
+	// version, with what is measured as of now.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReportRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+type ReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the changes, from a start that is another one each time that the
+	// member starts.
+	Version uint64        `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Report  *MemberReport `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"`
+	// The proxies of the report are all that there are. Otherwise they are those
+	// that have changed since the version that the caller knows, and removed are
+	// the names of those that are there no more.
+	Full    bool     `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
+	Removed []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	// How long the answer was held back to wait for news.
+	Held          *durationpb.Duration `protobuf:"bytes,5,opt,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportResponse) Reset() {
+	*x = ReportResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportResponse) ProtoMessage() {}
+
+func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
+func (*ReportResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReportResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ReportResponse) GetReport() *MemberReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *ReportResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetHeld() *durationpb.Duration {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// MemberReport is what a member says of itself.
+type MemberReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that it knows of itself.
+	Member *ClusterMember `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Where its admin API can be reached.
+	AdminAddress string `protobuf:"bytes,2,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	// Its clock, when it answered.
+	Now *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=now,proto3" json:"now,omitempty"`
+	// The proxies that are connected to it, and those that were.
+	Proxies []*ProxyStatus `protobuf:"bytes,4,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// The disk that holds its log and its state, in bytes. A size of 0: not known.
+	DiskFree uint64 `protobuf:"varint,5,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	DiskSize uint64 `protobuf:"varint,6,opt,name=disk_size,json=diskSize,proto3" json:"disk_size,omitempty"`
+	// When its certificate runs out.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberReport) Reset() {
+	*x = MemberReport{}
+	mi := &file_weir_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberReport) ProtoMessage() {}
+
+func (x *MemberReport) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
+func (*MemberReport) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MemberReport) GetMember() *ClusterMember {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *MemberReport) GetAdminAddress() string {
+	if x != nil {
+		return x.AdminAddress
+	}
+	return ""
+}
+
+func (x *MemberReport) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *MemberReport) GetProxies() []*ProxyStatus {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *MemberReport) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *MemberReport) GetDiskSize() uint64 {
+	if x != nil {
+		return x.DiskSize
+	}
+	return 0
+}
+
+func (x *MemberReport) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
 var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"I\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
-	"\x03csr\x18\x03 \x01(\fR\x03csr\"F\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\"`\n" +
 	"\fJoinResponse\x126\n" +
-	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\" \n" +
+	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\x12\x18\n" +
+	"\akeyring\x18\x02 \x01(\fR\akeyring\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"G\n" +
 	"\rRenewResponse\x126\n" +
-	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\"\xa7\x01\n" +
+	"\vcredentials\x18\x01 \x01(\v2\x14.weir.v1.CredentialsR\vcredentials\"\xca\x01\n" +
 	"\vCredentials\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12!\n" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x9b\x01\n" +
+	"expireTime\x12!\n" +
+	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\x9b\x01\n" +
 	"\x13StreamConfigRequest\x122\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
@@ -778,7 +1059,7 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x88\x02\n" +
 	"\x14StreamConfigResponse\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12%\n" +
@@ -786,16 +1067,36 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\adeletes\x18\x04 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04zstd\x18\a \x01(\fR\x04zstd\"(\n" +
+	"\x04zstd\x18\a \x01(\fR\x04zstd\x12\x18\n" +
+	"\aservers\x18\b \x03(\tR\aservers\"(\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"'\n" +
 	"\x0fGetBlobResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk2\x8b\x02\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"T\n" +
+	"\rReportRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12-\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb6\x01\n" +
+	"\x0eReportResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12-\n" +
+	"\x06report\x18\x02 \x01(\v2\x15.weir.v1.MemberReportR\x06report\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\x12\x18\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\x12-\n" +
+	"\x04held\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04held\"\xb4\x02\n" +
+	"\fMemberReport\x12.\n" +
+	"\x06member\x18\x01 \x01(\v2\x16.weir.v1.ClusterMemberR\x06member\x12#\n" +
+	"\radmin_address\x18\x02 \x01(\tR\fadminAddress\x12,\n" +
+	"\x03now\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12.\n" +
+	"\aproxies\x18\x04 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x1b\n" +
+	"\tdisk_free\x18\x05 \x01(\x04R\bdiskFree\x12\x1b\n" +
+	"\tdisk_size\x18\x06 \x01(\x04R\bdiskSize\x127\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\x8b\x02\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
-	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01B/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x012H\n" +
+	"\vPeerService\x129\n" +
+	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_node_proto_rawDescOnce sync.Once
@@ -809,7 +1110,7 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_weir_v1_node_proto_goTypes = []any{
 	(*JoinRequest)(nil),           // 0: weir.v1.JoinRequest
 	(*JoinResponse)(nil),          // 1: weir.v1.JoinResponse
@@ -823,34 +1124,49 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*StreamConfigResponse)(nil),  // 9: weir.v1.StreamConfigResponse
 	(*GetBlobRequest)(nil),        // 10: weir.v1.GetBlobRequest
 	(*GetBlobResponse)(nil),       // 11: weir.v1.GetBlobResponse
-	nil,                           // 12: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Resource)(nil),              // 14: weir.v1.Resource
-	(*ResourceRef)(nil),           // 15: weir.v1.ResourceRef
+	(*ReportRequest)(nil),         // 12: weir.v1.ReportRequest
+	(*ReportResponse)(nil),        // 13: weir.v1.ReportResponse
+	(*MemberReport)(nil),          // 14: weir.v1.MemberReport
+	nil,                           // 15: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Resource)(nil),              // 17: weir.v1.Resource
+	(*ResourceRef)(nil),           // 18: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*ClusterMember)(nil),         // 20: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),           // 21: weir.v1.ProxyStatus
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	13, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
 	6,  // 3: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
 	7,  // 4: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
 	8,  // 5: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	12, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	14, // 7: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	15, // 8: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	0,  // 9: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 10: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 11: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 12: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	1,  // 13: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 14: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 15: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 16: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	17, // 7: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	18, // 8: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	19, // 9: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	14, // 10: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	19, // 11: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	20, // 12: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	16, // 13: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	21, // 14: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	16, // 15: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 16: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 17: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	5,  // 18: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	10, // 19: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	12, // 20: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 21: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 22: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 23: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 24: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	13, // 25: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -858,6 +1174,8 @@ func file_weir_v1_node_proto_init() {
 	if File_weir_v1_node_proto != nil {
 		return
 	}
+	file_weir_v1_admin_proto_init()
+	file_weir_v1_cluster_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_resource_proto_init()
 	file_weir_v1_node_proto_msgTypes[5].OneofWrappers = []any{
@@ -871,9 +1189,9 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_weir_v1_node_proto_goTypes,
 		DependencyIndexes: file_weir_v1_node_proto_depIdxs,

@@ -208,8 +208,11 @@ func (x *Plugin) GetStatus() *PluginStatus {
 type PluginSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "sha256:" and 64 hexadecimal digits. The module is pushed before.
-	Digest        string        `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	Limits        *PluginLimits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	Digest string        `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Limits *PluginLimits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
+	// The module itself, in files alone: whoever applies one pushes the module and
+	// leaves it out, so that it is stored once, under its digest.
+	Module        []byte `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +257,13 @@ func (x *PluginSpec) GetDigest() string {
 func (x *PluginSpec) GetLimits() *PluginLimits {
 	if x != nil {
 		return x.Limits
+	}
+	return nil
+}
+
+func (x *PluginSpec) GetModule() []byte {
+	if x != nil {
+		return x.Module
 	}
 	return nil
 }
@@ -650,11 +660,12 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.weir.v1.PluginSpecR\x04spec\x12-\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"S\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"k\n" +
 	"\n" +
 	"PluginSpec\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12-\n" +
-	"\x06limits\x18\x02 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\"E\n" +
+	"\x06limits\x18\x02 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\x12\x16\n" +
+	"\x06module\x18\x03 \x01(\fR\x06module\"E\n" +
 	"\fPluginLimits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x12\n" +
 	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"s\n" +

@@ -14,13 +14,19 @@ var (
 	total   uint32 // a counter
 	told    []string
 	streams = map[uint32]string{} // what x-do said
+	light   uint32                // beside an action, when exchanges may be light
+	lives   [2]int                // exchanges' contexts that were made and deleted
 )
 
 //go:wasmexport proxy_abi_version_0_2_1
 func version() {}
 
 //go:wasmexport proxy_on_context_create
-func onContextCreate(id, root uint32) {}
+func onContextCreate(id, root uint32) {
+	if root != 0 {
+		lives[0]++
+	}
+}
 
 //go:wasmexport proxy_on_vm_start
 func onVMStart(root, size uint32) uint32 { return 1 }
@@ -45,8 +51,12 @@ func onConfigure(root, size uint32) uint32 {
 		}
 	case "phases":
 		n, _ := strconv.Atoi(arg)
+		outN = 0
 		if s := foreign("weir.phases", string([]byte{byte(n)})); s != 0 {
 			return 0
+		}
+		if outN == 1 && out()[0]&32 != 0 {
+			light = 256
 		}
 	case "tick":
 		proxySetTick(10)
@@ -85,11 +95,28 @@ func onRequestHeaders(id, n, end uint32) uint32 {
 		if v, s := header(0, "x-in"); s == 0 {
 			add(0, "x-out", v)
 		}
-		return 0
+		return light
 	}
 	do = strings.Clone(do)
+	if isLight(do) {
+		return act("request", id, n, end, do) | light
+	}
 	streams[id] = do
 	return act("request", id, n, end, do)
+}
+
+// isLight: nothing is kept of such an exchange. Its commands are read again.
+func isLight(do string) bool { return light != 0 && strings.HasPrefix(do, "light; ") }
+
+// again reads the commands of a light exchange, "" if this is not one.
+func again() string {
+	if light == 0 {
+		return ""
+	}
+	if do, _ := header(0, "x-do"); isLight(do) {
+		return strings.Clone(do)
+	}
+	return ""
 }
 
 //go:wasmexport proxy_on_response_headers
@@ -97,8 +124,11 @@ func onResponseHeaders(id, n, end uint32) uint32 {
 	if do, ok := streams[id]; ok {
 		return act("response", id, n, end, do)
 	}
+	if do := again(); do != "" {
+		return act("response", id, n, end, do) | light
+	}
 	set(2, "x-stamped", "yes")
-	return 0
+	return light
 }
 
 //go:wasmexport proxy_on_request_body
@@ -111,7 +141,10 @@ func onBody(phase string, id, size, end uint32) uint32 {
 	if do, ok := streams[id]; ok {
 		return act(phase, id, size, end, do)
 	}
-	return 0
+	if do := again(); do != "" {
+		return act(phase, id, size, end, do) | light
+	}
+	return light
 }
 
 //go:wasmexport proxy_on_request_trailers
@@ -132,7 +165,10 @@ func onLog(id uint32) {
 }
 
 //go:wasmexport proxy_on_delete
-func onDelete(id uint32) { delete(streams, id) }
+func onDelete(id uint32) {
+	lives[1]++
+	delete(streams, id)
+}
 
 // act runs the commands "phase command args; …" that are for the phase.
 func act(phase string, id, n, end uint32, do string) (action uint32) {
@@ -278,6 +314,10 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		}
 	case "bad":
 		bad(m, number(1), number(2))
+	case "keep": // a light exchange becomes an ordinary one, or the other way round
+		streams[id] = strings.Join(args[1:], " ")
+	case "lives":
+		set(m, "x-lives", strconv.Itoa(lives[0])+" "+strconv.Itoa(lives[1]))
 	case "told":
 		set(m, "x-told", strings.Join(told, ","))
 	}

@@ -38,6 +38,10 @@ const (
 	AdminServiceWaitRevisionProcedure = "/weir.v1.AdminService/WaitRevision"
 	// AdminServicePushPluginProcedure is the procedure name of the AdminService's PushPlugin RPC.
 	AdminServicePushPluginProcedure = "/weir.v1.AdminService/PushPlugin"
+	// AdminServicePushModuleProcedure is the procedure name of the AdminService's PushModule RPC.
+	AdminServicePushModuleProcedure = "/weir.v1.AdminService/PushModule"
+	// AdminServiceGetModuleProcedure is the procedure name of the AdminService's GetModule RPC.
+	AdminServiceGetModuleProcedure = "/weir.v1.AdminService/GetModule"
 	// AdminServiceCreateJoinTokenProcedure is the procedure name of the AdminService's CreateJoinToken
 	// RPC.
 	AdminServiceCreateJoinTokenProcedure = "/weir.v1.AdminService/CreateJoinToken"
@@ -95,6 +99,20 @@ var (
 			Procedure:  AdminServicePushPluginProcedure,
 		}
 	})
+	adminServicePushModuleSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("PushModule"),
+			Procedure:  AdminServicePushModuleProcedure,
+		}
+	})
+	adminServiceGetModuleSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("GetModule"),
+			Procedure:  AdminServiceGetModuleProcedure,
+		}
+	})
 	adminServiceCreateJoinTokenSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -125,6 +143,10 @@ type AdminServiceClient interface {
 	WaitRevision(context.Context, *v1.WaitRevisionRequest) (*v1.WaitRevisionResponse, error)
 	// PushPlugin admits a module, stores it and names it.
 	PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error)
+	// PushModule admits a module and stores it under its digest alone, for the
+	// Plugins that an Apply will point at it. What nothing points at goes again.
+	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
+	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
 }
@@ -169,6 +191,10 @@ type AdminServiceHandler interface {
 	WaitRevision(context.Context, *v1.WaitRevisionRequest) (*v1.WaitRevisionResponse, error)
 	// PushPlugin admits a module, stores it and names it.
 	PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error)
+	// PushModule admits a module and stores it under its digest alone, for the
+	// Plugins that an Apply will point at it. What nothing points at goes again.
+	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
+	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
 }
@@ -184,6 +210,8 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: adminServiceWaitRevisionSpec(), Handler: adapter.waitRevision},
 		connect.Method{Spec: adminServicePushPluginSpec(), Handler: adapter.pushPlugin},
+		connect.Method{Spec: adminServicePushModuleSpec(), Handler: adapter.pushModule},
+		connect.Method{Spec: adminServiceGetModuleSpec(), Handler: adapter.getModule},
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
 		connect.Method{Spec: adminServiceGetStatusSpec(), Handler: adapter.getStatus},
 	)
@@ -233,6 +261,14 @@ func (UnimplementedAdminServiceHandler) WaitRevision(context.Context, *v1.WaitRe
 
 func (UnimplementedAdminServiceHandler) PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.PushPlugin is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.PushModule is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.GetModule is not implemented")
 }
 
 func (UnimplementedAdminServiceHandler) CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error) {
@@ -298,6 +334,22 @@ func (c *adminServiceClient) WaitRevision(ctx context.Context, req *v1.WaitRevis
 func (c *adminServiceClient) PushPlugin(ctx context.Context, req *v1.PushPluginRequest) (*v1.PushPluginResponse, error) {
 	var res v1.PushPluginResponse
 	if err := c.client.CallUnary(ctx, adminServicePushPluginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) PushModule(ctx context.Context, req *v1.PushModuleRequest) (*v1.PushModuleResponse, error) {
+	var res v1.PushModuleResponse
+	if err := c.client.CallUnary(ctx, adminServicePushModuleSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) GetModule(ctx context.Context, req *v1.GetModuleRequest) (*v1.GetModuleResponse, error) {
+	var res v1.GetModuleResponse
+	if err := c.client.CallUnary(ctx, adminServiceGetModuleSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -395,6 +447,30 @@ func (h adminServiceHandler) pushPlugin(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.PushPlugin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) pushModule(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PushModuleRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PushModule(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) getModule(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetModuleRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetModule(ctx, &req)
 	if err != nil {
 		return err
 	}

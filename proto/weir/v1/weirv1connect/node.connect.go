@@ -14,6 +14,8 @@ import (
 const (
 	// NodeServiceName is the fully-qualified name of the NodeService service.
 	NodeServiceName = "weir.v1.NodeService"
+	// PeerServiceName is the fully-qualified name of the PeerService service.
+	PeerServiceName = "weir.v1.PeerService"
 )
 
 // These constants are the procedure names of the RPCs defined in this package. They're exposed at
@@ -32,6 +34,8 @@ const (
 	NodeServiceStreamConfigProcedure = "/weir.v1.NodeService/StreamConfig"
 	// NodeServiceGetBlobProcedure is the procedure name of the NodeService's GetBlob RPC.
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
+	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
+	PeerServiceReportProcedure = "/weir.v1.PeerService/Report"
 )
 
 var (
@@ -294,4 +298,73 @@ func (h nodeServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.GetBlob(ctx, &req, NodeServiceGetBlobServerStream{stream: stream})
+}
+
+var (
+	peerServiceReportSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("PeerService").Methods().ByName("Report"),
+			Procedure:  PeerServiceReportProcedure,
+		}
+	})
+)
+
+// PeerServiceClient is a client for the weir.v1.PeerService service.
+type PeerServiceClient interface {
+	// Report tells how the member is that is asked, once there is news.
+	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
+}
+
+// NewPeerServiceClient constructs a client for the weir.v1.PeerService service. Multiple service
+// clients may share a single connect.Client.
+func NewPeerServiceClient(client *connect.Client) PeerServiceClient {
+	return &peerServiceClient{client: client}
+}
+
+// PeerServiceHandler is an implementation of the weir.v1.PeerService service.
+type PeerServiceHandler interface {
+	// Report tells how the member is that is asked, once there is news.
+	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
+}
+
+// RegisterPeerServiceHandler registers svc as the weir.v1.PeerService implementation on server.
+func RegisterPeerServiceHandler(server *connect.Server, svc PeerServiceHandler) {
+	adapter := peerServiceHandler{svc: svc}
+	server.Register(
+		connect.Method{Spec: peerServiceReportSpec(), Handler: adapter.report},
+	)
+}
+
+// UnimplementedPeerServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedPeerServiceHandler struct{}
+
+func (UnimplementedPeerServiceHandler) Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.PeerService.Report is not implemented")
+}
+
+type peerServiceClient struct {
+	client *connect.Client
+}
+
+func (c *peerServiceClient) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
+	var res v1.ReportResponse
+	if err := c.client.CallUnary(ctx, peerServiceReportSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+type peerServiceHandler struct{ svc PeerServiceHandler }
+
+func (h peerServiceHandler) report(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReportRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.Report(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }

@@ -1,0 +1,17 @@
+package admintest
+
+import (
+	"log/slog"
+
+	"github.com/weirmesh/weir/admin"
+)
+
+// Config is that of an API over a cluster of the members "one", "two" and
+// "three". It admits this host, and a token of "alice".
+func Config(cluster *Cluster, logger *slog.Logger) admin.Config {
+	return admin.Config{
+		Store: cluster, Cluster: cluster, Servers: NewServers(cluster, "one", "two", "three"), Proxies: NewProxies(),
+		Admission: Admission{}, JoinTokens: new(JoinTokens), Keys: NewKeys(), Tokens: Tokens{"s3cret": "alice"},
+		AllowLoopback: true, Logger: logger, Version: "v1.2.3",
+	}
+}

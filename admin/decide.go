@@ -1,0 +1,103 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// How long a call waits for the cluster to decide: several elections where
+// there is no leader, and a slow disk's time where there is one. A caller's
+// deadline may be sooner; then the last of it, at most answerTime, is left for
+// the answer that says why.
+const (
+	leaderTime   = 10 * time.Second
+	decisionTime = time.Minute
+	answerTime   = 250 * time.Millisecond
+)
+
+func (c Config) deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+	wait := decisionTime
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		wait = min(wait, left-min(answerTime, left/10))
+	}
+	within, cancel := context.WithTimeout(ctx, wait)
+	hopeless := time.AfterFunc(leaderTime, func() {
+		if status, err := c.Servers.Status(within); err == nil && whyUndecided(status) != "" {
+			cancel()
+		}
+	})
+	return within, func() {
+		hopeless.Stop()
+		cancel()
+	}
+}
+
+// undecided names the error of a call that was given up by what deciding
+// returned: while it waited, nothing was done.
+func undecided(ctx context.Context, err error) error {
+	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if ctx.Err() == nil && ended && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// sync waits until what is read next shows all that was decided before.
+func (s *service) sync(ctx context.Context) error {
+	within, cancel := s.deciding(ctx)
+	defer cancel()
+	return undecided(ctx, s.Cluster.Sync(within))
+}
+
+// current does as sync, unless a stale read is asked for; of that it says how
+// old what is read may be, nil when nobody knows.
+func (s *service) current(ctx context.Context, stale bool) (*durationpb.Duration, error) {
+	if !stale {
+		return nil, s.sync(ctx)
+	}
+	status, err := s.Servers.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read status of the cluster: %w", err)
+	}
+	return status.GetStaleness(), nil
+}
+
+// whyUndecided says why a member can have nothing decided; empty: it can.
+func whyUndecided(s *weirv1.ClusterStatus) string {
+	switch {
+	case s.GetRemoved():
+		return fmt.Sprintf("member %s was removed from the cluster", s.GetMember())
+	case s.GetLeader() == "":
+		return "no leader: " + reachableText(s)
+	case !s.GetMajority():
+		return fmt.Sprintf("no majority behind %s: %s", s.GetLeader(), reachableText(s))
+	}
+	return s.GetImpaired()
+}
+
+func reachableText(s *weirv1.ClusterStatus) string {
+	noun := "members"
+	if s.GetVoters() == 1 {
+		noun = "member"
+	}
+	return fmt.Sprintf("%d of %d %s reachable", s.GetReachableVoters(), s.GetVoters(), noun)
+}
+
+// unavailable is what a caller is told of ErrUnavailable, with the reason where
+// this member knows it.
+func (s *service) unavailable(ctx context.Context) string {
+	why := ""
+	if status, err := s.Servers.Status(ctx); err == nil {
+		why = whyUndecided(status)
+	}
+	if why == "" {
+		return fmt.Sprintf("%s: nothing was done, try again", ErrUnavailable)
+	}
+	return fmt.Sprintf("%s (%s): nothing was done", ErrUnavailable, why)
+}

@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Join asks to be let into the cluster of the members at the addresses, any one
+// of which is enough, and returns once this member is in. It is a non-voter at
+// first and becomes a voter when it has caught up. Who is in already only tells
+// the others where it is now.
+func (n *Node) Join(ctx context.Context, addresses []string) error {
+	if !n.begin() {
+		return fmt.Errorf("join cluster: %w", ErrClosed)
+	}
+	defer n.calls.Done()
+	ctx, cancel := n.whileOpen(ctx)
+	defer cancel()
+	var last error
+	for {
+		_, period := n.leadership.now()
+		for _, address := range addresses {
+			err := n.knock(func(payload []byte) (byte, []byte, error) {
+				return n.callAt(ctx, address, methodJoin, payload)
+			})
+			if err == nil {
+				n.standing.letIn()
+				return n.awaitEntry(ctx)
+			}
+			if errors.Is(err, ErrRefused) || errors.Is(err, errFar) {
+				return fmt.Errorf("join cluster: %w", err)
+			}
+			last = err
+		}
+		if err := n.waitForLeader(ctx, period); err != nil {
+			return fmt.Errorf("join cluster: %w", errors.Join(err, last))
+		}
+	}
+}
+
+// knock asks once.
+func (n *Node) knock(call func(payload []byte) (byte, []byte, error)) error {
+	code, payload, err := call(encodeMembership(membership{from: n.cfg.Name, entries: n.roster.List()}))
+	if err == nil {
+		err = decodeError(code, payload)
+	}
+	if err != nil {
+		return err
+	}
+	n.heed(payload)
+	return nil
+}
+
+// awaitEntry waits until this member finds itself in the configuration.
+func (n *Node) awaitEntry(ctx context.Context) error {
+	for {
+		_, period := n.leadership.now()
+		if leader, _ := n.leadership.now(); leader != "" && n.isMember(n.cfg.Name) {
+			return nil
+		}
+		if err := n.waitForLeader(ctx, period); err != nil {
+			return fmt.Errorf("join cluster: wait for the leader: %w", err)
+		}
+	}
+}
+
+// askBackIn has a member that was removed ask to be let in again, unless it was
+// told that it will not be.
+func (n *Node) askBackIn(ctx context.Context) {
+	out, refused := n.standing.now()
+	if out > 0 && n.raft.CurrentTerm() >= out && n.isMember(n.cfg.Name) {
+		if leader, _ := n.leadership.now(); leader != "" {
+			n.standing.letIn()
+			return
+		}
+	}
+	if !n.removed() || refused != "" {
+		return
+	}
+	for _, e := range n.roster.List() {
+		if e.Name == n.cfg.Name {
+			continue
+		}
+		err := n.knock(func(payload []byte) (byte, []byte, error) { return n.call(ctx, e.Name, methodJoin, payload) })
+		switch {
+		case err == nil:
+			n.cfg.Logger.Info("this member was removed, and was let in again")
+			n.standing.letIn()
+			return
+		case errors.Is(err, ErrRefused):
+			n.cfg.Logger.Warn("this member was removed, and is not let in again", "reason", err)
+			n.standing.refuse(err.Error())
+			return
+		}
+	}
+}
+
+// answerJoin lets a member in, or relays its request to the leader.
+func (n *Node) answerJoin(ctx context.Context, sender string, payload []byte) ([]byte, error) {
+	m, err := decodeMembership(payload)
+	if err != nil {
+		return nil, err
+	}
+	if !m.relayed && m.from != sender {
+		return nil, fmt.Errorf("%w: %s asks in the name of %s", ErrRefused, sender, m.from)
+	}
+	n.merge(m.entries)
+	if n.leads() {
+		if err := n.letIn(ctx, m.from); err != nil {
+			return nil, err
+		}
+		return encodeMembership(n.myWord(m.from)), nil
+	}
+	leader, _ := n.leadership.now()
+	if m.relayed || leader == "" || leader == n.cfg.Name {
+		return nil, ErrNotLeader
+	}
+	m.relayed = true
+	code, answer, err := n.call(ctx, leader, methodJoin, encodeMembership(m))
+	if err != nil {
+		return nil, ErrNotLeader // asking twice does no harm
+	}
+	return answer, decodeError(code, answer)
+}
+
+// letIn adds a member as non-voter. The steward makes it a voter.
+func (n *Node) letIn(ctx context.Context, name string) error {
+	if n.isMember(name) {
+		return nil
+	}
+	if n.cfg.Admit != nil {
+		if err := n.cfg.Admit(ctx, name); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+	}
+	e, found := n.roster.Get(name)
+	if !found || e.Address == "" {
+		return fmt.Errorf("%w: %s does not say where it is", ErrRefused, name)
+	}
+	if agreed := n.agreed(); e.Newest < agreed {
+		return fmt.Errorf("%w: %s understands commands up to kind %d, the members of this cluster up to %d: upgrade it first", ErrRefused, name, e.Newest, agreed)
+	}
+	return memberError(n.raft.AddNonvoter(raft.ServerID(name), raft.ServerAddress(name), 0, changeWait).Error())
+}
+
+// changeWait bounds the wait for Raft to begin a change of its members.
+const changeWait = 10 * time.Second
+
+// memberError sorts Raft's errors of a change of members, all of which can be
+// asked for again.
+func memberError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost),
+		errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return ErrNotLeader
+	}
+	return err
+}

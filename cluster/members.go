@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/hashicorp/raft"
+)
+
+// Role is what a member is in the cluster.
+type Role string
+
+// The roles.
+const (
+	Voter    Role = "VOTER"
+	NonVoter Role = "NONVOTER"
+)
+
+// Member is one of those who agree on the log.
+type Member struct {
+	Name    string
+	Role    Role
+	Address string
+}
+
+func (n *Node) servers() []raft.Server {
+	return n.raft.GetConfiguration().Configuration().Servers
+}
+
+// members are those of the newest configuration, at the addresses of the
+// roster.
+func (n *Node) members() []Member {
+	var members []Member
+	for _, s := range n.servers() {
+		role := NonVoter
+		if s.Suffrage == raft.Voter {
+			role = Voter
+		}
+		members = append(members, Member{Name: string(s.ID), Role: role, Address: n.addressOf(s)})
+	}
+	return members
+}
+
+func (n *Node) addressOf(s raft.Server) string {
+	if e, found := n.roster.Get(string(s.ID)); found && e.Address != "" {
+		return e.Address
+	}
+	return string(s.Address)
+}
+
+func (n *Node) voters() (names []string) {
+	for _, s := range n.servers() {
+		if s.Suffrage == raft.Voter {
+			names = append(names, string(s.ID))
+		}
+	}
+	return names
+}
+
+// isMember tells whether a name is in the newest configuration.
+func (n *Node) isMember(name string) bool {
+	return slices.ContainsFunc(n.servers(), func(s raft.Server) bool { return string(s.ID) == name })
+}

@@ -1,0 +1,73 @@
+package cluster
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// replayBatch is how many entries are applied together.
+const replayBatch = 256
+
+// replay brings the state machine as far as this member knows the log to be
+// agreed on, by itself: the newest snapshot where the state is behind it, then
+// the entries. Raft would wait for a leader to tell it so much; a member whose
+// majority is away could not even say who may ask it how it fares.
+//
+// It tells whether Raft may leave the snapshot alone. Where the newest one
+// cannot be read that is for Raft, which looks for an older one.
+func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
+	if ahead, err = n.reconcile(snapshots); err != nil {
+		return false, err
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return false, fmt.Errorf("list snapshots: %w", err)
+	}
+	if !ahead && len(list) > 0 {
+		if err := n.restoreNewest(snapshots, list[0].ID); err != nil {
+			n.cfg.Logger.Warn("cannot restore the newest snapshot", "snapshot", list[0].ID, "error", err)
+			return false, nil
+		}
+		ahead = true
+	}
+	return ahead, n.replayLog()
+}
+
+func (n *Node) restoreNewest(snapshots raft.SnapshotStore, id string) error {
+	_, r, err := snapshots.Open(id)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return n.machine.Restore(r)
+}
+
+func (n *Node) replayLog() error {
+	last := n.log.AgreedIndex()
+	first, err := n.log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	next := n.machine.Applied() + 1
+	if next < first {
+		return nil // Raft says what is missing
+	}
+	for next <= last {
+		var batch []*raft.Log
+		for ; next <= last && len(batch) < replayBatch; next++ {
+			l := new(raft.Log)
+			if err := n.log.GetLog(next, l); err != nil {
+				return fmt.Errorf("read entry %d: %w", next, err)
+			}
+			// The others are Raft's own, and never come to a state machine.
+			if l.Type == raft.LogCommand || l.Type == raft.LogConfiguration {
+				batch = append(batch, l)
+			}
+		}
+		if len(batch) > 0 {
+			n.machine.ApplyBatch(batch)
+		}
+	}
+	return nil
+}

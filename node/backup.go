@@ -1,0 +1,63 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/cluster"
+)
+
+// Backup streams the state. It is written while it is read.
+func (v servers) Backup(ctx context.Context, stale bool) (io.ReadCloser, uint64, error) {
+	write := v.s.cluster.Backup
+	if stale {
+		write = v.s.cluster.BackupOwn
+	} else if err := v.s.cluster.ReadBarrier(ctx); err != nil {
+		return nil, 0, outcome(err)
+	}
+	revision := v.s.store.View().Revision()
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(write(ctx, v.s.identity.TrustDomain(), w))
+	}()
+	return &backup{PipeReader: r, cancel: cancel, done: done}, revision, nil
+}
+
+// backup is one under way; Close ends it and waits for it.
+type backup struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (b *backup) Close() error {
+	b.cancel()
+	err := b.PipeReader.Close()
+	<-b.done
+	return err
+}
+
+// Restore is the leader's to do, so this member becomes it first.
+func (v servers) Restore(ctx context.Context, content io.Reader) (uint64, error) {
+	if status := v.s.cluster.Status(); status.Leader != status.Name {
+		if err := v.s.cluster.Transfer(ctx, status.Name); err != nil {
+			return 0, membersOutcome(fmt.Errorf("lead, to restore: %w", err))
+		}
+	}
+	err := v.s.cluster.Restore(ctx, v.s.identity.TrustDomain(), content)
+	switch {
+	case errors.Is(err, cluster.ErrRefused):
+		return 0, refused(admin.ReasonState, "%v; a new cluster can begin with it: weir cluster recover --from", err)
+	case errors.Is(err, cluster.ErrDamaged):
+		return 0, refused(admin.ReasonInvalid, "%v", err)
+	case err != nil:
+		return 0, outcome(err)
+	}
+	return v.s.store.View().Revision(), nil
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package nodeport
+
+const raceEnabled = true
