@@ -31,6 +31,7 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	restored := newCluster(t, c.hosts[3:6], c.outside, options{})
 	restored.addMembers(1, keyring)
 	restored.token, restored.ca = c.token, c.ca // which the state holds
+	restored.loads = c.loads                    // so are the keys of the first
 	first := restored.members[0]
 	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--members", first.name+"="+first.address(), "--from", file))
 	first.start()
