@@ -291,6 +291,14 @@ func (f *Founders) Agreed(ctx context.Context) ([]Founder, error) {
 	}
 }
 
+// Committed is the list that this founder has committed itself to, before a
+// restart perhaps; nil: to none yet. Whether the others have is for Agreed.
+func (f *Founders) Committed() []Founder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.committed)
+}
+
 // Forget removes the file: the cluster is founded, and all founders are in it.
 func (f *Founders) Forget() error {
 	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

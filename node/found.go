@@ -211,14 +211,13 @@ func (f *foundersOf) allIn(ctx context.Context, s *server) bool {
 			have[n.ID.Name] = true
 		}
 	}
-	agreed, err := f.Agreed(ctx)
-	if err != nil {
-		return false
-	}
-	for _, m := range agreed {
+	// Not what all agreed on: after a restart nobody says it again, and there is
+	// a log already, so they did.
+	founders := f.Committed()
+	for _, m := range founders {
 		if !have[m.Name] {
 			return false
 		}
 	}
-	return true
+	return len(founders) > 0
 }

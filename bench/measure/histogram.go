@@ -68,9 +68,9 @@ func upperEnd(bucket int) time.Duration {
 	return time.Duration((mantissa+1)<<shift - 1)
 }
 
-// Median sorts what it is given.
+// Median is the one in the middle, or between the two that are.
 func Median(values []float64) float64 {
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	middle := len(values) / 2
 	if len(values)%2 == 1 {
 		return values[middle]

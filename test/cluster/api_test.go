@@ -15,9 +15,6 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
@@ -115,10 +112,7 @@ func entryOf(r *weirv1.Resource) entry {
 // list reads all keys; a stale one shows what the member itself has.
 func (m *member) list(ctx context.Context, stale bool) (map[string]entry, error) {
 	found := map[string]entry{}
-	req := &weirv1.ListRequest{Kind: resource.KindService, PageSize: maxPage}
-	if stale {
-		readStale(req)
-	}
+	req := &weirv1.ListRequest{Kind: resource.KindService, PageSize: maxPage, Stale: stale}
 	for {
 		page, err := m.client.List(ctx, req)
 		if err != nil {
@@ -130,15 +124,6 @@ func (m *member) list(ctx context.Context, stale bool) (map[string]entry, error)
 		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
 			return found, nil
 		}
-	}
-}
-
-func readStale(req proto.Message) {
-	m := req.ProtoReflect()
-	if field := m.Descriptor().Fields().ByName("stale"); field != nil {
-		m.Set(field, protoreflect.ValueOfBool(true))
-	} else {
-		m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 6, protowire.VarintType), 1))
 	}
 }
 

@@ -29,11 +29,16 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	// What seals a backup is kept apart from it.
 	keyring := filepath.Join(c.all()[0].data, "keyring")
 	restored := newCluster(t, c.hosts[3:6], c.outside, options{})
-	restored.addMembers(3, keyring)
-	restored.foundAndJoin()
+	restored.addMembers(1, keyring)
+	restored.token, restored.ca = c.token, c.ca // which the state holds
+	restored.loads = c.loads                    // so are the keys of the first
+	first := restored.members[0]
+	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--members", first.name+"="+first.address(), "--from", file))
+	first.start()
+	first.ready()
+	restored.newMember(1)
+	restored.newMember(2)
 	restored.awaitVoters()
-	restored.must(restored.command("cluster", "restore", file))
-	restored.token, restored.ca = c.token, restored.ca+c.ca // which came with the state
 	restored.requireKeys(before)
 	again := restored.load()
 	again.goesOn()
@@ -80,7 +85,7 @@ func TestOneSurvivorOfThreeRecoversTheCluster(t *testing.T) {
 			c.forget(m)
 		}
 	}
-	c.must(c.command("cluster", "recover", "--data", survivor.data, "--members", survivor.name+"="+survivor.address()))
+	c.must(c.command("cluster", "recover", "--name", survivor.name, "--data", survivor.data, "--members", survivor.name+"="+survivor.address()))
 	survivor.restart()
 	c.awaitVoters()
 	c.requireKeys(load.acknowledgedKeys())
