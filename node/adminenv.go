@@ -14,8 +14,9 @@ import (
 )
 
 // leaveAdminEnv leaves what the command line needs to speak to this cluster, in
-// a file to be sourced. The first start makes the first token for it. A file
-// that someone took away stays away; one that is there is kept up to date.
+// a file to be sourced. The first start makes the first token for it; of servers
+// that found a cluster together each has one of its own. A file that someone took
+// away stays away; one that is there is kept up to date.
 func (s *server) leaveAdminEnv(ctx context.Context, path string) error {
 	env, err := readAdminEnv(path)
 	if err != nil {
@@ -29,7 +30,7 @@ func (s *server) leaveAdminEnv(ctx context.Context, path string) error {
 		return durable.WriteFile(path, []byte(adminEnv(s.adminAddress, token, roots)))
 	}
 	switch {
-	case s.records.empty(identity.TableAdminToken):
+	case s.records.empty(identity.TableAdminToken), s.founders != nil && len(env) == 0:
 		// The file comes first: a token that nobody was told is good for nothing.
 		err = s.registrar.Tokens().CreateAdmin(ctx, "root", write)
 	case env["WEIR_TOKEN"] != "":

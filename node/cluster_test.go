@@ -1,0 +1,271 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+
+	"github.com/weirmesh/weir/internal/freeport"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+	"github.com/weirmesh/weir/resource"
+)
+
+// several are servers of one cluster, in one process.
+type several struct {
+	t       *testing.T
+	dirs    map[string]string
+	configs map[string]Config
+	running map[string]*running
+}
+
+func newSeveral(t *testing.T) *several {
+	return &several{t: t, dirs: map[string]string{}, configs: map[string]Config{}, running: map[string]*running{}}
+}
+
+// begin starts a new server, which begins as change says.
+func (s *several) begin(name string, change func(*ServerConfig)) {
+	s.t.Helper()
+	s.dirs[name] = s.t.TempDir()
+	sc := &ServerConfig{Name: name, Node: freeport.Address(s.t), Admin: freeport.Address(s.t)}
+	change(sc)
+	s.configs[name] = Config{Data: s.dirs[name], Server: sc}
+	s.start(name)
+}
+
+func (s *several) start(name string) { s.running[name] = run(s.t, s.configs[name]) }
+
+// services are a member's APIs, with the token of the first one.
+func (s *several) services(first, name string) (weirv1connect.AdminServiceClient, weirv1connect.ClusterServiceClient) {
+	s.t.Helper()
+	env, err := readAdminEnv(filepath.Join(s.dirs[first], "admin.env"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pem, err := os.ReadFile(env["WEIR_CA"])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	client := connect.NewClient(connecthttp.NewTransport(bearer{env["WEIR_TOKEN"], transport}, "https://"+s.configs[name].Server.Admin))
+	return weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)
+}
+
+func (s *several) joinToken(first string) string {
+	s.t.Helper()
+	api, _ := s.services(first, first)
+	m, err := api.CreateJoinToken(s.t.Context(), &weirv1.CreateJoinTokenRequest{Role: weirv1.CreateJoinTokenRequest_SERVER, Uses: 1})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return m.GetToken()
+}
+
+// awaitStatus waits until a member sees the cluster as it should be.
+func (s *several) awaitStatus(first, name string, good func(*weirv1.ClusterStatus) bool) {
+	s.t.Helper()
+	_, cluster := s.services(first, name)
+	var last *weirv1.ClusterStatus
+	for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		m, err := cluster.GetStatus(s.t.Context(), &weirv1.ClusterServiceGetStatusRequest{})
+		if last = m.GetStatus(); err == nil && good(last) {
+			return
+		}
+	}
+	s.t.Fatalf("%s sees the cluster as %v", name, last)
+}
+
+func voters(n int) func(*weirv1.ClusterStatus) bool {
+	return func(m *weirv1.ClusterStatus) bool {
+		return m.GetLeader() != "" && m.GetVoters() == uint32(n) && m.GetReachableVoters() == uint32(n) && len(m.GetMembers()) == n
+	}
+}
+
+func (s *several) put(first, at, name string) {
+	s.t.Helper()
+	api, _ := s.services(first, at)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	r := resource.Wrap(&weirv1.Service{Metadata: &weirv1.Metadata{Name: name},
+		Spec: &weirv1.ServiceSpec{Endpoints: []*weirv1.Endpoint{{Address: "127.0.0.1:9"}}}})
+	if _, err := api.Apply(ctx, &weirv1.ApplyRequest{Resources: []*weirv1.Resource{r}}); err != nil {
+		s.t.Fatalf("put %s at %s: %v", name, at, err)
+	}
+}
+
+func (s *several) requireHolds(first, at string, names ...string) {
+	s.t.Helper()
+	api, _ := s.services(first, at)
+	list, err := api.List(s.t.Context(), &weirv1.ListRequest{Kind: resource.KindService})
+	if err != nil {
+		s.t.Fatalf("list at %s: %v", at, err)
+	}
+	var got []string
+	for _, r := range list.GetResources() {
+		got = append(got, resource.Of(r).Name)
+	}
+	if !slices.Equal(got, names) {
+		s.t.Errorf("%s holds %v, want %v", at, got, names)
+	}
+}
+
+// Three servers, one after the other; a life with a leader that goes, a backup,
+// and a member that is taken out and may not come back by itself.
+func TestServersJoin(t *testing.T) {
+	s := newSeveral(t)
+	s.begin("a", func(sc *ServerConfig) { sc.Bootstrap = true })
+	s.running["a"].ready()
+	for _, name := range []string{"b", "c"} {
+		token := s.joinToken("a")
+		s.begin(name, func(sc *ServerConfig) { sc.Join, sc.Token = []string{s.configs["a"].Server.Node}, token })
+		s.running[name].ready()
+	}
+	s.awaitStatus("a", "a", voters(3))
+	s.put("a", "b", "one")
+	s.requireHolds("a", "c", "one")
+
+	// The leader goes as it should, and comes back at another address.
+	s.running["a"].stop()
+	s.put("a", "c", "two")
+	moved := s.configs["a"]
+	server := *moved.Server
+	server.Node = freeport.Address(t)
+	moved.Server = &server
+	s.configs["a"] = moved
+	s.start("a")
+	s.running["a"].ready()
+	s.awaitStatus("a", "b", voters(3))
+	s.requireHolds("a", "a", "one", "two")
+
+	requireBackup(t, s)
+	_, cluster := s.services("a", "a")
+	if _, err := cluster.RemoveMember(t.Context(), &weirv1.RemoveMemberRequest{Name: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitStatus("a", "a", voters(2))
+	s.awaitStatus("a", "c", func(m *weirv1.ClusterStatus) bool { return m.GetRemoved() })
+	s.put("a", "b", "zwei")
+	s.requireHolds("a", "a", "one", "two", "zwei")
+}
+
+// requireBackup: what is in a backup comes back, and what came after it goes.
+func requireBackup(t *testing.T, s *several) {
+	t.Helper()
+	_, cluster := s.services("a", "b")
+	stream, err := cluster.Backup(t.Context(), &weirv1.BackupRequest{RequireCurrent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var saved []byte
+	for {
+		m, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved = append(saved, m.GetChunk()...)
+	}
+	s.put("a", "a", "three")
+	if err := restore(t, s, saved[:len(saved)/2]); err == nil {
+		t.Error("half a backup was restored")
+	}
+	s.requireHolds("a", "b", "one", "three", "two")
+	if err := restore(t, s, saved); err != nil {
+		t.Fatal(err)
+	}
+	s.requireHolds("a", "b", "one", "two")
+}
+
+// restore asks a member that may not be the leader.
+func restore(t *testing.T, s *several, saved []byte) error {
+	t.Helper()
+	_, cluster := s.services("a", "c")
+	stream, err := cluster.Restore(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(m *weirv1.RestoreRequest) {
+		if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+	}
+	send(&weirv1.RestoreRequest{Part: &weirv1.RestoreRequest_Options{Options: &weirv1.RestoreOptions{Force: true}}})
+	send(&weirv1.RestoreRequest{Part: &weirv1.RestoreRequest_Chunk{Chunk: saved}})
+	_, err = stream.CloseAndReceive()
+	return err
+}
+
+// Three servers that were given one key found a cluster; a fourth with another
+// key is told so.
+func TestServersFoundTogether(t *testing.T) {
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	if err := NewKeyring(keyring); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSeveral(t)
+	names := []string{"a", "b", "c"}
+	addresses := []string{freeport.Address(t), freeport.Address(t), freeport.Address(t)}
+	for i, name := range names {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "keyring"), key, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.dirs[name] = dir
+		s.configs[name] = Config{Data: dir, Server: &ServerConfig{Name: name, Node: addresses[i], Admin: freeport.Address(t),
+			BootstrapExpect: 3, Join: addresses}}
+		s.start(name)
+	}
+	for _, name := range names {
+		s.running[name].ready()
+	}
+	s.awaitStatus("a", "b", voters(3))
+	s.put("a", "c", "one")
+	s.requireHolds("a", "b", "one")
+
+	s.running["b"].stop()
+	s.start("b")
+	s.running["b"].ready()
+	s.awaitStatus("a", "a", voters(3))
+
+	alone := Config{Data: t.TempDir(), Server: &ServerConfig{Name: "d", Node: freeport.Address(t), Admin: freeport.Address(t),
+		BootstrapExpect: 3, Join: addresses}}
+	run(t, alone).failed("make it once (weir cluster keys new FILE)")
+	if !strings.Contains(strings.Join(s.memberNames("a"), " "), "a b c") {
+		t.Errorf("members are %v", s.memberNames("a"))
+	}
+}
+
+func (s *several) memberNames(at string) (names []string) {
+	s.t.Helper()
+	_, cluster := s.services(at, at)
+	m, err := cluster.GetStatus(s.t.Context(), &weirv1.ClusterServiceGetStatusRequest{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, member := range m.GetStatus().GetMembers() {
+		names = append(names, member.GetName())
+	}
+	return names
+}
