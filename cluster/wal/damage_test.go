@@ -48,7 +48,7 @@ func requireWholeOrRefused(t *testing.T, dir, name string, at int64, want []stri
 	t.Helper()
 	damaged := copyDir(t, dir)
 	flip(t, filepath.Join(damaged, name), at, 1<<(at%8))
-	l, err := Open(damaged, Options{})
+	l, err := Open(damaged, Options{NoSync: true})
 	if err != nil {
 		if !strings.Contains(err.Error(), ".seg") && !strings.Contains(err.Error(), "stable") {
 			t.Errorf("%s damaged at %d: the error names no file: %v", name, at, err)
@@ -77,7 +77,7 @@ func TestDamageBeforeTheLastBatchIsSeenAfterACrash(t *testing.T) {
 	for at := int64(headerSize); at < end; at++ {
 		damaged := copyDir(t, crashed)
 		flip(t, filepath.Join(damaged, filepath.Base(path)), at, 0x10)
-		if l, err := Open(damaged, Options{}); err == nil {
+		if l, err := Open(damaged, Options{NoSync: true}); err == nil {
 			got, err := contents(l)
 			if err != nil || len(got) != 10 {
 				t.Errorf("damaged at %d: %d entries of 10, %v", at, len(got), err)

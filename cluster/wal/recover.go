@@ -29,7 +29,7 @@ func lockDir(dir string) (*os.File, error) {
 
 // readSegments reads all segments of a directory, the oldest first, and removes
 // what a crash left of one that was being made.
-func readSegments(dir string) (segments []*segment, err error) {
+func readSegments(dir string, noSync bool) (segments []*segment, err error) {
 	defer func() {
 		if err != nil {
 			for _, s := range segments {
@@ -57,7 +57,7 @@ func readSegments(dir string) (segments []*segment, err error) {
 		}
 	}
 	slices.SortFunc(segments, func(a, b *segment) int { return strings.Compare(a.path, b.path) })
-	return segments, load(dir, segments)
+	return segments, load(dir, segments, noSync)
 }
 
 func openSegment(path string) (*segment, error) {
@@ -81,7 +81,7 @@ func openSegment(path string) (*segment, error) {
 }
 
 // load reads the records of all segments.
-func load(dir string, segments []*segment) error {
+func load(dir string, segments []*segment, noSync bool) error {
 	for i, s := range segments {
 		if i > 0 && s.prevSeq != segments[i-1].seq {
 			return fmt.Errorf("read %s: %s is missing", dir, filepath.Base(segmentPath(dir, s.prevSeq)))
@@ -100,7 +100,7 @@ func load(dir string, segments []*segment) error {
 			return fmt.Errorf("read %s: %w", s.path, err)
 		}
 	}
-	if len(segments) == 0 {
+	if len(segments) == 0 || noSync {
 		return nil
 	}
 	// What was read may never have been synced: it was not acknowledged, but from

@@ -104,7 +104,7 @@ func (l *Log) open() (err error) {
 	if l.lock, err = lockDir(l.dir); err != nil {
 		return err
 	}
-	if l.segments, err = readSegments(l.dir); err != nil {
+	if l.segments, err = readSegments(l.dir, l.options.NoSync); err != nil {
 		return err
 	}
 	// It comes before the first segment: a log without it has lost it.

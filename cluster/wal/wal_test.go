@@ -188,7 +188,7 @@ func TestLogIsAList(t *testing.T) {
 
 func live(t *testing.T, seed uint64, steps int) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	dir, options := t.TempDir(), Options{SegmentBytes: 400}
+	dir, options := t.TempDir(), Options{SegmentBytes: 400, NoSync: true}
 	l := open(t, dir, options)
 	var want []*raft.Log
 	for step := range steps {
