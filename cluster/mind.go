@@ -19,6 +19,7 @@ func (n *Node) lead() {
 		case leads := <-n.leading:
 			if leads {
 				n.ledSince.Store(time.Now().UnixNano())
+				n.ledTerm.Store(n.raft.CurrentTerm())
 				n.elections.Add(1)
 				// Nobody waits for it: if it fails, leadership is lost, and
 				// whoever is elected next does the same.
