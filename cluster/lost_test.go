@@ -41,6 +41,9 @@ func TestMemberThatLostItsDiskDoesNotVote(t *testing.T) {
 		if err := blank.Join(g.ctx(), []string{address(behind)}); err != nil {
 			t.Fatal(err)
 		}
+		if role := g.role(lost); role != NonVoter {
+			t.Errorf("it comes in as %s", role)
+		}
 		if got := g.read(lost, "x"); got != "only two have it" {
 			t.Errorf("it reads %q", got)
 		}
