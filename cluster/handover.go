@@ -181,11 +181,19 @@ const farewellWait = 50 * time.Millisecond
 // farewell hands the leadership over before this member ends. Where it does not
 // work out the others elect a leader by themselves.
 func (n *Node) farewell() {
-	if n.cfg.Network == nil || !n.leads() || n.best() == "" {
+	if n.cfg.Network == nil || !n.leads() || len(n.voters()) < 2 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.life, farewellWait)
 	defer cancel()
+	// One that has only just come to lead is yet to hear of the others.
+	for n.best() == "" {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
 	if err := n.handOver(ctx, ""); err != nil {
 		n.cfg.Logger.Info("the leadership was not handed over", "error", err)
 	}
