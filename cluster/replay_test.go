@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -143,5 +145,20 @@ func TestWhatWasReplayedIsNotTakenForNew(t *testing.T) {
 		if is := log.Index > 7; found != is {
 			t.Errorf("a result of %d: %v", log.Index, found)
 		}
+	}
+}
+
+// A member that ends in the midst of a snapshot has no error to tell of.
+func TestEndOfTheMemberIsNoError(t *testing.T) {
+	var told bytes.Buffer
+	l := newLogger(slog.New(slog.NewTextHandler(&told, nil)))
+	l.Error("failed to take snapshot", "error", raft.ErrRaftShutdown)
+	l.Error("failed to take snapshot", "error", fmt.Errorf("failed to start snapshot: %v", raft.ErrRaftShutdown))
+	if told.Len() > 0 {
+		t.Errorf("it tells %s", told.String())
+	}
+	l.Error("failed to take snapshot", "error", errors.New("x"))
+	if told.Len() == 0 {
+		t.Error("a true error is not told")
 	}
 }
