@@ -106,14 +106,22 @@ type Node struct {
 	transport  *transport // nil: alone
 	clients    clients
 
+	// blank: it has no log, and has not been let in yet. Whoever takes it for a
+	// member speaks of an earlier one of its name, whose votes and entries it does
+	// not know; it takes no part in Raft before the leader knows that too.
+	blank atomic.Bool
+
 	proposals chan *proposal
 	flights   chan flight
 	forwards  chan struct{}
 	reads     chan *read
 	leading   chan bool
 	ledSince  atomic.Int64
-	ledTerm   atomic.Uint64 // the term that it is about
+	ledTerm   atomic.Uint64 // the term that ledSince is of
 	elections atomic.Uint64
+
+	// changing holds one while the members are being changed.
+	changing chan struct{}
 
 	// handing: the leadership is being handed over, and no entry takes off.
 	// Airborne are those on their way, landed tells of each that ends.
@@ -151,6 +159,7 @@ func newNode(cfg Config, sm StateMachine) *Node {
 		reads:     make(chan *read, maxWaiting),
 		leading:   make(chan bool, 16),
 		landed:    make(chan struct{}, 1),
+		changing:  make(chan struct{}, 1),
 		closing:   make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}

@@ -7,7 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/weirmesh/weir/cluster/rpc"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // forward sends a batch to the leader. What came from another member does not
@@ -158,7 +161,7 @@ func (n *Node) answer(ctx context.Context, member string, method byte, payload [
 	case methodRead:
 		result, err = n.answerRead(ctx)
 	case methodRoster:
-		result, err = n.answerRoster(payload)
+		result, err = n.answerRoster(member, payload)
 	case methodJoin:
 		result, err = n.answerJoin(ctx, member, payload)
 	case methodRemove, methodTransfer:
@@ -170,6 +173,21 @@ func (n *Node) answer(ctx context.Context, member string, method byte, payload [
 		return encodeError(err)
 	}
 	return codeDone, result
+}
+
+// checkForwarded keeps out of the log what no state machine could read: every
+// member would end on it, at every start.
+func checkForwarded(command []byte) error {
+	if len(command) > MaxCommand {
+		return ErrTooLarge
+	}
+	if err := proto.Unmarshal(command, new(weirv1.Command)); err != nil {
+		return fmt.Errorf("read command: %w", err)
+	}
+	if commandKind(command) < firstKind {
+		return errors.New("read command: it has no action")
+	}
+	return nil
 }
 
 // answerPropose takes another member's commands into this one's queue.
@@ -184,8 +202,8 @@ func (n *Node) answerPropose(ctx context.Context, payload []byte) ([]byte, error
 	answers := make([]decided, len(commands))
 	proposals := make([]*proposal, len(commands))
 	for i, c := range commands {
-		if len(c.command) > MaxCommand {
-			return nil, ErrTooLarge
+		if err := checkForwarded(c.command); err != nil {
+			return nil, err
 		}
 		waits, cancel := ctx, context.CancelFunc(func() {})
 		if c.timeout > 0 {

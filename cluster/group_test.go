@@ -287,17 +287,17 @@ func (g *group) leader() string {
 			if n == nil {
 				continue
 			}
-			s := n.Status()
-			if s.Removed || s.Waiting {
+			if n.removed() || len(n.servers()) == 0 { // Status would read the disk
 				continue
 			}
-			if s.Leader == "" || leader != "" && s.Leader != leader {
+			knows, _ := n.leadership.now()
+			if knows == "" || leader != "" && knows != leader {
 				return false
 			}
-			leader = s.Leader
+			leader = knows
 		}
 		m := g.members[leader]
-		return m != nil && m.node != nil && m.node.Status().State == "LEADER"
+		return m != nil && m.node != nil && m.node.leads()
 	})
 	return leader
 }
@@ -359,7 +359,7 @@ func (g *group) converge() registerState {
 }
 
 func (g *group) role(name string) Role {
-	for _, m := range g.node(g.leader()).Status().Members {
+	for _, m := range g.node(g.leader()).members() {
 		if m.Name == name {
 			return m.Role
 		}

@@ -87,6 +87,31 @@ func (n *Node) obey(ctx context.Context, method byte, o order) error {
 }
 
 func (n *Node) remove(ctx context.Context, o order) error {
+	if o.member == n.cfg.Name {
+		if err := n.mayRemove(o); err != nil {
+			return err
+		}
+		// Another can do it better: it stays the leader.
+		if err := n.handOver(ctx, ""); err != nil {
+			return err
+		}
+		return ErrNotLeader
+	}
+	return n.changeMembers(ctx, func() error {
+		if err := n.mayRemove(o); err != nil {
+			return err
+		}
+		err := n.removeServer(o.member)
+		if errors.Is(err, raft.ErrLeadershipLost) {
+			// Whoever asks again and hears that there is no such member would think
+			// that nothing was done.
+			return fmt.Errorf("%w: %w", ErrUnknown, raft.ErrLeadershipLost)
+		}
+		return err
+	})
+}
+
+func (n *Node) mayRemove(o order) error {
 	if !n.isMember(o.member) {
 		return fmt.Errorf("%w: there is no such member", ErrRefused)
 	}
@@ -95,14 +120,7 @@ func (n *Node) remove(ctx context.Context, o order) error {
 	} else if alive <= voters/2 && !o.force {
 		return fmt.Errorf("%w: of the %d voters that remain only %d answer, which is no majority", ErrRefused, voters, alive)
 	}
-	if o.member == n.cfg.Name {
-		// Another can do it better: it stays the leader.
-		if err := n.handOver(ctx, ""); err != nil {
-			return err
-		}
-		return ErrNotLeader
-	}
-	return memberError(n.raft.RemoveServer(raft.ServerID(o.member), 0, changeWait).Error())
+	return nil
 }
 
 // handOver makes another member the leader. What is under way lands first, so
@@ -163,11 +181,19 @@ const farewellWait = 50 * time.Millisecond
 // farewell hands the leadership over before this member ends. Where it does not
 // work out the others elect a leader by themselves.
 func (n *Node) farewell() {
-	if n.cfg.Network == nil || !n.leads() || n.best() == "" {
+	if n.cfg.Network == nil || !n.leads() || len(n.voters()) < 2 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.life, farewellWait)
 	defer cancel()
+	// One that has only just come to lead is yet to hear of the others.
+	for n.best() == "" {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
 	if err := n.handOver(ctx, ""); err != nil {
 		n.cfg.Logger.Info("the leadership was not handed over", "error", err)
 	}

@@ -121,7 +121,7 @@ func shut(t testing.TB, n *Node) {
 }
 
 func config(t testing.TB) Config {
-	return Config{Name: "one", Dir: t.TempDir(), Logger: slog.New(failing{t: t})}
+	return Config{Name: "one", Dir: fastDir(t), Logger: slog.New(failing{t: t})}
 }
 
 // failing is a log that must stay without warnings.

@@ -29,6 +29,7 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 			})
 			if err == nil {
 				n.standing.letIn()
+				n.blank.Store(false)
 				return n.awaitEntry(ctx)
 			}
 			if errors.Is(err, ErrRefused) || errors.Is(err, errFar) {
@@ -44,7 +45,7 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 
 // knock asks once.
 func (n *Node) knock(call func(payload []byte) (byte, []byte, error)) error {
-	code, payload, err := call(encodeMembership(membership{from: n.cfg.Name, entries: n.roster.List()}))
+	code, payload, err := call(encodeMembership(membership{from: n.cfg.Name, blank: n.blank.Load(), entries: n.roster.List()}))
 	if err == nil {
 		err = decodeError(code, payload)
 	}
@@ -110,7 +111,8 @@ func (n *Node) answerJoin(ctx context.Context, sender string, payload []byte) ([
 	}
 	n.merge(m.entries)
 	if n.leads() {
-		if err := n.letIn(ctx, m.from); err != nil {
+		err := n.changeMembers(ctx, func() error { return n.letIn(ctx, m.from, m.blank) })
+		if err != nil {
 			return nil, err
 		}
 		return encodeMembership(n.myWord(m.from)), nil
@@ -127,9 +129,12 @@ func (n *Node) answerJoin(ctx context.Context, sender string, payload []byte) ([
 	return answer, decodeError(code, answer)
 }
 
-// letIn adds a member as non-voter. The steward makes it a voter.
-func (n *Node) letIn(ctx context.Context, name string) error {
-	if n.isMember(name) {
+// letIn adds a member as non-voter. The steward makes it a voter. One that is a
+// member, and has no log, has lost it, and with it what it promised: it ends as
+// the member that it was, so that nobody counts on that any more.
+func (n *Node) letIn(ctx context.Context, name string, blank bool) error {
+	was := n.isMember(name)
+	if was && !blank {
 		return nil
 	}
 	if n.cfg.Admit != nil {
@@ -144,6 +149,12 @@ func (n *Node) letIn(ctx context.Context, name string) error {
 	if agreed := n.agreed(); e.Newest < agreed {
 		return fmt.Errorf("%w: %s understands commands up to kind %d, the members of this cluster up to %d: upgrade it first", ErrRefused, name, e.Newest, agreed)
 	}
+	if was {
+		if err := n.removeServer(name); err != nil {
+			return err
+		}
+		n.cfg.Logger.Warn("a member has lost its log, and comes in anew", "member", name)
+	}
 	return memberError(n.raft.AddNonvoter(raft.ServerID(name), raft.ServerAddress(name), 0, changeWait).Error())
 }
 
@@ -156,8 +167,9 @@ func memberError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost),
-		errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return fmt.Errorf("%w: %w", ErrNotLeader, err) // it may have been done
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
 		return ErrNotLeader
 	}
 	return err

@@ -210,6 +210,32 @@ func TestHandingOver(t *testing.T) {
 	})
 }
 
+func TestLeaderThatHasOnlyJustBegunHandsOver(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 1, nil)
+		g.found("a", "b", "c")
+		g.net.SetDelay(2 * time.Millisecond)
+		was, next := g.leader(), g.follower()
+		transferred := make(chan error, 1)
+		go func() { transferred <- g.node(was).Transfer(g.ctx(), next) }()
+		for !g.node(next).leads() {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if best := g.node(next).best(); best != "" {
+			t.Fatalf("the test does not make the hazard: %s has answered", best)
+		}
+		began := time.Now()
+		g.stop(next)
+		if err := <-transferred; err != nil {
+			t.Fatal(err)
+		}
+		g.write(was, "x", "1")
+		if took := time.Since(began); took > g.members[was].cfg.withDefaults().Election {
+			t.Errorf("the next write took %v", took)
+		}
+	})
+}
+
 func TestCommandsWaitUntilAllUnderstandThem(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := newGroup(t, 1, nil)

@@ -18,6 +18,8 @@ import (
 type logStore struct {
 	*wal.Log
 	dir string
+	// snapshots are those beside it; nil: there are none yet.
+	snapshots raft.SnapshotStore
 
 	full    atomic.Bool
 	reserve int64
@@ -63,11 +65,49 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		s.full.Store(true)
 		return ErrNoSpace
 	}
-	err := s.spaceError(s.Log.StoreLogs(logs))
+	err := s.spaceError(s.closeGap(logs))
+	if err == nil {
+		err = s.spaceError(s.Log.StoreLogs(logs))
+	}
 	if err == nil {
 		s.full.Store(false)
 	}
 	return err
+}
+
+// closeGap drops a log that ends before the newest snapshot, where what comes
+// goes on from that. Raft drops it when it takes over the snapshot, but may die
+// or fail in between, and does not try again.
+func (s *logStore) closeGap(logs []*raft.Log) error {
+	last, err := s.LastIndex()
+	if err != nil || s.snapshots == nil || last == 0 || len(logs) == 0 || logs[0].Index <= last+1 {
+		return err
+	}
+	list, err := s.snapshots.List()
+	if err != nil || len(list) == 0 || list[0].Index+1 < logs[0].Index {
+		return err // then it is refused
+	}
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	return s.Log.DeleteRange(first, last)
+}
+
+// DeleteRange deletes entries at the beginning, or all. At the end it does
+// nothing: Raft deletes there only what it replaces with its next StoreLogs, and
+// that does both at once. In two steps the second could fail, for want of space,
+// and Raft would then go on as if what it deleted were still there.
+func (s *logStore) DeleteRange(first, last uint64) error {
+	oldest, err1 := s.FirstIndex()
+	newest, err2 := s.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if first > oldest && last >= newest {
+		return nil
+	}
+	return s.Log.DeleteRange(first, last)
 }
 
 // Set keeps one of Raft's values.

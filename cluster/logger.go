@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // logger is where Raft writes, in the words of slog. Raft tells every step of
@@ -62,7 +63,7 @@ var routine = map[string]bool{
 func (l *logger) Log(level hclog.Level, message string, args ...any) {
 	to := slog.LevelDebug
 	switch {
-	case routine[message]:
+	case routine[message], ending(args):
 	case level >= hclog.Error:
 		to = slog.LevelError
 	case level == hclog.Warn:
@@ -79,6 +80,17 @@ func (l *logger) Log(level hclog.Level, message string, args ...any) {
 		attrs = append(attrs, arg)
 	}
 	l.to.Log(context.Background(), to, l.name+": "+message, attrs...)
+}
+
+// ending tells whether something failed only because the member ends.
+func ending(args []any) bool {
+	for _, arg := range args {
+		// Raft does not always wrap it.
+		if err, ok := arg.(error); ok && strings.HasSuffix(err.Error(), raft.ErrRaftShutdown.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *logger) Trace(message string, args ...any) { l.Log(hclog.Trace, message, args...) }

@@ -64,9 +64,12 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	}
 	results := make([]any, len(logs))
 	m.turn.Lock()
+	had := m.Applied()
 	for i, result := range m.StateMachine.Apply(indexes, entries) {
 		results[i] = result
-		m.awaited.applied(indexes[i], entries[i], result)
+		if indexes[i] > had { // else it was skipped, and there is no result
+			m.awaited.applied(indexes[i], entries[i], result)
+		}
 	}
 	m.turn.Unlock()
 	last := logs[len(logs)-1]
@@ -86,6 +89,14 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	m.turn.Lock()
+	// After a start Raft goes through what the state machine has already. It would
+	// give the state the index of where it is itself, and who takes that over and
+	// dies had a state that is ahead of his log.
+	if index, _, _ := m.progress.now(); m.Applied() > index {
+		m.turn.Unlock()
+		m.bytes = m.bound
+		return nil, raft.ErrNothingNewToSnapshot
+	}
 	write, release, err := m.StateMachine.Snapshot()
 	m.turn.Unlock()
 	if err != nil {

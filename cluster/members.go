@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"slices"
 
 	"github.com/hashicorp/raft"
@@ -24,6 +25,20 @@ type Member struct {
 
 func (n *Node) servers() []raft.Server {
 	return n.raft.GetConfiguration().Configuration().Servers
+}
+
+// changeMembers has one change of the members after the other decided and made,
+// so that none is decided by what another is about to change: all are made by
+// the leader. (Raft can refuse what comes of an old look, but does not say of
+// which index its configuration is.)
+func (n *Node) changeMembers(ctx context.Context, change func() error) error {
+	select {
+	case n.changing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-n.changing }()
+	return change()
 }
 
 // members are those of the newest configuration, at the addresses of the

@@ -58,7 +58,7 @@ func (n *Node) compact() {
 		case <-n.stopped:
 			return
 		case <-n.machine.full:
-			if err := n.compactTo(n.cfg.SnapshotBytes); err != nil && !errors.Is(err, ErrClosed) {
+			if err := n.compactTo(n.cfg.SnapshotBytes); err != nil && n.life.Err() == nil {
 				n.cfg.Logger.Error("cannot compact the log", "error", err)
 			}
 		}

@@ -92,7 +92,7 @@ func (n *Node) receive(conn net.Conn, member string) {
 			return n.answer(ctx, member, method, payload)
 		})
 		return
-	} else if err == nil && hello[0] == streamRaft {
+	} else if err == nil && hello[0] == streamRaft && !n.blank.Load() {
 		if _, err := io.ReadFull(conn, hello[:]); err == nil {
 			_ = conn.SetReadDeadline(time.Time{})
 			n.streams.serve(conn, class(hello[0]))

@@ -218,7 +218,7 @@ func refuse(proposals []*proposal, err error) {
 // that no longer fits is held for the next.
 func (n *Node) fill(p *proposal) (taken []*proposal, entry []byte, held *proposal) {
 	for {
-		if len(taken) > 0 && len(entry)+len(p.command) > maxEntry {
+		if len(taken) > 0 && len(entry)+len(p.command) > maxEntry || len(taken) == maxWaiting {
 			return taken, entry, p
 		}
 		if p.taken.CompareAndSwap(false, true) && n.understood(p) {

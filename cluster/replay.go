@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -26,12 +27,21 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 	}
 	if !ahead && len(list) > 0 {
 		if err := n.restoreNewest(snapshots, list[0].ID); err != nil {
+			if last, lastErr := n.log.LastIndex(); lastErr != nil || last < list[0].Index {
+				return false, errors.Join(fmt.Errorf("restore snapshot %s, without which a part of the log is lost: %w", list[0].ID, err), lastErr)
+			}
 			n.cfg.Logger.Warn("cannot restore the newest snapshot", "snapshot", list[0].ID, "error", err)
 			return false, nil
 		}
 		ahead = true
 	}
-	return ahead, n.replayLog()
+	done := n.machine.Applied()
+	if len(list) > 0 {
+		// A snapshot that came of a backup says less of itself, but ends all before
+		// it: what a crash has left of that in the log does not count any more.
+		done = max(done, list[0].Index)
+	}
+	return ahead, n.replayLog(done + 1)
 }
 
 func (n *Node) restoreNewest(snapshots raft.SnapshotStore, id string) error {
@@ -43,13 +53,12 @@ func (n *Node) restoreNewest(snapshots raft.SnapshotStore, id string) error {
 	return n.machine.Restore(r)
 }
 
-func (n *Node) replayLog() error {
+func (n *Node) replayLog(next uint64) error {
 	last := n.log.AgreedIndex()
 	first, err := n.log.FirstIndex()
 	if err != nil {
 		return err
 	}
-	next := n.machine.Applied() + 1
 	if next < first {
 		return nil // Raft says what is missing
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -25,9 +26,28 @@ func (n *Node) announce() error {
 
 func (n *Node) merge(entries []roster.Entry) {
 	// Nobody else may say where this member is.
-	entries = slices.DeleteFunc(slices.Clone(entries), func(e roster.Entry) bool { return e.Name == n.cfg.Name })
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e roster.Entry) bool {
+		if e.Name == n.cfg.Name {
+			n.contradict(e)
+		}
+		return e.Name == n.cfg.Name
+	})
 	if _, err := n.roster.Merge(entries...); err != nil {
 		n.cfg.Logger.Warn("cannot keep where the members are", "error", err)
+	}
+}
+
+// contradict makes this member's own entry newer than one that others have: of
+// an earlier life, whose roster was lost and whose clock was ahead, or made by
+// somebody else. Nobody would hear where this member is.
+func (n *Node) contradict(e roster.Entry) {
+	mine, found := n.roster.Get(n.cfg.Name)
+	if !found || e == mine || e.Version < mine.Version {
+		return
+	}
+	mine.Version = e.Version + 1
+	if _, err := n.roster.Merge(mine); err != nil {
+		n.cfg.Logger.Warn("cannot keep where this member is", "error", err)
 	}
 }
 
@@ -97,10 +117,13 @@ func (n *Node) heed(payload []byte) {
 	}
 }
 
-func (n *Node) answerRoster(payload []byte) ([]byte, error) {
+func (n *Node) answerRoster(sender string, payload []byte) ([]byte, error) {
 	m, err := decodeMembership(payload)
 	if err != nil {
 		return nil, err
+	}
+	if m.from != sender {
+		return nil, fmt.Errorf("%w: %s speaks in the name of %s", ErrRefused, sender, m.from)
 	}
 	n.merge(m.entries)
 	n.standing.heard(m.from)

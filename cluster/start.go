@@ -40,6 +40,7 @@ func (n *Node) start() error {
 	if n.snapshots, err = raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, 2, conf.Logger); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
+	n.log.snapshots = n.snapshots
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
@@ -54,6 +55,11 @@ func (n *Node) start() error {
 	if err := n.found(conf, n.snapshots, transport); err != nil {
 		return err
 	}
+	used, err := raft.HasExistingState(n.log, n.log, n.snapshots)
+	if err != nil {
+		return err
+	}
+	n.blank.Store(!used && n.cfg.Network != nil)
 	if n.raft, err = n.newRaft(conf, n.snapshots, transport); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -40,9 +41,12 @@ func (n *Node) steward() {
 			continue
 		}
 		n.listen(unheard)
-		if !n.nameAddresses() && !n.promote(caughtUp) {
-			n.buryDead()
-		}
+		_ = n.changeMembers(n.life, func() error { // they tell of their errors
+			if !n.nameAddresses() && !n.promote(caughtUp) {
+				n.buryDead()
+			}
+			return nil
+		})
 	}
 }
 
@@ -65,11 +69,19 @@ func (n *Node) listen(unheard map[string]bool) {
 func (n *Node) nameAddresses() (changed bool) {
 	for _, s := range n.servers() {
 		if string(s.Address) != string(s.ID) && s.Suffrage == raft.Voter {
-			n.tell("cannot change the address of a member", n.raft.AddVoter(s.ID, raft.ServerAddress(s.ID), 0, changeWait).Error(), string(s.ID))
+			n.tell("cannot change the address of a member", n.addVoter(s.ID), string(s.ID))
 			return true
 		}
 	}
 	return false
+}
+
+func (n *Node) addVoter(id raft.ServerID) error {
+	return memberError(n.raft.AddVoter(id, raft.ServerAddress(id), 0, changeWait).Error())
+}
+
+func (n *Node) removeServer(name string) error {
+	return memberError(n.raft.RemoveServer(raft.ServerID(name), 0, changeWait).Error())
 }
 
 func (n *Node) promote(caughtUp map[string]time.Time) (changed bool) {
@@ -93,7 +105,7 @@ func (n *Node) promote(caughtUp map[string]time.Time) (changed bool) {
 			continue
 		}
 		delete(caughtUp, name)
-		err := n.raft.AddVoter(s.ID, raft.ServerAddress(s.ID), 0, changeWait).Error()
+		err := n.addVoter(s.ID)
 		if err == nil {
 			n.cfg.Logger.Info("a member has caught up and votes from now on", "member", name)
 		}
@@ -110,7 +122,7 @@ func (n *Node) silence() map[string]time.Duration {
 	contacts := n.contacts.in(term)
 	since := time.Unix(0, n.ledSince.Load())
 	if n.ledTerm.Load() != term {
-		since = time.Now() // it has only just begun
+		since = time.Now() // it has only just become the leader, or is none
 	}
 	silent := map[string]time.Duration{}
 	for _, s := range n.servers() {
@@ -163,7 +175,7 @@ func (n *Node) buryDead() {
 			return
 		}
 	}
-	err := n.raft.RemoveServer(raft.ServerID(dead), 0, changeWait).Error()
+	err := n.removeServer(dead)
 	if err == nil {
 		n.cfg.Logger.Warn("a member was removed, as it did not answer for long", "member", dead, "silent", longest)
 	}
@@ -173,7 +185,7 @@ func (n *Node) buryDead() {
 // tell logs what an operator must know; that this member leads no more is
 // nothing of that.
 func (n *Node) tell(what string, err error, member string) {
-	if err := memberError(err); err != nil && err != ErrNotLeader {
+	if err != nil && !errors.Is(err, ErrNotLeader) {
 		n.cfg.Logger.Warn(what, "member", member, "error", err)
 	}
 }

@@ -81,13 +81,13 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 		return nil, errors.Join(errDial, err)
 	}
 	write, answer := s.patience(class(kind[0]))
-	return &stream{Conn: conn, write: write, read: answer}, nil
+	return &stream{Conn: conn, write: write, read: answer, life: s.life}, nil
 }
 
 // serve gives an accepted stream to Raft and returns when Raft has closed it.
 func (s *streams) serve(conn net.Conn, c class) {
 	write, _ := s.patience(c)
-	accepted := &stream{Conn: conn, write: write, done: make(chan struct{})}
+	accepted := &stream{Conn: conn, write: write, life: s.life, done: make(chan struct{})}
 	if c == classSnapshot {
 		// It is used once. While it is read Raft does nothing else, so a leader
 		// that dies in the midst must not hold it up for ever.
@@ -126,6 +126,7 @@ func (a memberAddr) String() string { return string(a) }
 type stream struct {
 	net.Conn
 	read, write time.Duration
+	life        context.Context
 	done        chan struct{}
 	once        sync.Once
 }
@@ -141,6 +142,11 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (s *stream) Write(p []byte) (written int, err error) {
 	for len(p) > 0 {
+		// From then on Raft believes of a full disk that it took what it did not
+		// (see logStore.insist): nothing of that may get out.
+		if s.life.Err() != nil {
+			return written, net.ErrClosed
+		}
 		_ = s.Conn.SetWriteDeadline(time.Now().Add(s.write))
 		n, err := s.Conn.Write(p[:min(len(p), writePart)])
 		written += n

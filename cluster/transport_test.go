@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -99,5 +102,21 @@ func TestWhatConfirmsARead(t *testing.T) {
 	}
 	if !c.confirmed(2, c.now(), "a", []string{"a"}) {
 		t.Error("a member alone does not confirm itself")
+	}
+}
+
+// Once the member ends, Raft is made to believe that its vote is on a full disk
+// (see logStore.insist): it must not get out.
+func TestNothingIsSaidAfterTheEnd(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	life, end := context.WithCancel(t.Context())
+	s := &stream{Conn: near, write: time.Minute, life: life}
+	end()
+	if n, err := s.Write([]byte("granted")); n > 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%d bytes got out, %v", n, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -33,10 +33,10 @@ const (
 // encodeError makes an answer of an error.
 func encodeError(err error) (code byte, text []byte) {
 	switch {
+	case errors.Is(err, ErrUnknown): // whatever else it is
+		code = codeUnknown
 	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrClosed):
 		return codeNotLeader, nil
-	case errors.Is(err, ErrUnknown):
-		code = codeUnknown
 	case errors.Is(err, ErrTooNew):
 		code = codeTooNew
 	case errors.Is(err, ErrNoSpace):
@@ -208,6 +208,8 @@ type membership struct {
 	entries []roster.Entry
 	// at is the index of the newest configuration that the sender has.
 	at uint64
+	// blank: the sender has no log.
+	blank bool
 	// out: the sender knows the receiver for none of the members.
 	out bool
 }
@@ -215,6 +217,7 @@ type membership struct {
 const (
 	flagRelayed = 1 << iota
 	flagOut
+	flagBlank
 )
 
 func encodeMembership(m membership) []byte {
@@ -226,6 +229,9 @@ func encodeMembership(m membership) []byte {
 	if m.out {
 		flags |= flagOut
 	}
+	if m.blank {
+		flags |= flagBlank
+	}
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendUvarint(b, m.at)
 	return roster.Append(b, m.entries)
@@ -235,7 +241,7 @@ func decodeMembership(b []byte) (m membership, err error) {
 	r := &reader{b: b}
 	m.from = string(r.bytes())
 	flags := r.number()
-	m.relayed, m.out = flags&flagRelayed != 0, flags&flagOut != 0
+	m.relayed, m.out, m.blank = flags&flagRelayed != 0, flags&flagOut != 0, flags&flagBlank != 0
 	if m.at = r.number(); r.err != nil {
 		return m, r.err
 	}

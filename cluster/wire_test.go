@@ -16,7 +16,7 @@ import (
 func FuzzMessages(f *testing.F) {
 	f.Add(byte(0), encodeForwarded([]forwarded{{[]byte("c"), time.Second}, {[]byte("d"), 0}}))
 	f.Add(byte(1), encodeDecided([]decided{{code: codeDone, index: 7, place: 1}, {code: codeUnknown, text: []byte("why")}}))
-	f.Add(byte(2), encodeMembership(membership{from: "a", relayed: true, at: 7, entries: []roster.Entry{{Name: "b", Address: "b:1", Newest: 13, Version: 4}}}))
+	f.Add(byte(2), encodeMembership(membership{from: "a", relayed: true, blank: true, at: 7, entries: []roster.Entry{{Name: "b", Address: "b:1", Newest: 13, Version: 4}}}))
 	f.Add(byte(3), encodeOrder(order{member: "a", force: true}))
 	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
 		switch kind % 4 {
@@ -58,6 +58,11 @@ func TestErrorsTravel(t *testing.T) {
 		}
 		if want != ErrUnknown && errors.Is(got, ErrUnknown) {
 			t.Errorf("%v became unknown", want)
+		}
+	}
+	for _, also := range []error{ErrNotLeader, ErrClosed, ErrRefused} {
+		if err := decodeError(encodeError(errors.Join(also, ErrUnknown))); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%v and unknown became %v", also, err)
 		}
 	}
 	if err := decodeError(encodeError(ErrClosed)); !errors.Is(err, ErrNotLeader) {

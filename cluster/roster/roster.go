@@ -36,6 +36,9 @@ const (
 	magic      = "weir roster 1\n"
 	maxText    = 1 << 10
 	maxEntries = 1 << 10
+	// maxVersion leaves room for a newer one. Versions begin with a clock's
+	// milliseconds: nobody comes by it honestly.
+	maxVersion = 1 << 62
 	sumSize    = 4
 )
 
@@ -75,7 +78,7 @@ func (r *Roster) Merge(entries ...Entry) (changed bool, err error) {
 	defer r.mu.Unlock()
 	for _, e := range entries {
 		had, found := r.entries[e.Name]
-		if e.Name == "" || found && had.Version >= e.Version || !found && len(r.entries) >= maxEntries {
+		if e.Name == "" || e.Version > maxVersion || found && had.Version >= e.Version || !found && len(r.entries) >= maxEntries {
 			continue
 		}
 		r.entries[e.Name], changed = e, true

@@ -154,12 +154,15 @@ func (w *writer) write(f frame) error {
 	for b := w.buf; len(b) > 0; {
 		part := b[:min(len(b), 64<<10)]
 		_ = w.conn.SetWriteDeadline(time.Now().Add(w.stall))
-		if _, err := w.conn.Write(part); err != nil {
+		n, err := w.conn.Write(part)
+		if b = b[n:]; err != nil {
 			// A part of a frame may be out: nothing can follow it.
 			_ = w.conn.Close()
+			if len(b) == 0 {
+				break // all of it may be
+			}
 			return err
 		}
-		b = b[len(part):]
 	}
 	if cap(w.buf) > 1<<20 {
 		w.buf = nil

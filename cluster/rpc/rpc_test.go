@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -184,4 +186,35 @@ func TestFramesEndWhereTheySay(t *testing.T) {
 	if _, err := readFrame(r); err != io.EOF {
 		t.Errorf("error is %v", err)
 	}
+}
+
+// lastWord writes all it is given, and says that it failed.
+type lastWord struct{ net.Conn }
+
+func (c lastWord) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	return n, errors.Join(err, os.ErrDeadlineExceeded)
+}
+
+// A stream may hand on the last byte and still say that it was too late. The
+// call may be done then, and must not be said to have not been sent.
+func TestCallOfWhichAllWasWrittenMayBeDone(t *testing.T) {
+	near, far := net.Pipe()
+	seen := make(chan struct{})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		Serve(t.Context(), far, time.Minute, func(context.Context, byte, []byte) (byte, []byte) {
+			close(seen)
+			return 0, nil
+		})
+	}()
+	c := NewClient(lastWord{near}, time.Minute)
+	_, _, err := c.Call(t.Context(), 1, []byte("x"))
+	<-seen
+	if err == nil || errors.Is(err, ErrNotSent) {
+		t.Errorf("error is %v", err)
+	}
+	_ = c.Close()
+	<-served
 }

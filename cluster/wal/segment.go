@@ -84,7 +84,7 @@ func segmentPath(dir string, seq uint64) string {
 // createSegment makes a segment, at its full size: what is appended to it then
 // only needs its data synced, and a full disk is noticed before anything is
 // written.
-func createSegment(dir string, h header, room int64, noSync bool) (*segment, error) {
+func createSegment(dir string, h header, room int64, options Options) (*segment, error) {
 	if _, err := rand.Read(h.nonce[:]); err != nil {
 		return nil, err
 	}
@@ -104,8 +104,11 @@ func createSegment(dir string, h header, room int64, noSync bool) (*segment, err
 		return nil, errors.Join(fmt.Errorf("make %s: %w", s.path, err), f.Discard())
 	}
 	commit := f.CommitOpen
-	if noSync {
+	if options.NoSync {
 		commit = f.CommitUnsynced
+	}
+	if options.commit != nil {
+		commit = func() error { return options.commit(f) }
 	}
 	if err := commit(); err != nil {
 		return nil, err

@@ -57,10 +57,15 @@ func (s *stable) set(key, value []byte) error {
 	return s.replace(values)
 }
 
-func (s *stable) clear() error {
+// clear forgets all values but one.
+func (s *stable) clear(but []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.replace(map[string][]byte{})
+	values := map[string][]byte{}
+	if value, found := s.values[string(but)]; found {
+		values[string(but)] = value
+	}
+	return s.replace(values)
 }
 
 func (s *stable) replace(values map[string][]byte) error {

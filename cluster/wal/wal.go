@@ -3,7 +3,7 @@
 // the few values that Raft keeps (its term, its vote).
 //
 //	StoreLogs ─▶ records, one write, one fdatasync ─▶ 0000000000000007.seg
-//	Set       ─▶ stable (two copies)
+//	Set       ─▶ stable, replaced whole
 //
 // It keeps raft.LogStore, raft.StableStore and raft.MonotonicLogStore.
 //
@@ -51,6 +51,11 @@ type Options struct {
 	Synced func(time.Duration)
 	// NoSync syncs nothing: for simulations in which no power fails.
 	NoSync bool
+
+	// sync and commit, unless nil, are how a batch is synced and a new segment
+	// gets its name, for tests of what happens when that fails.
+	sync   func(*os.File) error
+	commit func(*durable.File) error
 }
 
 // Log is an open log. Its methods may be called at once; those that write wait
@@ -111,6 +116,9 @@ func (l *Log) open() (err error) {
 	if l.stable, err = openStable(filepath.Join(l.dir, "stable"), len(l.segments) == 0, l.options.NoSync); err != nil {
 		return err
 	}
+	if err := l.checkBegun(); err != nil {
+		return err
+	}
 	for _, s := range l.segments {
 		l.agreed.Store(max(l.agreed.Load(), s.agreed))
 	}
@@ -118,6 +126,22 @@ func (l *Log) open() (err error) {
 		return fmt.Errorf("read %s: the log ends at %d, but was agreed on up to %d: its end is damaged or was taken away", l.dir, last, agreed)
 	}
 	l.noted.Store(l.agreed.Load())
+	return nil
+}
+
+// keyBegun is set once the log has had a segment. From then on there is always
+// one, so a log without any has lost them.
+var keyBegun = []byte("\x00begun")
+
+func (l *Log) checkBegun() error {
+	begun := len(l.stable.get(keyBegun)) > 0
+	switch {
+	case len(l.segments) == 0 && begun:
+		return fmt.Errorf("read %s: all segments are missing", l.dir)
+	case len(l.segments) > 0 && !begun:
+		// A crash came between the two, or an earlier version made it.
+		return l.stable.set(keyBegun, []byte{1})
+	}
 	return nil
 }
 

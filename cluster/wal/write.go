@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -110,16 +111,41 @@ func (l *Log) write(s *segment, b []byte) error {
 	begun := time.Now()
 	_, err := s.f.WriteAt(b, s.end)
 	if err == nil && !l.options.NoSync {
-		err = unix.Fdatasync(int(s.f.Fd()))
+		err = l.sync(s)
 	}
 	if err != nil {
 		l.broken = true
-		return fmt.Errorf("%s: %w", s.path, err)
+		return l.undo(s, err)
 	}
 	if l.options.Synced != nil {
 		l.options.Synced(time.Since(begun))
 	}
 	return nil
+}
+
+func (l *Log) sync(s *segment) error {
+	if l.options.sync != nil {
+		return l.options.sync(s.f)
+	}
+	return unix.Fdatasync(int(s.f.Fd()))
+}
+
+// undo cuts off what a write that failed may have left: the first records of a
+// batch may be whole, and would count after a restart, though the caller was
+// told that none does. Where even that fails nobody knows, and no reason such as
+// a full disk may be told that sounds as if nothing had been written.
+func (l *Log) undo(s *segment, failed error) error {
+	err := s.f.Truncate(s.end)
+	if err == nil && !l.options.NoSync {
+		err = l.sync(s)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %v, and what was written of it may count later: %v", s.path, failed, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.room = s.end
+	return fmt.Errorf("%s: %w", s.path, failed)
 }
 
 // current is the segment that is written to, if there is one.
@@ -139,9 +165,19 @@ func (l *Log) begin(void uint64, size int64) (*segment, error) {
 		before = l.segments[len(l.segments)-1]
 		h.seq, h.prevSeq, h.prevEnd = before.seq+1, before.seq, before.end
 	}
-	s, err := createSegment(l.dir, h, max(l.options.SegmentBytes, headerSize+size), l.options.NoSync)
+	s, err := createSegment(l.dir, h, max(l.options.SegmentBytes, headerSize+size), l.options)
 	if err != nil {
+		// It may have its name already, and then says how much of the segment before
+		// counts: what came to stand behind that would be void.
+		if _, missing := os.Lstat(segmentPath(l.dir, h.seq)); !errors.Is(missing, fs.ErrNotExist) {
+			l.broken = true
+		}
 		return nil, err
+	}
+	if before == nil {
+		if err := l.stable.set(keyBegun, []byte{1}); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -206,7 +242,8 @@ func (l *Log) forget(last uint64) {
 func (l *Log) drop() error {
 	for len(l.segments) > 1 && l.segments[0].live() == 0 {
 		s := l.segments[0]
-		if err := os.Remove(s.path); err != nil {
+		// It is gone where only the sync of the directory failed the last time.
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err := durable.SyncDir(filepath.Dir(s.path)); err != nil {
@@ -235,5 +272,5 @@ func (l *Log) Clear() error {
 	}
 	l.agreed.Store(0)
 	l.noted.Store(0)
-	return errors.Join(err, l.drop(), l.stable.clear())
+	return errors.Join(err, l.drop(), l.stable.clear(keyBegun))
 }
