@@ -424,6 +424,36 @@ func TestVMsThatTrafficDoesNotNeedAreClosed(t *testing.T) {
 	}
 }
 
+// TestVMsAreTrimmedHoweverExchangesCome: also where they begin and end in bursts, so
+// that no exchange sees a round number of them.
+func TestVMsAreTrimmedHoweverExchangesCome(t *testing.T) {
+	c, p := newFixture(t, Config{}).chain("")
+	kept := begin(t, c, message{})
+	begin(t, c, message{}).mustEnd()
+	kept.mustEnd()
+	burst := func(n int) {
+		for range n {
+			if err := p.pool.enter(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range n {
+			p.pool.leave(0)
+		}
+	}
+	burst(1) // three have begun
+	for range 2 * trimEvery / 64 {
+		burst(64)
+	}
+	for i, v := range p.pool.vms {
+		if !v.idleSince.IsZero() {
+			return
+		}
+		t.Logf("nobody has looked at VM %d of %d", i, len(p.pool.vms))
+	}
+	t.Error("the VMs are never looked at")
+}
+
 // TestHintsMayBeLost: the pool's own list has every VM.
 func TestHintsMayBeLost(t *testing.T) {
 	c, p := newFixture(t, Config{}).chain(light)
