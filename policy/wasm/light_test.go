@@ -466,3 +466,32 @@ func TestHintsMayBeLost(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestAFlagThatWasNotAnnouncedIsAPause: as any other number is, and the exchange is
+// a context as everywhere else.
+func TestAFlagThatWasNotAnnouncedIsAPause(t *testing.T) {
+	m := smallest()
+	m.code["proxy_on_request_headers"] = []byte{0x41, 0x80, 0x02} // 256
+	module := m.bytes()
+	f := newFixture(t, Config{})
+	f.modules[digest(module)] = module
+	s := spec("")
+	s.Digest = digest(module)
+	p := f.make(s)
+	filter, x := p.NewFilter(), newExchange()
+	for range 2 {
+		if err := filter.Begin(x); err != nil {
+			t.Fatal(err)
+		}
+		if verdict, err := filter.OnRequest(x, false); verdict != policy.Hold || err != nil {
+			t.Errorf("%v, %v", verdict, err)
+		}
+		if s := p.Status(); s.VMs != 1 || s.Idle != 0 {
+			t.Errorf("it holds no VM: %+v", s)
+		}
+		filter.Close(x)
+		if s := p.Status(); s.Idle != 1 || len(p.pool.vms[0].filters) != 0 {
+			t.Errorf("at the end: %+v", s)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error)
 		p.free()
 		return nil, fmt.Errorf("%w%s", err, lines)
 	}
-	p.pool.settle(first)
+	p.pool.book(first)
 	p.phases = first.phases()
 	p.brief, p.light = first.brief, first.light
 	if first.tickPeriod > 0 {

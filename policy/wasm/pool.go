@@ -92,8 +92,8 @@ func (p *pool) exit() {
 	}
 }
 
-// settle counts what a VM has burned for no exchange: its start, a tick.
-func (p *pool) settle(v *vm) {
+// book counts what a VM has burned for no exchange: its start, a tick.
+func (p *pool) book(v *vm) {
 	p.burned.Add(v.burned)
 	v.burned = 0
 }
@@ -148,7 +148,7 @@ func (p *pool) find() (*vm, error) {
 func (p *pool) make() (*vm, error) {
 	v := newVM(p.policy)
 	err := v.start()
-	p.settle(v)
+	p.book(v)
 	p.mu.Lock()
 	p.making--
 	if err == nil {

@@ -65,7 +65,7 @@ func (p *Policy) tick(v *vm) *vm {
 		}
 		v = newVM(p)
 		err := v.start()
-		p.pool.settle(v)
+		p.pool.book(v)
 		if err != nil {
 			v.close()
 			p.failed(err)
@@ -76,7 +76,7 @@ func (p *Policy) tick(v *vm) *vm {
 	v.stack[0] = rootID
 	err := v.run(cbTick, 1)
 	v.stage, v.effective = stageIdle, nil
-	p.pool.settle(v)
+	p.pool.book(v)
 	if err != nil {
 		p.log.warn("plugin failed in a tick", "error", err)
 		v.close()
