@@ -14,7 +14,7 @@ import (
 )
 
 // narrow makes a socket hold little that the peer has not taken, so that small
-// pieces, too, are written in part or not at all.
+// pieces, too, must wait.
 func narrow(t *testing.T, c *wire.Conn) {
 	t.Helper()
 	if err := c.Net().(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil {
