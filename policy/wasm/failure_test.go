@@ -231,7 +231,7 @@ func TestTicks(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if got, _, ok := p.data.get(nil, []byte("ticks")); !ok || (string(got) != "1" && string(got) != "2") {
+	if got, _, ok := p.data.get(nil, []byte("ticks"), func(int) {}); !ok || (string(got) != "1" && string(got) != "2") {
 		t.Errorf("shared %q", got)
 	}
 }
@@ -324,5 +324,21 @@ func TestFuelIsTheSameEachTime(t *testing.T) {
 		if i%10 > 0 && cost != costs[1] {
 			t.Errorf("exchange %d costs %d, others %d", i, cost, costs[1])
 		}
+	}
+}
+
+// TestACircuitOpensAlthoughTrapsOvertakeEachOther: one that comes late has counted
+// fewer exchanges than there were before the window.
+func TestACircuitOpensAlthoughTrapsOvertakeEachOther(t *testing.T) {
+	c := circuit{pause: time.Minute}
+	failure := errors.New("a trap")
+	c.trapped(failure, 200)
+	for range circuitTraps - 2 {
+		if c.trapped(failure, 210) {
+			t.Fatal("too early")
+		}
+	}
+	if !c.trapped(failure, 190) {
+		t.Error("it stays closed")
 	}
 }

@@ -182,7 +182,13 @@ func (v *vm) writable(at uint32) bool {
 // where. The pointers are checked first: a guest that gives bad ones is told so
 // before anything happens.
 func (v *vm) give(data []byte, atPointer, atSize uint32) abi.Status {
-	v.drawBytes(len(data)) // before all else: who called has copied it, whether it arrives or not
+	v.drawBytes(len(data))
+	return v.hand(data, atPointer, atSize)
+}
+
+// hand is give for what is paid for: what the caller had to copy or to compose
+// is, before that.
+func (v *vm) hand(data []byte, atPointer, atSize uint32) abi.Status {
 	if !v.writable(atPointer) || !v.writable(atSize) {
 		return abi.InvalidMemoryAccess
 	}

@@ -35,6 +35,12 @@ func (v *vm) headers(m abi.Map) (h headers, ok bool) {
 	return h, ok
 }
 
+// drawSearch is for looking for a name among so many fields: each may be the same
+// but for its last letter.
+func (v *vm) drawSearch(name []byte, fields int) {
+	v.draw(int64(len(name)) * int64(fields) / 4 * fuelPerByte4)
+}
+
 func (v *vm) mapOf(m abi.Map) (h headers, ok bool) {
 	f := v.effective
 	if f == nil {
@@ -233,8 +239,9 @@ func proxyGetHeaderPairs(v *vm, s stack) abi.Status {
 	if h.len() == 0 {
 		return v.give(nil, s.u32(1), s.u32(2))
 	}
+	v.drawBytes(abi.PairsSize(h.len(), h.at))
 	v.scratch = abi.AppendPairs(v.scratch[:0], h.len(), h.at)
-	return v.give(v.scratch, s.u32(1), s.u32(2))
+	return v.hand(v.scratch, s.u32(1), s.u32(2))
 }
 
 func proxyGetHeader(v *vm, s stack) abi.Status {
@@ -246,6 +253,7 @@ func proxyGetHeader(v *vm, s stack) abi.Status {
 	if !ok {
 		return abi.BadArgument
 	}
+	v.drawSearch(name, h.len())
 	value, found := h.get(name)
 	if !found && v.policy.module.version != abi.V010 {
 		return abi.NotFound
@@ -267,6 +275,9 @@ func (v *vm) changeHeader(s stack, replace bool) abi.Status {
 		return abi.BadArgument
 	}
 	v.drawBytes(len(name) + len(value))
+	if replace {
+		v.drawSearch(name, h.len())
+	}
 	f := v.effective
 	if h.fields.Len() >= maxFields || !h.check(name, value) || !f.spend(len(name)+len(value)) {
 		return abi.BadArgument
@@ -285,6 +296,7 @@ func proxyRemoveHeader(v *vm, s stack) abi.Status {
 	if !ok || !h.writable {
 		return abi.BadArgument
 	}
+	v.drawSearch(name, h.len())
 	if h.fields.Has(text(name)) {
 		v.effective.save()
 		h.fields.Del(text(name))

@@ -424,6 +424,36 @@ func TestVMsThatTrafficDoesNotNeedAreClosed(t *testing.T) {
 	}
 }
 
+// TestVMsAreTrimmedHoweverExchangesCome: also where they begin and end in bursts, so
+// that no exchange sees a round number of them.
+func TestVMsAreTrimmedHoweverExchangesCome(t *testing.T) {
+	c, p := newFixture(t, Config{}).chain("")
+	kept := begin(t, c, message{})
+	begin(t, c, message{}).mustEnd()
+	kept.mustEnd()
+	burst := func(n int) {
+		for range n {
+			if err := p.pool.enter(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range n {
+			p.pool.leave(0)
+		}
+	}
+	burst(1) // three have begun
+	for range 2 * trimEvery / 64 {
+		burst(64)
+	}
+	for i, v := range p.pool.vms {
+		if !v.idleSince.IsZero() {
+			return
+		}
+		t.Logf("nobody has looked at VM %d of %d", i, len(p.pool.vms))
+	}
+	t.Error("the VMs are never looked at")
+}
+
 // TestHintsMayBeLost: the pool's own list has every VM.
 func TestHintsMayBeLost(t *testing.T) {
 	c, p := newFixture(t, Config{}).chain(light)
@@ -434,5 +464,34 @@ func TestHintsMayBeLost(t *testing.T) {
 	}
 	if s := p.Status(); s.VMs != 1 || s.Idle != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestAFlagThatWasNotAnnouncedIsAPause: as any other number is, and the exchange is
+// a context as everywhere else.
+func TestAFlagThatWasNotAnnouncedIsAPause(t *testing.T) {
+	m := smallest()
+	m.code["proxy_on_request_headers"] = []byte{0x41, 0x80, 0x02} // 256
+	module := m.bytes()
+	f := newFixture(t, Config{})
+	f.modules[digest(module)] = module
+	s := spec("")
+	s.Digest = digest(module)
+	p := f.make(s)
+	filter, x := p.NewFilter(), newExchange()
+	for range 2 {
+		if err := filter.Begin(x); err != nil {
+			t.Fatal(err)
+		}
+		if verdict, err := filter.OnRequest(x, false); verdict != policy.Hold || err != nil {
+			t.Errorf("%v, %v", verdict, err)
+		}
+		if s := p.Status(); s.VMs != 1 || s.Idle != 0 {
+			t.Errorf("it holds no VM: %+v", s)
+		}
+		filter.Close(x)
+		if s := p.Status(); s.Idle != 1 || len(p.pool.vms[0].filters) != 0 {
+			t.Errorf("at the end: %+v", s)
+		}
 	}
 }

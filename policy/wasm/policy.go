@@ -52,6 +52,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error)
 		p.free()
 		return nil, fmt.Errorf("%w%s", err, lines)
 	}
+	p.pool.book(first)
 	p.phases = first.phases()
 	p.brief, p.light = first.brief, first.light
 	if first.tickPeriod > 0 {
@@ -117,7 +118,8 @@ type Status struct {
 	// Exchanges counts those that were begun, Traps those callbacks that failed,
 	// OutOfFuel those of them that emptied the tank.
 	Exchanges, Traps, OutOfFuel uint64
-	// Fuel is what all exchanges burned, DearestExchange the most that one did.
+	// Fuel is what all callbacks burned, DearestExchange the most that one
+	// exchange did: to start a VM is no part of the exchange that needed it.
 	Fuel, DearestExchange uint64
 	// OpenUntil is when the circuit closes again; zero when it is closed.
 	OpenUntil time.Time
@@ -182,7 +184,10 @@ func (c *circuit) trapped(err error, exchanges uint64) bool {
 		c.since, c.before, c.inside = now, max(exchanges, 1)-1, 0
 	}
 	c.inside++
-	if c.inside < circuitTraps || uint64(c.inside)*100 < (exchanges-c.before)*circuitPercentage {
+	// Who was overtaken on the way here has read fewer exchanges than there were
+	// before the window.
+	inside := max(exchanges, c.before) - c.before
+	if c.inside < circuitTraps || uint64(c.inside)*100 < inside*circuitPercentage {
 		return false
 	}
 	c.since = time.Time{}

@@ -66,10 +66,13 @@ var errReleased = errors.New("the policy is released")
 
 // enter begins an exchange: until it has left, VMs can be taken.
 func (p *pool) enter() error {
-	p.begun.Add(1)
+	n := p.begun.Add(1)
 	if p.closed.Load() {
 		p.exit()
 		return errReleased
+	}
+	if n%trimEvery == 0 { // exactly one of so many, however they come
+		p.trim(time.Now())
 	}
 	return nil
 }
@@ -79,9 +82,6 @@ func (p *pool) leave(fuel uint64) {
 	p.burned.Add(fuel)
 	for most := p.dearest.Load(); fuel > most && !p.dearest.CompareAndSwap(most, fuel); most = p.dearest.Load() {
 	}
-	if p.begun.Load()%trimEvery == 0 {
-		p.trim(time.Now())
-	}
 	p.exit()
 }
 
@@ -90,6 +90,12 @@ func (p *pool) exit() {
 	if p.closed.Load() {
 		p.finish()
 	}
+}
+
+// book counts what a VM has burned for no exchange: its start, a tick.
+func (p *pool) book(v *vm) {
+	p.burned.Add(v.burned)
+	v.burned = 0
 }
 
 // adopt takes in a new VM that serves no exchange.
@@ -142,6 +148,7 @@ func (p *pool) find() (*vm, error) {
 func (p *pool) make() (*vm, error) {
 	v := newVM(p.policy)
 	err := v.start()
+	p.book(v)
 	p.mu.Lock()
 	p.making--
 	if err == nil {

@@ -31,6 +31,7 @@ func proxyGetProperty(v *vm, s stack) abi.Status {
 	if !inside {
 		return abi.InvalidMemoryAccess
 	}
+	v.drawBytes(len(path))
 	value, ok := v.property(path)
 	if !ok {
 		return abi.NotFound
@@ -125,9 +126,11 @@ func (v *vm) requestProperty(x *exchange.Exchange, path []byte) ([]byte, bool) {
 	case "path":
 		return r.Path, true
 	case "url_path":
+		v.drawBytes(len(r.Path))
 		before, _, _ := bytes.Cut(r.Path, question)
 		return before, true
 	case "query":
+		v.drawBytes(len(r.Path))
 		_, after, _ := bytes.Cut(r.Path, question)
 		return after, true
 	case "host":
@@ -137,6 +140,7 @@ func (v *vm) requestProperty(x *exchange.Exchange, path []byte) ([]byte, bool) {
 	case "method":
 		return r.Method, true
 	case "headers":
+		v.drawSearch(rest, r.Fields.Len())
 		return field(&r.Fields, rest)
 	case "referer":
 		return field(&r.Fields, name)
@@ -178,8 +182,10 @@ func (v *vm) responseProperty(x *exchange.Exchange, path []byte) ([]byte, bool) 
 	case "flags":
 		return v.number(0)
 	case "headers":
+		v.drawSearch(rest, r.Fields.Len())
 		return field(&r.Fields, rest)
 	case "trailers":
+		v.drawSearch(rest, r.Trailers.Len())
 		return field(&r.Trailers, rest)
 	case "grpc_status":
 		return v.grpcStatus(r)
@@ -191,10 +197,16 @@ func (v *vm) responseProperty(x *exchange.Exchange, path []byte) ([]byte, bool) 
 	return nil, false
 }
 
+// maxStatusDigits is what a 32-bit number is written with at most.
+const maxStatusDigits = 11
+
 func (v *vm) grpcStatus(r *exchange.Response) ([]byte, bool) {
 	value := r.Trailers.Get("grpc-status")
 	if value == nil {
 		value = r.Fields.Get("grpc-status")
+	}
+	if len(value) > maxStatusDigits {
+		return nil, false // nor is it worth the copy that the error keeps
 	}
 	n, err := strconv.ParseInt(text(value), 10, 32)
 	if err != nil {

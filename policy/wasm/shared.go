@@ -57,14 +57,15 @@ func (s *sharedData) leave(tenant string) {
 	}
 }
 
-// get appends the value to dst.
-func (t *tenantData) get(dst, key []byte) (value []byte, version uint32, ok bool) {
+// get appends the value to dst, once it has been paid for, byte by byte.
+func (t *tenantData) get(dst, key []byte, pay func(bytes int)) (value []byte, version uint32, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	s := t.values[string(key)]
 	if s == nil {
 		return dst, 0, false
 	}
+	pay(len(s.data)) // may panic: an empty tank ends the callback
 	return append(dst, s.data...), s.version, true
 }
 
@@ -106,13 +107,14 @@ func proxyGetShared(v *vm, s stack) abi.Status {
 	if !inside || !v.writable(s.u32(4)) {
 		return abi.InvalidMemoryAccess
 	}
-	value, version, ok := v.policy.data.get(v.scratch[:0], key)
+	v.drawBytes(len(key))
+	value, version, ok := v.policy.data.get(v.scratch[:0], key, v.drawBytes)
 	v.scratch = value
 	if !ok {
 		return abi.NotFound
 	}
 	v.mem.WriteUint32Le(s.u32(4), version)
-	return v.give(value, s.u32(2), s.u32(3))
+	return v.hand(value, s.u32(2), s.u32(3))
 }
 
 func proxySetShared(v *vm, s stack) abi.Status {

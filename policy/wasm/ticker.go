@@ -64,7 +64,9 @@ func (p *Policy) tick(v *vm) *vm {
 			return nil
 		}
 		v = newVM(p)
-		if err := v.start(); err != nil {
+		err := v.start()
+		p.pool.book(v)
+		if err != nil {
 			v.close()
 			p.failed(err)
 			return nil
@@ -74,8 +76,7 @@ func (p *Policy) tick(v *vm) *vm {
 	v.stack[0] = rootID
 	err := v.run(cbTick, 1)
 	v.stage, v.effective = stageIdle, nil
-	p.pool.burned.Add(v.burned)
-	v.burned = 0
+	p.pool.book(v)
 	if err != nil {
 		p.log.warn("plugin failed in a tick", "error", err)
 		v.close()

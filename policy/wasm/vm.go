@@ -66,7 +66,7 @@ type vm struct {
 	lastID             uint32
 	// allocating: the guest's allocator runs, called from a host function.
 	allocating bool
-	burned     uint64 // since the filter or the start took over
+	burned     uint64 // and not yet counted as the filter's or the policy's
 	owed       int64  // fuel that host functions have used and not yet drawn
 
 	stack      [4]uint64 // arguments and result of the callback

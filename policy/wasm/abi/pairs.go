@@ -35,6 +35,16 @@ func AppendPairs(dst []byte, n int, at func(i int) (name, value []byte)) []byte 
 	return dst
 }
 
+// PairsSize is how many bytes AppendPairs appends for them.
+func PairsSize(n int, at func(i int) (name, value []byte)) int {
+	size := 4 + n*(8+2)
+	for i := range n {
+		name, value := at(i)
+		size += len(name) + len(value)
+	}
+	return size
+}
+
 func lower(b []byte) {
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {
