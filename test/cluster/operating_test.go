@@ -45,6 +45,49 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	restored.require(again)
 }
 
+// A cluster goes back to what it was, while its members run and a proxy is
+// connected: what came after the backup is gone, and revisions only grow.
+func TestABackupIsRestoredOntoItsOwnCluster(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 1})
+	c.declare("one.example")
+	e := c.edge(c.hosts[3])
+	e.serves("one.example")
+	kept := c.load()
+	kept.goesOn()
+	c.require(kept)
+	file := filepath.Join(t.TempDir(), "backup")
+	c.must(c.command("cluster", "backup", file))
+
+	undone := c.load()
+	undone.goesOn()
+	c.require(undone) // so that nobody writes while what was written is taken back
+	c.declare("two.example")
+	e.serves("two.example")
+	if _, err := c.command("cluster", "restore", file); err == nil {
+		t.Error("what is declared was replaced without --force")
+	}
+	before := c.revision()
+	c.try("cluster", "restore", "--force", file)
+	c.requireKeys(kept.acknowledgedKeys())
+	c.requireNoKeys(undone.acknowledgedKeys())
+	e.serves("one.example")
+	if after := c.revision(); after <= before {
+		t.Errorf("the revision is %d after the restore, and was %d before", after, before)
+	}
+
+	for _, m := range c.all() { // what they have on disk is what was restored
+		m.restart()
+	}
+	c.requireKeys(kept.acknowledgedKeys())
+	c.requireNoKeys(undone.acknowledgedKeys())
+	c.declare("three.example")
+	e.serves("three.example")
+	again := c.load()
+	again.goesOn()
+	c.require(again)
+}
+
 // requireKeys waits until every member has all of these by its own state.
 func (c *cluster) requireKeys(want map[string]string) {
 	c.t.Helper()
@@ -62,6 +105,33 @@ func (c *cluster) requireKeys(want map[string]string) {
 			return nil
 		})
 	}
+}
+
+// requireNoKeys waits until no member has any of these by its own state.
+func (c *cluster) requireNoKeys(gone map[string]string) {
+	c.t.Helper()
+	for _, m := range c.all() {
+		await(c.t, "what was taken back to be gone, at "+m.name, func(ctx context.Context) error {
+			found, err := m.list(ctx, true)
+			for key := range gone {
+				if err == nil && found[key].revision != 0 {
+					err = fmt.Errorf("%s is still there", key)
+				}
+			}
+			return err
+		})
+	}
+}
+
+// revision is the newest that the leader has.
+func (c *cluster) revision() (revision uint64) {
+	c.t.Helper()
+	await(c.t, "the revision", func(ctx context.Context) error {
+		status, err := c.leader().status(ctx)
+		revision = status.GetRevision()
+		return err
+	})
+	return revision
 }
 
 // acknowledgedKeys are those that nobody writes to again.
@@ -85,7 +155,7 @@ func TestOneSurvivorOfThreeRecoversTheCluster(t *testing.T) {
 			c.forget(m)
 		}
 	}
-	c.must(c.command("cluster", "recover", "--name", survivor.name, "--data", survivor.data, "--members", survivor.name+"="+survivor.address()))
+	c.must(c.command("cluster", "recover", "--data", survivor.data))
 	survivor.restart()
 	c.awaitVoters()
 	c.requireKeys(load.acknowledgedKeys())
