@@ -155,8 +155,12 @@ func TestRecoveryFromOneSurvivor(t *testing.T) {
 		if err := Recover(Config{Name: "b", Dir: m.cfg.Dir}, newRegisters(), []Member{{Name: "a"}}); err == nil {
 			t.Error("b was recovered without b")
 		}
-		if err := Recover(m.cfg, newRegisters(), []Member{{Name: "b", Address: address("b")}}); err != nil {
+		survivor := newRegisters()
+		if err := Recover(m.cfg, survivor, []Member{{Name: "b", Address: address("b")}}); err != nil {
 			t.Fatal(err)
+		}
+		if survivor.held != 0 {
+			t.Errorf("%d snapshots are not released, so that the state cannot be closed", survivor.held)
 		}
 		delete(g.members, "a")
 		delete(g.members, "c")

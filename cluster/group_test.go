@@ -29,6 +29,7 @@ type registers struct {
 	values  map[string]string
 	applied uint64
 	entries int
+	held    int   // snapshots that are not released
 	refuse  error // what Check says
 }
 
@@ -90,7 +91,14 @@ func (r *registers) state() registerState {
 
 func (r *registers) Snapshot() (func(io.Writer) error, func(), error) {
 	state := r.state()
-	return func(w io.Writer) error { return json.NewEncoder(w).Encode(state) }, func() {}, nil
+	r.hold(1)
+	return func(w io.Writer) error { return json.NewEncoder(w).Encode(state) }, func() { r.hold(-1) }, nil
+}
+
+func (r *registers) hold(more int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held += more
 }
 
 func (r *registers) Restore(from io.Reader) error {

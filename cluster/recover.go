@@ -41,12 +41,34 @@ func recoverFrom(cfg Config, sm StateMachine, members []Member) error {
 	if len(name) > 0 && string(name) != cfg.Name {
 		return fmt.Errorf("the log in %s is that of %s", cfg.Dir, name)
 	}
-	machine := newMachine(sm, o.cfg.SnapshotBytes)
+	machine := &recovering{machine: newMachine(sm, o.cfg.SnapshotBytes)}
+	defer machine.releaseAll()
 	err = raft.RecoverCluster(o.cfg.raft(nil), machine, o.log, o.log, o.snapshots, o.transport, configuration(members))
 	if err != nil {
 		return err
 	}
 	return rememberAddresses(o.cfg, members)
+}
+
+// recovering is a machine for raft.RecoverCluster, which takes a snapshot and
+// never releases it: whoever closes the state machine would wait for that.
+type recovering struct {
+	*machine
+	taken []raft.FSMSnapshot
+}
+
+func (r *recovering) Snapshot() (raft.FSMSnapshot, error) {
+	s, err := r.machine.Snapshot()
+	if err == nil {
+		r.taken = append(r.taken, s)
+	}
+	return s, err
+}
+
+func (r *recovering) releaseAll() {
+	for _, s := range r.taken {
+		s.Release()
+	}
 }
 
 // configuration makes voters of members. Every member that founds a cluster of

@@ -45,6 +45,60 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	restored.require(again)
 }
 
+// A cluster goes back to what it was, while its members run: what came after the
+// backup is gone, proxies follow, and no revision is given twice.
+func TestABackupIsRestoredOntoItsOwnCluster(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 2})
+	c.declare("one.example")
+	connected, off := c.edge(c.hosts[3]), c.edge(c.hosts[4])
+	kept := c.load()
+	kept.goesOn()
+	c.require(kept)
+	file := filepath.Join(t.TempDir(), "backup")
+	c.must(c.command("cluster", "backup", file))
+
+	undone := c.load()
+	undone.goesOn()
+	c.require(undone) // so that nobody writes while what was written is taken back
+	c.declare("two.example")
+	connected.serves("two.example")
+	off.serves("two.example")
+	off.process.Kill9()
+	if _, err := c.command("cluster", "restore", file); err == nil {
+		t.Error("what is declared was replaced without --force")
+	}
+	newest := c.revision()
+	c.try("cluster", "restore", "--force", file)
+	c.requireRestored(kept, undone)
+	connected.serves("one.example")
+	off.process.Restart()
+	off.ready()
+	off.serves("one.example") // though its cache has what is of a greater revision
+
+	for _, m := range c.all() { // what they have on disk is what was restored
+		m.restart()
+	}
+	c.requireRestored(kept, undone)
+	again := c.load()
+	again.goesOn()
+	c.require(again)
+	if after := c.revision(); after <= newest {
+		t.Errorf("the revision is %d, and was %d before the restore", after, newest)
+	}
+	c.declare("three.example")
+	connected.serves("three.example")
+	off.serves("three.example")
+}
+
+// requireRestored waits until every member has what was there at the backup, and
+// nothing that came after it.
+func (c *cluster) requireRestored(kept, undone *load) {
+	c.t.Helper()
+	c.requireKeys(kept.acknowledgedKeys())
+	c.requireNoKeys(undone.acknowledgedKeys())
+}
+
 // requireKeys waits until every member has all of these by its own state.
 func (c *cluster) requireKeys(want map[string]string) {
 	c.t.Helper()
@@ -62,6 +116,33 @@ func (c *cluster) requireKeys(want map[string]string) {
 			return nil
 		})
 	}
+}
+
+// requireNoKeys waits until no member has any of these by its own state.
+func (c *cluster) requireNoKeys(gone map[string]string) {
+	c.t.Helper()
+	for _, m := range c.all() {
+		await(c.t, "what was taken back to be gone, at "+m.name, func(ctx context.Context) error {
+			found, err := m.list(ctx, true)
+			for key := range gone {
+				if err == nil && found[key].revision != 0 {
+					err = fmt.Errorf("%s is still there", key)
+				}
+			}
+			return err
+		})
+	}
+}
+
+// revision is the newest that the leader has.
+func (c *cluster) revision() (revision uint64) {
+	c.t.Helper()
+	await(c.t, "the revision", func(ctx context.Context) error {
+		status, err := c.leader().status(ctx)
+		revision = status.GetRevision()
+		return err
+	})
+	return revision
 }
 
 // acknowledgedKeys are those that nobody writes to again.
@@ -85,7 +166,7 @@ func TestOneSurvivorOfThreeRecoversTheCluster(t *testing.T) {
 			c.forget(m)
 		}
 	}
-	c.must(c.command("cluster", "recover", "--name", survivor.name, "--data", survivor.data, "--members", survivor.name+"="+survivor.address()))
+	c.must(c.command("cluster", "recover", "--data", survivor.data))
 	survivor.restart()
 	c.awaitVoters()
 	c.requireKeys(load.acknowledgedKeys())
