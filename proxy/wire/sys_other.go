@@ -2,16 +2,16 @@
 
 package wire
 
-import (
-	"syscall"
+// Package syscall's calls tell the race detector that what was written before
+// the one comes before what is read after the other, as package net's do, whose
+// they are too.
 
-	"golang.org/x/sys/unix"
-)
+import "syscall"
 
 // read is read(2) on a socket that never blocks, tried again when interrupted.
 func read(fd int, p []byte) (int, error) {
 	for {
-		n, err := unix.Read(fd, p)
+		n, err := syscall.Read(fd, p)
 		if err != syscall.EINTR {
 			return n, err
 		}
@@ -21,7 +21,7 @@ func read(fd int, p []byte) (int, error) {
 // write is write(2) on such a socket.
 func write(fd int, p []byte) (int, error) {
 	for {
-		n, err := unix.Write(fd, p)
+		n, err := syscall.Write(fd, p)
 		if err != syscall.EINTR {
 			return n, err
 		}
