@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
+func TestANewClusterBeginsWithABackup(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{spares: 3})
 	c.fill(2_000, 100, 1)
@@ -33,7 +33,7 @@ func TestABackupIsRestoredIntoANewCluster(t *testing.T) {
 	restored.token, restored.ca = c.token, c.ca // which the state holds
 	restored.loads = c.loads                    // so are the keys of the first
 	first := restored.members[0]
-	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--members", first.name+"="+first.address(), "--from", file))
+	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--from", file))
 	first.start()
 	first.ready()
 	restored.newMember(1)
