@@ -269,10 +269,10 @@ func (k *Keys) Rotate(ctx context.Context, by string) (id string, err error) {
 	key := makeSealKey()
 	err = k.update(ctx, func(r *ringRecord) error {
 		if next := r.next(); next != nil {
-			return fmt.Errorf("key %s is on its way to every member: wait for it, or drop it", next.ID)
+			return fmt.Errorf("%w: key %s is on its way to every member; wait for it, or drop it", ErrRotatingKey, next.ID)
 		}
 		if r.Seals != ring.ID() {
-			return fmt.Errorf("this member has yet to take over key %s: try again", r.Seals)
+			return fmt.Errorf("%w: this member has yet to take over key %s; try again", ErrRotatingKey, r.Seals)
 		}
 		line := fmt.Sprintf("%x %s", key.raw, key.created.Format(time.RFC3339))
 		r.Keys = append(r.Keys, ringItem{ID: key.name(), Created: key.created, By: by, Next: true,
@@ -285,8 +285,12 @@ func (k *Keys) Rotate(ctx context.Context, by string) (id string, err error) {
 	return key.name(), k.Step(ctx)
 }
 
-// ErrNeeded is the cause when a key cannot be dropped.
-var ErrNeeded = errors.New("the key is needed")
+// Causes when a key cannot be rotated or dropped.
+var (
+	ErrRotatingKey = errors.New("a rotation of the key is under way")
+	ErrNeeded      = errors.New("the key is needed")
+	ErrNoKey       = errors.New("the cluster has no such key")
+)
 
 // Drop has every member forget a key, one that has yet to seal or does no more.
 // Backups from its time can then only be opened with a keyring that was kept.
@@ -305,7 +309,7 @@ func (k *Keys) Drop(ctx context.Context, id string) error {
 		case !slices.Contains(members, k.cfg.Member):
 			return fmt.Errorf("%w: this server does not know who the members are", ErrNeeded)
 		case item == nil || !item.Dropped.IsZero():
-			return errors.New("the cluster has no such key")
+			return ErrNoKey
 		case r.Seals == id:
 			return fmt.Errorf("%w: it seals; rotate first", ErrNeeded)
 		case needed[id] > 0:

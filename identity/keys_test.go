@@ -98,7 +98,7 @@ func TestKeyRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.require("a", "SEALS NEXT")
-	if _, err := m.keys["a"].Rotate(t.Context(), "bob"); err == nil || !strings.Contains(err.Error(), id+" is on its way") {
+	if _, err := m.keys["a"].Rotate(t.Context(), "bob"); !errors.Is(err, ErrRotatingKey) || !strings.Contains(err.Error(), id+" is on its way") {
 		t.Fatalf("a second rotation: %v", err)
 	}
 	m.step("a", "b", "a")
@@ -136,6 +136,9 @@ func TestKeyRotation(t *testing.T) {
 	}
 	if err := m.keys["a"].Drop(t.Context(), id); !errors.Is(err, ErrNeeded) {
 		t.Fatalf("dropped the key that seals: %v", err)
+	}
+	if err := m.keys["a"].Drop(t.Context(), "none"); !errors.Is(err, ErrNoKey) {
+		t.Fatalf("dropped a key that is not there: %v", err)
 	}
 	if err := m.keys["a"].Drop(t.Context(), old); err != nil {
 		t.Fatal(err)

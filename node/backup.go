@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
+	"github.com/weirmesh/weir/identity"
 )
 
 // Backup streams the state. It is written while it is read.
@@ -54,6 +55,8 @@ func (v servers) Restore(ctx context.Context, content io.Reader) (uint64, error)
 	switch {
 	case errors.Is(err, cluster.ErrRefused):
 		return 0, refused(admin.ReasonState, "%v; a new cluster can begin with it: weir cluster recover --from", err)
+	case errors.Is(err, identity.ErrSealed):
+		return 0, refused(admin.ReasonState, "%v; a new cluster can begin with it and the keyring of its time: weir cluster recover --from", err)
 	case errors.Is(err, cluster.ErrDamaged):
 		return 0, refused(admin.ReasonInvalid, "%v", err)
 	case err != nil:

@@ -137,8 +137,11 @@ func keysOutcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, identity.ErrNeeded), errors.Is(err, identity.ErrReadOnly), errors.Is(err, identity.ErrRotating):
+	case errors.Is(err, identity.ErrNeeded), errors.Is(err, identity.ErrReadOnly),
+		errors.Is(err, identity.ErrRotating), errors.Is(err, identity.ErrRotatingKey):
 		return refused(admin.ReasonState, "%v", err)
+	case errors.Is(err, identity.ErrNoKey):
+		return refused(admin.ReasonNotFound, "%v", err)
 	}
 	return outcome(err)
 }

@@ -97,7 +97,12 @@ func recoverSurvivor(cfg RecoverConfig) (err error) {
 
 // recoverFromBackup founds a cluster that holds what a backup does.
 func recoverFromBackup(cfg RecoverConfig) error {
-	if cfg.Name == "" {
+	switch {
+	case len(cfg.Members) > 1, len(cfg.Members) == 1 && cfg.Name != "" && cfg.Name != cfg.Members[0].Name:
+		return errors.New("the new cluster begins with one server, and the others join it: name that one alone")
+	case cfg.Name == "" && len(cfg.Members) == 1:
+		cfg.Name = cfg.Members[0].Name
+	case cfg.Name == "":
 		return errors.New("say the server's name, with --name")
 	}
 	keyring, err := identity.ReadKeyring(identity.LocateKeyring(cfg.Data))

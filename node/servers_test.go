@@ -1,6 +1,8 @@
 package node
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/weirmesh/weir/admin"
+	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
@@ -76,6 +80,18 @@ func TestChecksOfThisHost(t *testing.T) {
 	}
 	if c := checkDisk("a", t.TempDir()); !strings.Contains(c.GetMessage(), "GiB free") {
 		t.Errorf("got %v", c)
+	}
+}
+
+func TestKeysAreRefusedInWords(t *testing.T) {
+	for cause, reason := range map[error]admin.Reason{
+		identity.ErrNeeded: admin.ReasonState, identity.ErrRotating: admin.ReasonState,
+		identity.ErrRotatingKey: admin.ReasonState, identity.ErrNoKey: admin.ReasonNotFound,
+	} {
+		var refused *admin.Refused
+		if err := keysOutcome(fmt.Errorf("drop key: %w", cause)); !errors.As(err, &refused) || refused.Violations[0].Reason != reason {
+			t.Errorf("%v: got %v", cause, err)
+		}
 	}
 }
 

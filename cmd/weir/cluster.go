@@ -70,7 +70,7 @@ func staleText(s *weirv1.ClusterStatus) string {
 	case s.GetMajority():
 		return ""
 	case s.GetStaleness() == nil:
-		return ", which has heard of no leader since it started"
+		return ", which hears of no leader"
 	}
 	return fmt.Sprintf(", which has heard of no leader for %s", brief(s.GetStaleness().AsDuration()))
 }

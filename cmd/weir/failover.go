@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +48,9 @@ type server struct {
 //   - when it was not reached, or has answered that nothing was done; and
 //   - when it does not answer a harmless call.
 //
+// When nobody else has answered either, one that was silent is asked once more,
+// and waited for: it may be the last that is left, and looking for a leader.
+//
 // A call that streams to the server is made to one alone: what was sent of it
 // cannot be sent again.
 type failover struct {
@@ -72,11 +77,16 @@ type failoverCall struct {
 	connect.ClientStream
 	end     context.CancelFunc
 	silence *time.Timer
+	// silent: it was given up since it said nothing.
+	silent *atomic.Bool
 	// reached: there was a connection, so something may have been sent.
 	reached *atomic.Bool
 	heard   bool
 	sent    any
 	missed  []error // of the servers before
+	// again are the servers that were silent; last: one of them is asked anew.
+	again []int
+	last  bool
 }
 
 func (c *failoverCall) open() error {
@@ -88,15 +98,32 @@ func (c *failoverCall) open() error {
 		cancel()
 		return unreachable(c.servers[c.at].base, err)
 	}
-	c.ClientStream, c.end, c.reached, c.silence = stream, cancel, reached, nil
+	silent := new(atomic.Bool)
+	c.ClientStream, c.end, c.reached, c.silent, c.silence = stream, cancel, reached, silent, nil
 	if harmless[c.spec.Procedure] && c.another() {
-		c.silence = time.AfterFunc(patience, cancel)
+		c.silence = time.AfterFunc(patience, func() {
+			silent.Store(true)
+			cancel()
+		})
 	}
 	return nil
 }
 
 // another says whether there is a server that was not asked yet.
 func (c *failoverCall) another() bool { return len(c.missed) < len(c.servers)-1 }
+
+// next turns to the server to ask after this one, if there is one.
+func (c *failoverCall) next() bool {
+	switch {
+	case c.another():
+		c.at = (c.at + 1) % len(c.servers)
+	case !c.last && len(c.again) > 0:
+		c.at, c.last = c.again[0], true
+	default:
+		return false
+	}
+	return true
+}
 
 // Send keeps the message for the next server. That a server is gone is for
 // Receive to find.
@@ -107,7 +134,7 @@ func (c *failoverCall) Send(m any) error {
 	if err != nil && first && c.outer.Err() == nil && c.spec.StreamType&connect.StreamTypeClient == 0 {
 		return nil
 	}
-	return c.name(err)
+	return c.name(unreachable(c.servers[c.at].base, err))
 }
 
 // Receive goes on to the next server until one has answered.
@@ -118,15 +145,19 @@ func (c *failoverCall) Receive(m any) error {
 			c.answered()
 			return err
 		}
-		if c.heard || !c.another() || !c.mayRepeat(err) {
+		if c.silent.Load() && c.outer.Err() == nil {
+			err = fmt.Errorf("%s has said nothing for %s", c.servers[c.at].base, patience)
+			c.again = append(c.again, c.at)
+		}
+		failed := unreachable(c.servers[c.at].base, err)
+		if c.heard || !c.mayRepeat(err) || !c.next() {
 			if hasAnswered(err) {
 				c.answered()
 			}
-			return c.name(err)
+			return c.name(failed)
 		}
-		c.missed = append(c.missed, c.name(err))
+		c.missed = append(c.missed, failed)
 		_ = c.close() // it has failed already
-		c.at = (c.at + 1) % len(c.servers)
 		if err := c.open(); err != nil {
 			return err
 		}
@@ -165,31 +196,37 @@ func isRemote(err error) bool {
 	return errors.As(err, &answered) && answered.IsRemote()
 }
 
-// name says which server an error is of, and what the others said.
+// name adds to an error what the servers before have said. One that was reached
+// and could not decide tells more than those that were not, so it comes first.
 func (c *failoverCall) name(err error) error {
-	err = unreachable(c.servers[c.at].base, err)
 	if err == nil || errors.Is(err, io.EOF) || len(c.missed) == 0 || hasAnswered(err) {
 		return err
 	}
-	return &noneError{err, c.missed}
+	all := append(slices.Clone(c.missed), err)
+	first := len(all) - 1
+	if !isRemote(err) {
+		first = max(slices.IndexFunc(all, isRemote), 0)
+	}
+	e := &noneError{first: all[first]}
+	for _, other := range slices.Delete(all, first, first+1) {
+		if text := sentence(other); text != sentence(e.first) && !slices.Contains(e.others, text) {
+			e.others = append(e.others, text)
+		}
+	}
+	return e
 }
 
-// noneError is the error of the last server that was asked, with those of the
-// others.
+// noneError is the error of one server, with those of the others.
 type noneError struct {
-	last   error
-	missed []error
+	first  error
+	others []string
 }
 
 func (e *noneError) Error() string {
-	text := sentence(e.last)
-	for _, err := range e.missed {
-		text += fmt.Sprintf("; before it, %s", sentence(err))
-	}
-	return text
+	return strings.Join(append([]string{sentence(e.first)}, e.others...), "; and ")
 }
 
-func (e *noneError) Unwrap() error { return e.last }
+func (e *noneError) Unwrap() error { return e.first }
 
 // Close implements connect.ClientStream.
 func (c *failoverCall) Close() error { return c.close() }

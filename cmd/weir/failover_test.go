@@ -99,6 +99,40 @@ func TestFailoverFromASilentServer(t *testing.T) {
 	}
 }
 
+// The only server that is left may be silent for long, as it looks for a leader.
+func TestFailoverBackToASilentServer(t *testing.T) {
+	asked := 0
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if asked++; asked == 1 {
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"code":"unavailable","message":"no leader"}`)
+	}))
+	defer first.Close()
+	c := &client{admin: first.Listener.Addr().String() + ",127.0.0.1:1,127.0.0.1:2"}
+	api, err := c.connect(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = api.List(t.Context(), &weirv1.ListRequest{})
+	if asked != 2 || connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Fatalf("asked %d times, got %v", asked, err)
+	}
+	// It comes first, and what the others said comes once.
+	text := err.Error()
+	if !strings.HasPrefix(text, "no leader; and ") || strings.Count(text, "127.0.0.1:1:") != 1 || strings.Count(text, "127.0.0.1:2:") != 1 ||
+		!strings.Contains(text, "has said nothing for 5s") || strings.Contains(text, "canceled") {
+		t.Errorf("got %v", err)
+	}
+	if hint := hintFor(err); strings.Contains(hint, "runs") {
+		t.Errorf("the hint is of another server: %s", hint)
+	}
+}
+
 // A connection that breaks after the request was sent leaves a change undecided.
 func TestFailoverFromABrokenConnection(t *testing.T) {
 	api, cluster := twoServers(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))

@@ -47,6 +47,8 @@ func unreachable(base *url.URL, err error) error {
 	var record tls.RecordHeaderError
 	var name *net.DNSError
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED) && base.Host != defaultAdmin:
+		found.hint = "see that the server runs, and that this is the address of its --admin; else say where with --admin or WEIR_ADMIN"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		found.hint = "is \"weir dev\" running? Else say where with --admin or WEIR_ADMIN"
 	case errors.As(err, &authority):

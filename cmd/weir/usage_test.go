@@ -62,7 +62,7 @@ func TestExitCodes(t *testing.T) {
 		{"join-token create --role king", 2, `not "king"`},
 		{"status extra", 2, "unknown command"},
 		{"status --admin ftp://x", 2, `--admin "ftp://x" is not an address`},
-		{"status --admin 127.0.0.1:1", 1, "hint: is \"weir dev\" running?"},
+		{"status --admin 127.0.0.1:1", 1, "hint: see that the server runs"},
 		{"status --admin https://127.0.0.1:1/", 1, "cannot reach the admin API at https://127.0.0.1:1: connect: connection refused"},
 		{"status --ca /nonexistent", 1, "read --ca: open /nonexistent"},
 	} {
