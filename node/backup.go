@@ -9,6 +9,7 @@ import (
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // Backup streams the state. It is written while it is read.
@@ -62,5 +63,15 @@ func (v servers) Restore(ctx context.Context, content io.Reader) (uint64, error)
 	case err != nil:
 		return 0, outcome(err)
 	}
-	return v.s.store.View().Revision(), nil
+	return v.raise(ctx), nil
+}
+
+// raise gives what was restored a revision of its own. Without one it would bear
+// one that proxies and people know as something else, until the next change.
+func (v servers) raise(ctx context.Context) uint64 {
+	raise := &weirv1.Command{Action: &weirv1.Command_RaiseRevision{RaiseRevision: new(weirv1.RaiseRevision)}}
+	if _, err := v.s.cluster.Propose(ctx, raise); err != nil {
+		v.s.log.Warn("what was restored has no revision of its own until the next change", "error", err)
+	}
+	return v.s.store.View().Revision()
 }

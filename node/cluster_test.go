@@ -188,10 +188,24 @@ func requireBackup(t *testing.T, s *several) {
 		t.Error("half a backup was restored")
 	}
 	s.requireHolds("a", "b", "one", "three", "two")
+	before := s.revision("a")
 	if err := restore(t, s, saved); err != nil {
 		t.Fatal(err)
 	}
 	s.requireHolds("a", "b", "one", "two")
+	if after := s.revision("a"); after <= before {
+		t.Errorf("the revision went from %d to %d", before, after)
+	}
+}
+
+func (s *several) revision(at string) uint64 {
+	s.t.Helper()
+	_, cluster := s.services("a", at)
+	m, err := cluster.GetStatus(s.t.Context(), &weirv1.ClusterServiceGetStatusRequest{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return m.GetStatus().GetRevision()
 }
 
 // restore asks a member that may not be the leader.

@@ -144,6 +144,8 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		refused, err = d.putValue(action.PutValue)
 	case *weirv1.Command_DeleteValue:
 		refused, err = d.deleteValue(action.DeleteValue)
+	case *weirv1.Command_RaiseRevision:
+		response = d.raiseRevision(index)
 	case *weirv1.Command_ChangeValues:
 		refused, err = d.changeValues(action.ChangeValues)
 	default:
@@ -156,6 +158,14 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		response = &weirv1.ApplyResponse{Revision: d.revision}
 	}
 	return response, d.remember(c, response)
+}
+
+// raiseRevision makes a change of which only the number is new.
+func (d *draft) raiseRevision(index uint64) *weirv1.ApplyResponse {
+	event := &Event{Previous: d.revision, Revision: max(index, d.revision+1)}
+	d.revision = event.Revision
+	d.events = append(d.events, event)
+	return &weirv1.ApplyResponse{Revision: d.revision}
 }
 
 func (d *draft) put(bucket, key, value []byte) error {

@@ -266,5 +266,8 @@ func suggest(word string, candidates []string) string {
 	if best := resource.Nearest(word, candidates); best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
+	if len(candidates) == 0 {
+		return "none is expected here"
+	}
 	return "expected one of " + strings.Join(candidates, ", ")
 }

@@ -84,6 +84,7 @@ type Command struct {
 	//	*Command_PutValue
 	//	*Command_DeleteValue
 	//	*Command_ChangeValues
+	//	*Command_RaiseRevision
 	Action        isCommand_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -192,6 +193,15 @@ func (x *Command) GetChangeValues() *ChangeValues {
 	return nil
 }
 
+func (x *Command) GetRaiseRevision() *RaiseRevision {
+	if x != nil {
+		if x, ok := x.Action.(*Command_RaiseRevision); ok {
+			return x.RaiseRevision
+		}
+	}
+	return nil
+}
+
 type isCommand_Action interface {
 	isCommand_Action()
 }
@@ -216,6 +226,10 @@ type Command_ChangeValues struct {
 	ChangeValues *ChangeValues `protobuf:"bytes,14,opt,name=change_values,json=changeValues,proto3,oneof"`
 }
 
+type Command_RaiseRevision struct {
+	RaiseRevision *RaiseRevision `protobuf:"bytes,15,opt,name=raise_revision,json=raiseRevision,proto3,oneof"`
+}
+
 func (*Command_Transact) isCommand_Action() {}
 
 func (*Command_PutBlobChunk) isCommand_Action() {}
@@ -225,6 +239,47 @@ func (*Command_PutValue) isCommand_Action() {}
 func (*Command_DeleteValue) isCommand_Action() {}
 
 func (*Command_ChangeValues) isCommand_Action() {}
+
+func (*Command_RaiseRevision) isCommand_Action() {}
+
+// RaiseRevision gives the state a revision of its own though nothing in it
+// changes: after a backup has replaced it, so that it is taken for nothing that
+// was there before.
+type RaiseRevision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseRevision) Reset() {
+	*x = RaiseRevision{}
+	mi := &file_weir_v1_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseRevision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseRevision) ProtoMessage() {}
+
+func (x *RaiseRevision) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseRevision.ProtoReflect.Descriptor instead.
+func (*RaiseRevision) Descriptor() ([]byte, []int) {
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{2}
+}
 
 // Transact changes declarations, all or none.
 type Transact struct {
@@ -237,7 +292,7 @@ type Transact struct {
 
 func (x *Transact) Reset() {
 	*x = Transact{}
-	mi := &file_weir_v1_command_proto_msgTypes[2]
+	mi := &file_weir_v1_command_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +304,7 @@ func (x *Transact) String() string {
 func (*Transact) ProtoMessage() {}
 
 func (x *Transact) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[2]
+	mi := &file_weir_v1_command_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +317,7 @@ func (x *Transact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transact.ProtoReflect.Descriptor instead.
 func (*Transact) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{2}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Transact) GetPuts() []*Resource {
@@ -293,7 +348,7 @@ type PutBlobChunk struct {
 
 func (x *PutBlobChunk) Reset() {
 	*x = PutBlobChunk{}
-	mi := &file_weir_v1_command_proto_msgTypes[3]
+	mi := &file_weir_v1_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +360,7 @@ func (x *PutBlobChunk) String() string {
 func (*PutBlobChunk) ProtoMessage() {}
 
 func (x *PutBlobChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[3]
+	mi := &file_weir_v1_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +373,7 @@ func (x *PutBlobChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobChunk.ProtoReflect.Descriptor instead.
 func (*PutBlobChunk) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{3}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutBlobChunk) GetDigest() string {
@@ -365,7 +420,7 @@ type PutValue struct {
 
 func (x *PutValue) Reset() {
 	*x = PutValue{}
-	mi := &file_weir_v1_command_proto_msgTypes[4]
+	mi := &file_weir_v1_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +432,7 @@ func (x *PutValue) String() string {
 func (*PutValue) ProtoMessage() {}
 
 func (x *PutValue) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[4]
+	mi := &file_weir_v1_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +445,7 @@ func (x *PutValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutValue.ProtoReflect.Descriptor instead.
 func (*PutValue) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{4}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PutValue) GetTable() string {
@@ -433,7 +488,7 @@ type DeleteValue struct {
 
 func (x *DeleteValue) Reset() {
 	*x = DeleteValue{}
-	mi := &file_weir_v1_command_proto_msgTypes[5]
+	mi := &file_weir_v1_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +500,7 @@ func (x *DeleteValue) String() string {
 func (*DeleteValue) ProtoMessage() {}
 
 func (x *DeleteValue) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[5]
+	mi := &file_weir_v1_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +513,7 @@ func (x *DeleteValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteValue.ProtoReflect.Descriptor instead.
 func (*DeleteValue) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteValue) GetTable() string {
@@ -493,7 +548,7 @@ type ChangeValues struct {
 
 func (x *ChangeValues) Reset() {
 	*x = ChangeValues{}
-	mi := &file_weir_v1_command_proto_msgTypes[6]
+	mi := &file_weir_v1_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +560,7 @@ func (x *ChangeValues) String() string {
 func (*ChangeValues) ProtoMessage() {}
 
 func (x *ChangeValues) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[6]
+	mi := &file_weir_v1_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +573,7 @@ func (x *ChangeValues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeValues.ProtoReflect.Descriptor instead.
 func (*ChangeValues) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChangeValues) GetChanges() []*ValueChange {
@@ -543,7 +598,7 @@ type ValueChange struct {
 
 func (x *ValueChange) Reset() {
 	*x = ValueChange{}
-	mi := &file_weir_v1_command_proto_msgTypes[7]
+	mi := &file_weir_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +610,7 @@ func (x *ValueChange) String() string {
 func (*ValueChange) ProtoMessage() {}
 
 func (x *ValueChange) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_command_proto_msgTypes[7]
+	mi := &file_weir_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +623,7 @@ func (x *ValueChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValueChange.ProtoReflect.Descriptor instead.
 func (*ValueChange) Descriptor() ([]byte, []int) {
-	return file_weir_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ValueChange) GetTable() string {
@@ -612,7 +667,7 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"5\n" +
 	"\x05Entry\x12,\n" +
-	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\x84\x03\n" +
+	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xc5\x03\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -622,8 +677,10 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\x0eput_blob_chunk\x18\v \x01(\v2\x15.weir.v1.PutBlobChunkH\x00R\fputBlobChunk\x120\n" +
 	"\tput_value\x18\f \x01(\v2\x11.weir.v1.PutValueH\x00R\bputValue\x129\n" +
 	"\fdelete_value\x18\r \x01(\v2\x14.weir.v1.DeleteValueH\x00R\vdeleteValue\x12<\n" +
-	"\rchange_values\x18\x0e \x01(\v2\x15.weir.v1.ChangeValuesH\x00R\fchangeValuesB\b\n" +
-	"\x06action\"a\n" +
+	"\rchange_values\x18\x0e \x01(\v2\x15.weir.v1.ChangeValuesH\x00R\fchangeValues\x12?\n" +
+	"\x0eraise_revision\x18\x0f \x01(\v2\x16.weir.v1.RaiseRevisionH\x00R\rraiseRevisionB\b\n" +
+	"\x06action\"\x0f\n" +
+	"\rRaiseRevision\"a\n" +
 	"\bTransact\x12%\n" +
 	"\x04puts\x18\x01 \x03(\v2\x11.weir.v1.ResourceR\x04puts\x12.\n" +
 	"\adeletes\x18\x02 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\"h\n" +
@@ -666,36 +723,38 @@ func file_weir_v1_command_proto_rawDescGZIP() []byte {
 	return file_weir_v1_command_proto_rawDescData
 }
 
-var file_weir_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_weir_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_weir_v1_command_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: weir.v1.Entry
 	(*Command)(nil),               // 1: weir.v1.Command
-	(*Transact)(nil),              // 2: weir.v1.Transact
-	(*PutBlobChunk)(nil),          // 3: weir.v1.PutBlobChunk
-	(*PutValue)(nil),              // 4: weir.v1.PutValue
-	(*DeleteValue)(nil),           // 5: weir.v1.DeleteValue
-	(*ChangeValues)(nil),          // 6: weir.v1.ChangeValues
-	(*ValueChange)(nil),           // 7: weir.v1.ValueChange
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*Resource)(nil),              // 9: weir.v1.Resource
-	(*ResourceRef)(nil),           // 10: weir.v1.ResourceRef
+	(*RaiseRevision)(nil),         // 2: weir.v1.RaiseRevision
+	(*Transact)(nil),              // 3: weir.v1.Transact
+	(*PutBlobChunk)(nil),          // 4: weir.v1.PutBlobChunk
+	(*PutValue)(nil),              // 5: weir.v1.PutValue
+	(*DeleteValue)(nil),           // 6: weir.v1.DeleteValue
+	(*ChangeValues)(nil),          // 7: weir.v1.ChangeValues
+	(*ValueChange)(nil),           // 8: weir.v1.ValueChange
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Resource)(nil),              // 10: weir.v1.Resource
+	(*ResourceRef)(nil),           // 11: weir.v1.ResourceRef
 }
 var file_weir_v1_command_proto_depIdxs = []int32{
 	1,  // 0: weir.v1.Entry.commands:type_name -> weir.v1.Command
-	8,  // 1: weir.v1.Command.time:type_name -> google.protobuf.Timestamp
-	2,  // 2: weir.v1.Command.transact:type_name -> weir.v1.Transact
-	3,  // 3: weir.v1.Command.put_blob_chunk:type_name -> weir.v1.PutBlobChunk
-	4,  // 4: weir.v1.Command.put_value:type_name -> weir.v1.PutValue
-	5,  // 5: weir.v1.Command.delete_value:type_name -> weir.v1.DeleteValue
-	6,  // 6: weir.v1.Command.change_values:type_name -> weir.v1.ChangeValues
-	9,  // 7: weir.v1.Transact.puts:type_name -> weir.v1.Resource
-	10, // 8: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
-	7,  // 9: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 1: weir.v1.Command.time:type_name -> google.protobuf.Timestamp
+	3,  // 2: weir.v1.Command.transact:type_name -> weir.v1.Transact
+	4,  // 3: weir.v1.Command.put_blob_chunk:type_name -> weir.v1.PutBlobChunk
+	5,  // 4: weir.v1.Command.put_value:type_name -> weir.v1.PutValue
+	6,  // 5: weir.v1.Command.delete_value:type_name -> weir.v1.DeleteValue
+	7,  // 6: weir.v1.Command.change_values:type_name -> weir.v1.ChangeValues
+	2,  // 7: weir.v1.Command.raise_revision:type_name -> weir.v1.RaiseRevision
+	10, // 8: weir.v1.Transact.puts:type_name -> weir.v1.Resource
+	11, // 9: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
+	8,  // 10: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_command_proto_init() }
@@ -711,15 +770,16 @@ func file_weir_v1_command_proto_init() {
 		(*Command_PutValue)(nil),
 		(*Command_DeleteValue)(nil),
 		(*Command_ChangeValues)(nil),
+		(*Command_RaiseRevision)(nil),
 	}
-	file_weir_v1_command_proto_msgTypes[7].OneofWrappers = []any{}
+	file_weir_v1_command_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_command_proto_rawDesc), len(file_weir_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
