@@ -73,7 +73,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 			opts.Deadline = d
 		}
 	}
-	err := s.stream.Open(&s.life, e.Pool, x, opts)
+	err := s.stream.Open(s.life.now(), e.Pool, x, opts)
 	if err != nil {
 		b.metrics.Answered(0, time.Since(began))
 		return s.noAnswer(b, e, upstreamError(err))
@@ -92,7 +92,7 @@ func (s *session) noAnswer(b *backend, e *service.Endpoint, err *Error) *Error {
 	switch {
 	case errors.Is(err, upstream.ErrFull):
 		b.Exhausted()
-	case err.Blame == Upstream && !(err.Sent && err.Retry) && s.life.Err() == nil:
+	case err.Blame == Upstream && !(err.Sent && err.Retry) && s.life.now().Err() == nil:
 		e.Report(0)
 	}
 	return err

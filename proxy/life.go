@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -10,52 +9,50 @@ import (
 // life is a context that lasts as long as an exchange is wanted. It serves one
 // exchange after the other, so that those that end by themselves, which is
 // nearly all, cost nothing.
-type life struct {
-	ended atomic.Bool
+type life struct{ term atomic.Pointer[term] }
 
-	mu   sync.Mutex
-	done chan struct{}
-}
-
-var _ context.Context = (*life)(nil)
-
-// begin makes it whole again.
+// begin makes it whole again: by a new context, for whoever was given the one
+// that has ended may look at it later still.
 func (l *life) begin() {
-	if l.done != nil && !l.ended.Load() {
+	if t := l.term.Load(); t != nil && !t.ended.Load() {
 		return
 	}
-	l.mu.Lock()
-	l.done = make(chan struct{})
-	l.ended.Store(false)
-	l.mu.Unlock()
+	l.term.Store(&term{done: make(chan struct{})})
 }
 
 // end may be called by anyone, after begin.
-func (l *life) end() {
-	l.mu.Lock()
-	if !l.ended.Swap(true) {
-		close(l.done)
+func (l *life) end() { l.term.Load().end() }
+
+// now is the context of the exchange that is being served.
+func (l *life) now() context.Context { return l.term.Load() }
+
+// term is a context that ends once and for all.
+type term struct {
+	ended atomic.Bool
+	done  chan struct{}
+}
+
+var _ context.Context = (*term)(nil)
+
+func (t *term) end() {
+	if !t.ended.Swap(true) {
+		close(t.done)
 	}
-	l.mu.Unlock()
 }
 
 // Deadline implements context.Context.
-func (l *life) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (*term) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
 
 // Done implements context.Context.
-func (l *life) Done() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.done
-}
+func (t *term) Done() <-chan struct{} { return t.done }
 
 // Err implements context.Context.
-func (l *life) Err() error {
-	if l.ended.Load() {
+func (t *term) Err() error {
+	if t.ended.Load() {
 		return context.Canceled
 	}
 	return nil
 }
 
 // Value implements context.Context.
-func (l *life) Value(any) any { return nil }
+func (*term) Value(any) any { return nil }

@@ -76,7 +76,7 @@ func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wan
 	switch {
 	case err == nil && !r.retry.onStatus(x.Response.Status):
 		return false, false
-	case s.life.Err() != nil:
+	case s.life.now().Err() != nil:
 		return false, false
 	case err == nil:
 	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
@@ -104,7 +104,7 @@ func (s *session) pause(wait time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-s.life.Done():
+	case <-s.life.now().Done():
 		return false
 	}
 }
