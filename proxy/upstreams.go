@@ -23,7 +23,7 @@ type upstreams struct {
 
 func newUpstreams(cfg Config) upstreams {
 	u := upstreams{
-		pools:  upstream.NewRegistry(),
+		pools:  upstream.NewRegistry(nil),
 		health: health.NewRegistry(health.Config{Logger: cfg.Logger}),
 		names:  resolve.NewRegistry(resolve.Config{Logger: cfg.Logger, Lookup: cfg.Lookup}),
 	}
