@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"proxy/exchange": {},
 	"proxy/wire":     {},
 	"proxy/http1":    {"proxy/exchange", "proxy/wire"},
-	"proxy/http2":    {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy/http2":    {"proxy/exchange", "proxy/http1", "proxy/upstream", "proxy/wire"},
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
 	"proxy/health":   {},
@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/wire"},
-	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
+	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/http2", "proxy/wire",
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener"},
 
 	"policy":            {"proto/weir/v1", "proxy/exchange"},

@@ -45,6 +45,8 @@ type Request struct {
 	Trailers Fields
 	// Deadline is when the body must have arrived; zero: never.
 	Deadline time.Time
+	// Trailing: the client takes trailers (TE).
+	Trailing bool
 	// WebSocket: the client asks to speak it from the answer on.
 	WebSocket bool
 	// Shared: another goroutine reads Body, so the codec leaves it alone until

@@ -189,6 +189,7 @@ func (b *block) regular(f hpack.HeaderField) {
 		if f.Value != "trailers" {
 			h.bad = malformed("TE asks for more than trailers")
 		}
+		x.Request.Trailing = true
 		return
 	case "host":
 		if h.host != nil {
