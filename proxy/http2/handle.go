@@ -366,6 +366,7 @@ func (c *Conn) open(id uint32) {
 	x := s.place.Exchange()
 	x.Start = time.Now()
 	x.Protocol, x.Client, x.Local, x.TLS = exchange.HTTP2, c.cfg.Client, c.cfg.Local, c.cfg.TLS
+	x.Informer = s
 	c.opening = s
 	c.streams[id] = s
 	c.block.begin(x, nil)

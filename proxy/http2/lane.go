@@ -204,7 +204,7 @@ func (l *lane) receive(x *exchange.Exchange) error {
 	c := l.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !l.headed {
+	for !l.headed || len(l.interim) > 0 {
 		if len(l.interim) > 0 {
 			l.inform(x)
 			continue

@@ -123,6 +123,22 @@ func (s *stream) sendHead(r *exchange.Response, length int64, bodyless, last boo
 
 var nameLength = []byte("content-length")
 
+// Inform implements exchange.Informer.
+func (s *stream) Inform(x *exchange.Exchange) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.dead != nil {
+		return s.dead
+	}
+	c.out.head(s.id, 0, func(b []byte) []byte {
+		b, _ = appendFields(appendStatus(b, x.Response.Status), &x.Response.Fields)
+		return b
+	})
+	c.out.flush(true)
+	return nil
+}
+
 func endFlag(last bool) uint8 {
 	if last {
 		return flagEndStream

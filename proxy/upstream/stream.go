@@ -316,7 +316,8 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				if x.Response.Status == 101 {
 					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: it switches protocols unasked", s.pool.key.Address)}
 				}
-				s.link.Discard(n) // an interim answer; the final one follows
+				_ = x.Inform() // who cannot be told this cannot be told the answer either
+				s.link.Discard(n)
 				continue
 			}
 		}
