@@ -145,8 +145,9 @@ type held interface {
 
 // bufferBody makes a small body that is here already one that can be sent
 // again. Where the rule may want that of another one, it is awaited if it is
-// known to be short enough, else recorded as it is sent.
-func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
+// known to be short enough, else recorded as it is sent; so is one for a service
+// that may refuse to look at a request that was sent.
+func (s *session) bufferBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay, s.late = true, false
 	switch body := x.Request.Body.(type) {
 	case nil:
@@ -155,30 +156,32 @@ func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
-			return s.keepBody(x, r)
+			return s.keepBody(x, r, b)
 		}
 		s.whole, _ = body.Next()
 	case held:
 		if !body.Complete() || body.Buffered() > wire.SmallBuffer {
-			return s.keepBody(x, r)
+			return s.keepBody(x, r, b)
 		}
 		s.whole, _ = body.Next()
 	default:
-		return s.keepBody(x, r)
+		return s.keepBody(x, r, b)
 	}
 	s.chunk.Set(s.whole)
 	x.Request.Body = &s.chunk
 	return nil
 }
 
-func (s *session) keepBody(x *exchange.Exchange, r *rule) *Error {
+func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay = false
 	n := x.Request.Body.Length()
-	if r.retry.attempts == 0 || !idempotent(x.Request.Method) || n > maxReplay {
+	again := r.retry.attempts > 0 && idempotent(x.Request.Method)
+	switch {
+	case !again && !b.refuses || n > maxReplay:
 		return nil
-	}
-	if n < 0 {
-		s.record = &recorder{Body: x.Request.Body}
+	case !again || n < 0:
+		s.recorder = recorder{Body: x.Request.Body, kept: s.recorder.kept[:0]}
+		s.record = &s.recorder
 		x.Request.Body = s.record
 		return nil
 	}
@@ -215,9 +218,10 @@ func (r *recorder) Next() ([]byte, error) {
 		r.ended = true
 	case err != nil:
 		r.lost = true
+	case r.lost:
 	case len(r.kept)+len(chunk) > maxReplay:
 		r.kept, r.lost = nil, true
-	case !r.lost:
+	default:
 		r.kept = append(r.kept, chunk...)
 		r.ended = r.Body.Length() == 0
 	}
