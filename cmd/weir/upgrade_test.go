@@ -48,7 +48,7 @@ func spawn(t *testing.T, program string, args ...string) (log string) {
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH")) // where it finds itself, whatever the test's frame says
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with all that follow it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                               // with all that follow it
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
