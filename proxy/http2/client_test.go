@@ -31,7 +31,6 @@ type origin struct {
 	conn  net.Conn
 	hpk   *hpack.Encoder
 	buf   bytes.Buffer
-	heads int
 }
 
 // originOf starts a service whose connections run the script, each told its
