@@ -280,3 +280,51 @@ func TestServicesSayGoodbye(t *testing.T) {
 		}
 	}
 }
+
+// A call is tried again by its status, where the route says so.
+func TestCallsAreTriedAgain(t *testing.T) {
+	var asked atomic.Int64
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		if err := stream.RecvMsg(&testgrpc.Empty{}); err != nil {
+			return err
+		}
+		n := asked.Add(1)
+		method, _ := grpc.Method(stream.Context())
+		switch {
+		case n > 2:
+			return stream.SendMsg(&testgrpc.Empty{})
+		case method == "/s/Begun":
+			stream.SendMsg(&testgrpc.Empty{})
+			return status.Error(codes.Unavailable, "later")
+		case method == "/s/Other":
+			return status.Error(codes.FailedPrecondition, "never")
+		}
+		return status.Error(codes.Unavailable, "later")
+	}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	s := service("s", l.Addr().String())
+	s.Spec.Protocol = weirv1.ServiceSpec_HTTP2
+	e := startEdge(t, s, route("r", "/", "s", func(r *weirv1.RouteRule) {
+		r.Retry = &weirv1.RouteRetry{Attempts: 3, GrpcStatuses: []weirv1.RouteRetry_GrpcStatus{weirv1.RouteRetry_UNAVAILABLE}}
+	}))
+	conn := grpcClient(t, e, false)
+	for method, want := range map[string]struct {
+		code  codes.Code
+		tries int64
+	}{
+		"/s/Call":  {codes.OK, 3},
+		"/s/Begun": {codes.Unavailable, 1},
+		"/s/Other": {codes.FailedPrecondition, 1},
+	} {
+		asked.Store(0)
+		err := conn.Invoke(t.Context(), method, &testgrpc.Empty{}, &testgrpc.Empty{})
+		if status.Code(err) != want.code || asked.Load() != want.tries {
+			t.Errorf("%s: %v after %d tries", method, err, asked.Load())
+		}
+	}
+}

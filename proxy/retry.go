@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -32,6 +34,7 @@ const maxReplay = 64 << 10
 type retryRule struct {
 	attempts int // further tries
 	codes    []int
+	statuses []int // of gRPC
 	backoff  time.Duration
 }
 
@@ -48,6 +51,9 @@ func compileRetry(spec *weirv1.RouteRetry) *retryRule {
 	for _, c := range spec.GetCodes() {
 		r.codes = append(r.codes, int(c))
 	}
+	for _, status := range spec.GetGrpcStatuses() {
+		r.statuses = append(r.statuses, int(status))
+	}
 	return r
 }
 
@@ -58,6 +64,15 @@ func (r *retryRule) onStatus(status int) bool {
 		}
 	}
 	return false
+}
+
+// onGRPC: it is a call that was answered with nothing but such a status.
+func (r *retryRule) onGRPC(x *exchange.Exchange) bool {
+	if len(r.statuses) == 0 || x.Response.Body != nil || !isGRPC(x) {
+		return false
+	}
+	status, err := strconv.Atoi(string(x.Response.Fields.Get("grpc-status")))
+	return err == nil && slices.Contains(r.statuses, status)
 }
 
 // wait is how long to wait before a further try: a random part of what doubles
@@ -74,10 +89,12 @@ func (r *retryRule) wait(try int) time.Duration {
 // when that is nil. free: it is no retry, for the service has seen nothing.
 func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wanted, free bool) {
 	switch {
-	case err == nil && !r.retry.onStatus(x.Response.Status):
+	case err == nil && !r.retry.onStatus(x.Response.Status) && !r.retry.onGRPC(x):
 		return false, false
 	case s.life.now().Err() != nil:
 		return false, false
+	case err == nil && r.retry.onGRPC(x):
+		return try < r.retry.attempts && s.known(x), false
 	case err == nil:
 	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
 		return false, false

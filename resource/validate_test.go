@@ -180,6 +180,7 @@ func TestServiceIsRefused(t *testing.T) {
 
 func TestRouteIsRefused(t *testing.T) {
 	for _, c := range []struct{ spec, want string }{
+		{`{parentRefs: [{name: p}], rules: [{retry: {grpcStatuses: [UNAVAILABLE, UNAVAILABLE]}}]}`, `spec.rules[0].retry.grpcStatuses[1]: the status "UNAVAILABLE" is there twice`},
 		{`{rules: [{}]}`, `spec.parentRefs: needs at least one Gateway`},
 		{`{parentRefs: [{name: p}]}`, `spec.rules: needs at least one rule`},
 		{`{parentRefs: [{name: p, kind: Service}], rules: [{}]}`, `spec.parentRefs[0].kind: a Service as a parent is not served yet`},
