@@ -34,7 +34,7 @@ const (
 	fuelPerCall  = 200
 	fuelPerLog   = 2_000
 	fuelPerByte4 = 1 // for each 4 bytes
-	// mostOwed is how much of it a host function may use before it is drawn.
+	// mostOwed is how much of it host functions may use before it is drawn.
 	mostOwed = 1_000
 	// maxFuel keeps sums of fuel within 64 bits.
 	maxFuel = 1 << 50

@@ -214,9 +214,12 @@ func (v *vm) run(cb int, tanks int64) error {
 	full := v.policy.fuel * tanks
 	v.tank.Set(uint64(full))
 	err := f.CallWithStack(v, v.stack[:])
-	left := int64(v.tank.Get()) - v.owed // owed where a host function has panicked
+	left := int64(v.tank.Get()) - v.owed
 	v.owed = 0
 	v.burned += uint64(full - left)
+	if err == nil && left < 0 {
+		err = errEmpty // the last host calls were too dear
+	}
 	if err != nil {
 		return v.trapped(cb, err, left)
 	}
@@ -233,9 +236,10 @@ func (v *vm) trapped(cb int, err error, left int64) error {
 	return newTrap(callbacks[cb].name, err, left)
 }
 
-// draw takes fuel for work that the host does. A host call settles once, at its
-// end; before the guest runs inside of it; and before it does dear work, which an
-// empty tank must not pay for.
+// draw takes fuel for work that the host does. It is settled before dear work, which
+// an empty tank must not pay for, before the guest runs inside of a host call, and
+// at the end of the callback. To settle after each call would cost the host more
+// than many of them do, and what a guest overdraws meanwhile is no more than mostOwed.
 func (v *vm) draw(n int64) {
 	if v.owed += n; v.owed > mostOwed {
 		v.settle()
