@@ -21,6 +21,7 @@ func isOpen(spec policy.Spec) bool { return spec.FailureMode == weirv1.PolicySpe
 // neither is made nor deleted there.
 type filter struct {
 	policy *Policy
+	tally  *tally
 	vm     *vm // nil: none is held
 	x      *exchange.Exchange
 	fuel   uint64
@@ -52,7 +53,7 @@ type reply struct {
 // Begin implements policy.Filter.
 func (f *filter) Begin(x *exchange.Exchange) error {
 	p := f.policy
-	if err := p.pool.enter(); err != nil {
+	if err := p.pool.enter(f.tally); err != nil {
 		return err
 	}
 	f.x = x
@@ -345,7 +346,7 @@ func (f *filter) Close(*exchange.Exchange) {
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent = nil, 0, 0
-	f.policy.pool.leave(burned)
+	f.policy.pool.leave(f.tally, burned)
 }
 
 // remove takes a filter off the VM's list.
