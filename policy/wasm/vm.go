@@ -68,6 +68,7 @@ type vm struct {
 	allocating bool
 	burned     uint64 // and not yet counted as the filter's or the policy's
 	owed       int64  // fuel that host functions have used and not yet drawn
+	left       int64  // fuel, when the callback had returned
 
 	stack      [4]uint64 // arguments and result of the callback
 	allocStack [1]uint64 // of the allocator
@@ -81,6 +82,8 @@ type vm struct {
 	announced  bool
 	brief      bool
 	light      bool
+	edits      []edit // by their number, less one
+	editBytes  int
 
 	// Of whoever trims the pool.
 	seen      uint32 // uses, when it was looked at last
@@ -217,11 +220,21 @@ func (v *vm) run(cb int, tanks int64) error {
 	left := int64(v.tank.Get()) - v.owed
 	v.owed = 0
 	v.burned += uint64(full - left)
+	v.left = left
 	if err == nil && left < 0 {
 		err = errEmpty // the last host calls were too dear
 	}
 	if err != nil {
 		return v.trapped(cb, err, left)
+	}
+	return nil
+}
+
+// charge takes fuel for what a callback has asked for by its action.
+func (v *vm) charge(cb int, n int64) error {
+	v.burned += uint64(n)
+	if v.left -= n; v.left < 0 {
+		return newTrap(callbacks[cb].name, errEmpty, v.left)
 	}
 	return nil
 }
