@@ -35,7 +35,8 @@ var proxies = []proxy{
 	{name: "Caddy", start: startCaddy},
 	{name: "nginx", start: startNginx},
 	{name: weirCatchAll, start: startWeir(catchAll)},
-	{name: weirTransform, start: startWeir(transform)},
+	{name: weirTransform, start: startWeir(policies(1))},
+	{name: weirChain, start: startWeir(policies(5))},
 	{name: weirFewHosts, start: startWeir(manyHosts), hosts: 10},
 	{name: weirManyHosts, start: startWeir(manyHosts), hosts: 10_000},
 }

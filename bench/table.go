@@ -102,7 +102,8 @@ type target struct {
 var targets = []target{
 	{of: weirCatchAll, against: "nginx", factor: 1.5},
 	{of: weirCatchAll, against: "Caddy", factor: 0.25},
-	{of: weirTransform, against: weirCatchAll, plus: 4},
+	{of: weirTransform, against: weirCatchAll, plus: 3},
+	{of: weirChain, against: weirCatchAll, plus: 12},
 	{of: weirManyHosts, against: weirFewHosts, factor: 1.1},
 }
 

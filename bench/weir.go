@@ -20,6 +20,7 @@ import (
 const (
 	weirCatchAll  = "Weir catch-all"
 	weirTransform = "Weir transform"
+	weirChain     = "Weir 5 policies"
 	weirFewHosts  = "Weir 10 hosts"
 	weirManyHosts = "Weir 10000 hosts"
 )
@@ -118,25 +119,32 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
 
 func catchAll(ctx context.Context, w *weir) error { return w.apply(ctx, catchAllRoute) }
 
-// transform is the catch-all with the example plugin that changes headers.
-func transform(ctx context.Context, w *weir) error {
-	module := filepath.Join("examples", "plugins", "wasm", "transform.wasm")
-	if _, err := os.Stat(module); err != nil {
-		return errors.New("the transform plugin is not built (make plugins)")
-	}
-	if err := w.cli(ctx, "", "plugin", "push", "transform", module); err != nil {
-		return err
-	}
-	return w.apply(ctx, catchAllRoute+`
+// policies is the catch-all with a chain of so many policies, each the example plugin
+// that changes headers: it sets one of the request and one of the response.
+func policies(n int) func(context.Context, *weir) error {
+	return func(ctx context.Context, w *weir) error {
+		module := filepath.Join("examples", "plugins", "wasm", "transform.wasm")
+		if _, err := os.Stat(module); err != nil {
+			return errors.New("the transform plugin is not built (make plugins)")
+		}
+		if err := w.cli(ctx, "", "plugin", "push", "transform", module); err != nil {
+			return err
+		}
+		text := catchAllRoute
+		for i := range n {
+			text += fmt.Sprintf(`
 ---
 apiVersion: weir/v1
 kind: Policy
-metadata: {name: stamp}
+metadata: {name: stamp-%[1]d}
 spec:
   targetRefs: [{kind: Route, name: all}]
   plugin: transform
-  config: {request: {set: {x-stamped: "yes"}}, response: {set: {x-served-by: weir}}}
-`)
+  config: {request: {set: {x-stamped-%[1]d: "yes"}}, response: {set: {x-served-by-%[1]d: weir}}}
+`, i)
+		}
+		return w.apply(ctx, text)
+	}
 }
 
 // manyHosts is a route for each host, declared some hundreds at a time.

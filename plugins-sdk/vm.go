@@ -246,21 +246,21 @@ func (vm *VM) unseen(x *Exchange) Action {
 
 // leave ends a callback: most exchanges remain light.
 func (vm *VM) leave(x *Exchange, action Action, in phase) Action {
-	if action == Continue && x.State == nil && x.spare {
-		return light
+	if action != Hold && x.State == nil && x.spare {
+		return action | light
 	}
 	return vm.keep(x, action, in)
 }
 
-// light is Continue of an exchange of which nothing is kept.
-const light = Continue | Action(abi.ActionLight)
+// light stands beside the action of an exchange of which nothing is kept.
+const light = Action(abi.ActionLight)
 
 // keep is leave where there may be something to keep.
 func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
 	if vm.spare == nil {
 		return action
 	}
-	over := x.answered || action == Continue && (x.State == nil || x.last(in))
+	over := x.answered || action != Hold && (x.State == nil || x.last(in))
 	switch {
 	case !over && x == vm.spare:
 		x.spare = false
@@ -272,7 +272,7 @@ func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
 		vm.OnDelete(x.id)
 	}
 	if over {
-		return action | Action(abi.ActionLight)
+		return action | light
 	}
 	return action
 }

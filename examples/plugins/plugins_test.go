@@ -314,6 +314,36 @@ func TestTransform(t *testing.T) {
 	}
 }
 
+// TestTransformOfHeadsMakesNoCalls: its sandbox has given the changes to the host,
+// in its first exchange, and only names them. With calls it would burn twice as much.
+func TestTransformOfHeadsMakesNoCalls(t *testing.T) {
+	host, made := makeOne(t, plugin{"transform", `{"request": {"set": {"x-a": "1"}}, "response": {"set": {"x-b": "2"}, "remove": ["server"]}}`})
+	t.Cleanup(func() {
+		made.Release()
+		if err := host.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := policy.NewChain([]policy.Policy{made}, policy.ChainConfig{})
+	once := func() uint64 {
+		before := host.Status()[0].Fuel
+		x := asked("x-a", "0")
+		serve(t, c, x, func(x *exchange.Exchange) {
+			answered(x, "text/plain")
+			x.Response.Fields.Add([]byte("server"), []byte("books/1"))
+		})
+		if string(x.Request.Fields.Get("x-a")) != "1" || string(x.Response.Fields.Get("x-b")) != "2" || x.Response.Fields.Has("server") {
+			t.Error("the heads are not transformed")
+		}
+		return host.Status()[0].Fuel - before
+	}
+	once()
+	const most = 1600
+	if burned := once(); burned > most || once() != burned {
+		t.Errorf("an exchange burns %d units of fuel, or not always as many; want at most %d", burned, most)
+	}
+}
+
 // TestTransformOfTheLargest: what the default limit lets through must not empty
 // the default tank.
 func TestTransformOfTheLargest(t *testing.T) {

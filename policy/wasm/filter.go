@@ -21,6 +21,7 @@ func isOpen(spec policy.Spec) bool { return spec.FailureMode == weirv1.PolicySpe
 // neither is made nor deleted there.
 type filter struct {
 	policy *Policy
+	tally  *tally
 	vm     *vm // nil: none is held
 	x      *exchange.Exchange
 	fuel   uint64
@@ -52,7 +53,7 @@ type reply struct {
 // Begin implements policy.Filter.
 func (f *filter) Begin(x *exchange.Exchange) error {
 	p := f.policy
-	if err := p.pool.enter(); err != nil {
+	if err := p.pool.enter(f.tally); err != nil {
 		return err
 	}
 	f.x = x
@@ -173,10 +174,26 @@ func (f *filter) head(s stage, cb int, fields int, end bool) (policy.Verdict, er
 	v.stack[0], v.stack[1], v.stack[2] = uint64(f.id), uint64(fields), flag(end)
 	err := v.run(cb, 1)
 	action := abi.Action(v.stack[0])
+	if err == nil && action > abi.MostPlain {
+		action, err = f.edited(cb, action)
+	}
 	if err != nil {
 		f.restore(s)
 	}
 	return f.depart(action, err)
+}
+
+// edited makes the edit that an action names, and returns what is left of it.
+func (f *filter) edited(cb int, action abi.Action) (abi.Action, error) {
+	if len(f.vm.edits) == 0 {
+		return action, nil // the guest means something else, if anything
+	}
+	number := uint32(action) >> abi.EditShift
+	action &= abi.MostPlain
+	if f.replied || f.abort {
+		return action, nil
+	}
+	return action, f.edit(cb, number)
 }
 
 // OnRequestBody implements policy.Filter.
@@ -217,6 +234,9 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 		v.stack[0], v.stack[1] = uint64(f.id), uint64(trailers)
 		err = v.run(cbTrailers, 1)
 		action = abi.Action(v.stack[0])
+	}
+	if err == nil && action > abi.MostPlain {
+		action, err = f.edited(cb, action)
 	}
 	if err == nil {
 		*chunk = f.body.taken()
@@ -345,7 +365,7 @@ func (f *filter) Close(*exchange.Exchange) {
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent = nil, 0, 0
-	f.policy.pool.leave(burned)
+	f.policy.pool.leave(f.tally, burned)
 }
 
 // remove takes a filter off the VM's list.

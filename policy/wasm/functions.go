@@ -61,7 +61,7 @@ func (f *function) bind() api.GoModuleFunc {
 		if f.kind&early != 0 || v.stage > stageStart && !v.allocating {
 			status = f.does(v, s)
 		}
-		v.settle()
+		v.draw(0)
 		if f.kind&noResult == 0 {
 			s[0] = uint64(status)
 		}

@@ -431,14 +431,15 @@ func TestVMsAreTrimmedHoweverExchangesCome(t *testing.T) {
 	kept := begin(t, c, message{})
 	begin(t, c, message{}).mustEnd()
 	kept.mustEnd()
+	tally := p.pool.tally()
 	burst := func(n int) {
 		for range n {
-			if err := p.pool.enter(); err != nil {
+			if err := p.pool.enter(tally); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range n {
-			p.pool.leave(0)
+			p.pool.leave(tally, 0)
 		}
 	}
 	burst(1) // three have begun

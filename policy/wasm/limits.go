@@ -9,6 +9,9 @@ const (
 	maxBodyBytes = 4 << 20
 	// maxFields is how many fields a head may grow to.
 	maxFields = 1024
+	// maxEdits is how many edits a VM keeps, and maxEditBytes how large they are.
+	maxEdits     = 255
+	maxEditBytes = 256 << 10
 	// maxDetails is how long an answer's details are.
 	maxDetails = 128
 	// maxLogBytes is where a line of the log is cut.
@@ -32,9 +35,10 @@ const (
 // this many instructions cost the guest, and so does every bytesPerFuel bytes.
 const (
 	fuelPerCall  = 200
+	fuelPerEdit  = 50 // a change of an edit
 	fuelPerLog   = 2_000
 	fuelPerByte4 = 1 // for each 4 bytes
-	// mostOwed is how much of it a host function may use before it is drawn.
+	// mostOwed is how much of it host functions may use before it is drawn.
 	mostOwed = 1_000
 	// maxFuel keeps sums of fuel within 64 bits.
 	maxFuel = 1 << 50

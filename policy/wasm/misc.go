@@ -82,6 +82,7 @@ var foreignTable = []foreign{
 	{"clear_route_cache", "asks for the route to be chosen anew", func(v *vm, _ []byte) ([]byte, abi.Status) {
 		return nil, proxyClearRoute(v, nil)
 	}},
+	{"weir.edit", "keeps changes of a head, which actions name", addEdit},
 	{"weir.phases", "says which callbacks the guest has code for", setPhases},
 }
 

@@ -99,11 +99,11 @@ func (p *Policy) free() {
 }
 
 // NewFilter implements policy.Policy.
-func (p *Policy) NewFilter() policy.Filter { return &filter{policy: p} }
+func (p *Policy) NewFilter() policy.Filter { return &filter{policy: p, tally: p.pool.tally()} }
 
 // failed counts a trap.
 func (p *Policy) failed(err error) {
-	if p.circuit.trapped(err, p.pool.begun.Load()) {
+	if p.circuit.trapped(err, p.pool.begun()) {
 		p.log.warn("policy keeps failing: its circuit is open", "for", p.circuit.pause, "error", err)
 	}
 }
@@ -132,8 +132,8 @@ type Status struct {
 func (p *Policy) Status() Status {
 	s := Status{
 		Tenant: p.spec.Tenant, Name: p.spec.Name, Plugin: p.spec.Plugin, Digest: p.spec.Digest,
-		ABI: string(p.module.version), Exchanges: p.pool.begun.Load(), Fuel: p.pool.burned.Load(),
-		DearestExchange: p.pool.dearest.Load(), LinesDropped: p.log.dropped.Load(),
+		ABI: string(p.module.version), Exchanges: p.pool.begun(), Fuel: p.pool.burned(),
+		DearestExchange: p.pool.dearest(), LinesDropped: p.log.dropped.Load(),
 	}
 	s.VMs, s.Idle = p.pool.count()
 	p.circuit.describe(&s)

@@ -43,14 +43,22 @@ type pool struct {
 	// waiting: for one that is being made.
 	waiting sync.Cond
 	freed   bool
-
-	_       [64]byte // what follows changes with every exchange
 	closed  atomic.Bool
-	begun   atomic.Uint64 // exchanges
+
+	next    atomic.Uint32 // the tally for the next filter
+	_       [128]byte     // the tallies change with every exchange
+	tallies [16]tally
+}
+
+// tally counts some of the exchanges. There are several, and a filter always
+// counts in the same one: as filters stay with their processor, so do the tallies,
+// where a single one would travel between the processors twice in an exchange.
+type tally struct {
+	begun   atomic.Uint64
 	ended   atomic.Uint64
 	burned  atomic.Uint64 // fuel
 	dearest atomic.Uint64
-	_       [64]byte
+	_       [96]byte
 }
 
 const (
@@ -64,11 +72,16 @@ const (
 
 var errReleased = errors.New("the policy is released")
 
+// tally is the one for a new filter to count in.
+func (p *pool) tally() *tally {
+	return &p.tallies[p.next.Add(1)%uint32(len(p.tallies))]
+}
+
 // enter begins an exchange: until it has left, VMs can be taken.
-func (p *pool) enter() error {
-	n := p.begun.Add(1)
+func (p *pool) enter(t *tally) error {
+	n := t.begun.Add(1)
 	if p.closed.Load() {
-		p.exit()
+		p.exit(t)
 		return errReleased
 	}
 	if n%trimEvery == 0 { // exactly one of so many, however they come
@@ -78,15 +91,15 @@ func (p *pool) enter() error {
 }
 
 // leave ends an exchange, which holds no VM any more and has burned so much.
-func (p *pool) leave(fuel uint64) {
-	p.burned.Add(fuel)
-	for most := p.dearest.Load(); fuel > most && !p.dearest.CompareAndSwap(most, fuel); most = p.dearest.Load() {
+func (p *pool) leave(t *tally, fuel uint64) {
+	t.burned.Add(fuel)
+	for most := t.dearest.Load(); fuel > most && !t.dearest.CompareAndSwap(most, fuel); most = t.dearest.Load() {
 	}
-	p.exit()
+	p.exit(t)
 }
 
-func (p *pool) exit() {
-	p.ended.Add(1)
+func (p *pool) exit(t *tally) {
+	t.ended.Add(1)
 	if p.closed.Load() {
 		p.finish()
 	}
@@ -94,8 +107,37 @@ func (p *pool) exit() {
 
 // book counts what a VM has burned for no exchange: its start, a tick.
 func (p *pool) book(v *vm) {
-	p.burned.Add(v.burned)
+	p.tallies[0].burned.Add(v.burned)
 	v.burned = 0
+}
+
+// begun, ended, burned and dearest are what all tallies say.
+func (p *pool) begun() (n uint64) {
+	for i := range p.tallies {
+		n += p.tallies[i].begun.Load()
+	}
+	return n
+}
+
+func (p *pool) ended() (n uint64) {
+	for i := range p.tallies {
+		n += p.tallies[i].ended.Load()
+	}
+	return n
+}
+
+func (p *pool) burned() (n uint64) {
+	for i := range p.tallies {
+		n += p.tallies[i].burned.Load()
+	}
+	return n
+}
+
+func (p *pool) dearest() (n uint64) {
+	for i := range p.tallies {
+		n = max(n, p.tallies[i].dearest.Load())
+	}
+	return n
 }
 
 // adopt takes in a new VM that serves no exchange.
@@ -250,7 +292,8 @@ func (p *pool) shed(v *vm) {
 // close ends the pool once the exchanges in flight have left. It counts as one of
 // them meanwhile.
 func (p *pool) close() {
-	p.begun.Add(1)
+	t := &p.tallies[0]
+	t.begun.Add(1)
 	p.closed.Store(true)
 	p.mu.Lock()
 	idle := slices.Clone(p.vms)
@@ -258,16 +301,16 @@ func (p *pool) close() {
 	for _, v := range idle {
 		p.shed(v)
 	}
-	p.exit()
+	p.exit(t)
 }
 
 // finish frees a closed pool that everyone has left.
 func (p *pool) finish() {
 	p.mu.Lock()
-	// Read in this order, equal numbers mean that nobody was inside when the
-	// first was read; who has come since turns back at once.
-	ended := p.ended.Load()
-	if p.freed || ended != p.begun.Load() {
+	// Read in this order, equal numbers mean that nobody was inside between the
+	// two; who has come since turns back at once.
+	ended := p.ended()
+	if p.freed || ended != p.begun() {
 		p.mu.Unlock()
 		return
 	}

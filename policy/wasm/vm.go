@@ -68,6 +68,7 @@ type vm struct {
 	allocating bool
 	burned     uint64 // and not yet counted as the filter's or the policy's
 	owed       int64  // fuel that host functions have used and not yet drawn
+	left       int64  // fuel, when the callback had returned
 
 	stack      [4]uint64 // arguments and result of the callback
 	allocStack [1]uint64 // of the allocator
@@ -81,6 +82,8 @@ type vm struct {
 	announced  bool
 	brief      bool
 	light      bool
+	edits      []edit // by their number, less one
+	editBytes  int
 
 	// Of whoever trims the pool.
 	seen      uint32 // uses, when it was looked at last
@@ -214,11 +217,24 @@ func (v *vm) run(cb int, tanks int64) error {
 	full := v.policy.fuel * tanks
 	v.tank.Set(uint64(full))
 	err := f.CallWithStack(v, v.stack[:])
-	left := int64(v.tank.Get()) - v.owed // owed where a host function has panicked
+	left := int64(v.tank.Get()) - v.owed
 	v.owed = 0
 	v.burned += uint64(full - left)
+	v.left = left
+	if err == nil && left < 0 {
+		err = errEmpty // the last host calls were too dear
+	}
 	if err != nil {
 		return v.trapped(cb, err, left)
+	}
+	return nil
+}
+
+// charge takes fuel for what a callback has asked for by its action.
+func (v *vm) charge(cb int, n int64) error {
+	v.burned += uint64(n)
+	if v.left -= n; v.left < 0 {
+		return newTrap(callbacks[cb].name, errEmpty, v.left)
 	}
 	return nil
 }
@@ -233,9 +249,10 @@ func (v *vm) trapped(cb int, err error, left int64) error {
 	return newTrap(callbacks[cb].name, err, left)
 }
 
-// draw takes fuel for work that the host does. A host call settles once, at its
-// end; before the guest runs inside of it; and before it does dear work, which an
-// empty tank must not pay for.
+// draw takes fuel for work that the host does. It is settled before dear work, which
+// an empty tank must not pay for, before the guest runs inside of a host call, and
+// at the end of the callback. To settle after each call would cost the host more
+// than many of them do, and what a guest overdraws meanwhile is no more than mostOwed.
 func (v *vm) draw(n int64) {
 	if v.owed += n; v.owed > mostOwed {
 		v.settle()

@@ -8,7 +8,8 @@
 // VMs, instances of the module under the policy's configuration. An exchange
 // takes a VM when it begins and keeps it to its end: its context lives in that
 // VM's memory. A guest may say that it keeps nothing there; such an exchange is
-// light, and takes any VM that is idle for the length of a callback.
+// light, and takes any VM that is idle for the length of a callback. And it may
+// keep edits, changes of heads, with its VM, and name them by what it returns.
 //
 // # What a VM may cost
 //

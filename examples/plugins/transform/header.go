@@ -6,42 +6,34 @@ import (
 	sdk "github.com/weirmesh/weir/plugins-sdk"
 )
 
-// headerEdit is a headerConfig made ready.
+// headerEdit is a headerConfig made ready. What does not depend on what a head holds
+// is one edit.
 type headerEdit struct {
 	rename []pair
-	remove []string
-	set    []pair
-	add    []pair
+	rest   sdk.HeaderEdit
 }
 
 func newHeaderEdit(c headerConfig) headerEdit {
-	e := headerEdit{rename: sorted(c.Rename), set: sorted(c.Set), add: sorted(c.Add)}
+	e := headerEdit{rename: sorted(c.Rename)}
 	for i := range e.rename {
 		e.rename[i] = pair{strings.ToLower(e.rename[i].name), strings.ToLower(e.rename[i].value)}
 	}
 	for _, name := range c.Remove {
-		e.remove = append(e.remove, strings.ToLower(name))
+		e.rest.Del(strings.ToLower(name))
 	}
-	for _, fields := range [][]pair{e.set, e.add} {
-		for i := range fields {
-			fields[i].name = strings.ToLower(fields[i].name)
-		}
+	for _, f := range sorted(c.Set) {
+		e.rest.Set(strings.ToLower(f.name), f.value)
+	}
+	for _, f := range sorted(c.Add) {
+		e.rest.Add(strings.ToLower(f.name), f.value)
 	}
 	return e
 }
 
-func (e *headerEdit) apply(h sdk.Header) {
+// renameIn does what depends on it.
+func (e *headerEdit) renameIn(h sdk.Header) {
 	for _, r := range e.rename {
 		renameHeader(h, r.name, r.value)
-	}
-	for _, name := range e.remove {
-		h.Del(name)
-	}
-	for _, f := range e.set {
-		h.Set(f.name, f.value)
-	}
-	for _, f := range e.add {
-		h.Add(f.name, f.value)
 	}
 }
 

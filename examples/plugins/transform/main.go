@@ -48,13 +48,17 @@ type headers struct {
 }
 
 func (h *headers) OnRequest(r *sdk.Request) sdk.Action {
-	h.request.apply(r.Header)
-	return sdk.Continue
+	if len(h.request.rename) > 0 {
+		h.request.renameIn(r.Header)
+	}
+	return r.Continue(&h.request.rest)
 }
 
 func (h *headers) OnResponse(r *sdk.Response) sdk.Action {
-	h.response.apply(r.Header)
-	return sdk.Continue
+	if len(h.response.rename) > 0 {
+		h.response.renameIn(r.Header)
+	}
+	return r.Continue(&h.response.rest)
 }
 
 // bodies changes heads and the bodies of answers.

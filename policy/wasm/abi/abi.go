@@ -39,6 +39,13 @@ const (
 // beside Continue, and beside whatever is returned after an answer.
 const Light Action = 256
 
+// From EditShift on an action has the number of an edit, 0 if there is none, from
+// guests that have given the host edits; MostPlain is the largest without one.
+const (
+	EditShift        = 16
+	MostPlain Action = 1<<EditShift - 1
+)
+
 // Level is the level of a line of the log.
 type Level uint32
 

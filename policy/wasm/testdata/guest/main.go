@@ -287,6 +287,12 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		metric(m)
 	case "foreign":
 		show("foreign", foreign(arg(1), arg(2)))
+	case "edit":
+		outN = 0
+		s := foreign("weir.edit", string(unhex(arg(1))))
+		show(hex(out()), s)
+	case "use": // an edit, beside Continue
+		return number(1) << 16
 	case "context":
 		s := proxySetContext(number(1))
 		_, s2 := header(m, "x-do")
