@@ -57,6 +57,8 @@ type Config struct {
 	ClientIdle, ClientHead, ClientStall time.Duration
 	// Listen opens the socket of a listener; nil: net.Listen.
 	Listen func(network, address string) (net.Listener, error)
+	// ListenPacket opens a listener's socket for HTTP/3; nil: net.ListenPacket.
+	ListenPacket func(network, address string) (net.PacketConn, error)
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
@@ -104,6 +106,9 @@ type Proxy struct {
 func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
+	}
+	if cfg.ListenPacket == nil {
+		cfg.ListenPacket = net.ListenPacket
 	}
 	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets()}
 	first := p.newGeneration(nil, 0, 0)
@@ -168,7 +173,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	var errs sync.Mutex
 	for _, b := range bound {
 		drains.Go(func() {
-			if err := b.close(ctx); err != nil {
+			if err := b.Close(ctx); err != nil {
 				errs.Lock()
 				first = err
 				errs.Unlock()

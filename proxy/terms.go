@@ -21,20 +21,37 @@ func (h *handler) socket(g *generation) *secureSocket {
 // Terms implements listener.Security. A client that asks for a name that nobody
 // serves is told so (unrecognized_name), by a configuration without certificate.
 func (h *handler) Terms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
+	l := h.asked(hello)
+	if l == nil {
+		return &tls.Config{}, nil
+	}
+	return l.config, l.terms
+}
+
+// quicTerms is Terms for clients that speak HTTP/3.
+func (h *handler) quicTerms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
+	l := h.asked(hello)
+	if l == nil || l.quic == nil {
+		return &tls.Config{}, nil
+	}
+	return l.quic, l.terms
+}
+
+// asked is the listener that a client asks for by its name; nil: there is none.
+func (h *handler) asked(hello *tls.ClientHelloInfo) *secureListener {
 	socket := h.socket(h.proxy.current.Load())
 	if socket == nil {
-		return &tls.Config{}, nil
+		return nil
 	}
 	var buf [maxHost]byte
 	l := socket.find(hostOf(&buf, []byte(hello.ServerName)))
 	if l == nil && hello.ServerName == "" {
 		l = socket.first
 	}
-	if l == nil {
-		return &tls.Config{}, nil
+	if l != nil {
+		l.tickets.refresh(l, time.Now())
 	}
-	l.tickets.refresh(l, time.Now())
-	return l.config, l.terms
+	return l
 }
 
 // checkConnection: a request must have come by a connection that is secured on

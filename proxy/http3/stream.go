@@ -1,0 +1,253 @@
+package http3
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
+)
+
+// stream is one request and its response. Its goroutine serves it. It is the
+// exchange's Body, too, which one goroutine at a time reads.
+type stream struct {
+	conn  *Conn
+	quic  *quic.Stream
+	place Place
+	in    input
+	head  bool      // the response has no body, whatever it says
+	until time.Time // when what belongs to the head must be here; zero once it is
+
+	// Of whoever reads the body.
+	declared int64  // of the body, what is left; -1: not known
+	left     uint64 // of the DATA frame under way
+	trailed  bool   // the trailers were read
+	over     bool   // the request is whole
+	err      error  // why nothing more comes
+	trailers exchange.Fields
+
+	mu       sync.Mutex
+	serving  bool // the place may be told that the client has left
+	aborted  bool // no one wants more of the body
+	asking   bool // for the body, with 100 Continue
+	answered bool // the head of the answer is on its way
+}
+
+// gone is called when the client, or the connection, has given the stream up.
+func (s *stream) gone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving {
+		s.place.Cut()
+	}
+}
+
+// reset ends both directions of the stream.
+func (s *stream) reset(c code) {
+	s.quic.CancelRead(quic.StreamErrorCode(c))
+	s.quic.CancelWrite(quic.StreamErrorCode(c))
+}
+
+// give up tells the client what it has done, whichever it ends: the connection,
+// or the stream.
+func (s *stream) giveUp(err error) {
+	var e *streamError
+	switch {
+	case s.conn.failFor(err):
+	case errors.As(err, &e):
+		s.reset(e.code)
+	}
+}
+
+// Read reads from the stream as long as that may take.
+func (s *stream) Read(p []byte) (int, error) {
+	until := s.until
+	if until.IsZero() {
+		until = s.bodyUntil()
+	}
+	s.mu.Lock()
+	if s.aborted {
+		s.mu.Unlock()
+		return 0, os.ErrDeadlineExceeded
+	}
+	_ = s.quic.SetReadDeadline(until) // it fails for no one who can still read
+	s.mu.Unlock()
+	return s.quic.Read(p)
+}
+
+// bodyUntil is when the next part of the body must be here.
+func (s *stream) bodyUntil() time.Time {
+	until := time.Now().Add(s.conn.cfg.Stall)
+	if d := s.place.Exchange().Request.Deadline; !d.IsZero() && d.Before(until) {
+		until = d
+	}
+	return until
+}
+
+// Abort makes a Next that waits fail at once. Anyone may call it.
+func (s *stream) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = true
+	_ = s.quic.SetReadDeadline(time.Unix(1, 0)) // it fails for no one who waits
+}
+
+// Ask tells a client that waits to be asked for the body to send it (RFC 9110,
+// section 10.1.1).
+func (s *stream) Ask() error {
+	s.mu.Lock()
+	wanted := s.asking && !s.answered
+	s.asking = false
+	s.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	return s.write(appendFrame(make([]byte, 0, 16), frameHeaders, func(b []byte) []byte {
+		return appendStatus(appendPrefix(b), 100)
+	}))
+}
+
+// here is how much of the DATA frame under way can be read without waiting.
+func (s *stream) here() int { return int(min(uint64(len(s.in.b)), s.left)) }
+
+// Length implements exchange.Body.
+func (s *stream) Length() int64 {
+	if s.declared < 0 && s.Complete() {
+		return int64(s.left)
+	}
+	return s.declared
+}
+
+// Ready reports whether Next will not have to wait.
+func (s *stream) Ready() bool { return s.err != nil || s.here() > 0 || s.in.ended }
+
+// Complete reports whether all of the body is here and nothing comes behind it,
+// so that the next chunk is the last.
+func (s *stream) Complete() bool {
+	return s.err == nil && s.in.ended && uint64(len(s.in.b)) == s.left && (s.declared < 0 || uint64(s.declared) == s.left)
+}
+
+// Buffered is how much of the body is here.
+func (s *stream) Buffered() int { return s.here() }
+
+// Next implements exchange.Body.
+func (s *stream) Next() ([]byte, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	if s.err = s.await(); s.err != nil {
+		if s.err != io.EOF {
+			s.giveUp(s.err)
+		}
+		return nil, s.err
+	}
+	chunk := s.in.b[:s.here()]
+	s.in.b = s.in.b[len(chunk):]
+	s.left -= uint64(len(chunk))
+	if s.declared >= 0 {
+		s.declared -= int64(len(chunk))
+	}
+	return chunk, nil
+}
+
+// await waits for something to read; io.EOF: nothing comes any more.
+func (s *stream) await() error {
+	if len(s.in.b) == 0 {
+		if err := s.Ask(); err != nil {
+			return err
+		}
+	}
+	if err := s.advance(); err != nil {
+		return err
+	}
+	if s.over {
+		s.handOver()
+		return io.EOF
+	}
+	if len(s.in.b) > 0 {
+		return nil
+	}
+	return inFrame(s.in.fill())
+}
+
+// handOver gives the exchange the trailers, with the end of the body.
+func (s *stream) handOver() {
+	x := s.place.Exchange()
+	for i := range s.trailers.Len() {
+		f := s.trailers.At(i)
+		x.Request.Trailers.AddParsed(f.Name, f.Value)
+	}
+	s.in.free()
+}
+
+// advance goes on to the next part of the body, or to the end of the request.
+func (s *stream) advance() error {
+	for s.left == 0 && !s.over {
+		kind, length, err := s.in.frame()
+		switch {
+		case err == io.EOF:
+			if s.declared > 0 {
+				return &streamError{codeMessage, "the body is shorter than its Content-Length"}
+			}
+			s.over = true
+		case err != nil:
+			return err
+		case !known(kind):
+			err = s.skip(length)
+		case s.trailed || kind != frameData && kind != frameHeaders:
+			return &connError{codeFrameUnexpected, "a frame has no place in a request"}
+		case kind == frameHeaders:
+			err = s.readTrailers(length)
+		case s.declared >= 0 && length > uint64(s.declared):
+			return &streamError{codeMessage, "the body is longer than its Content-Length"}
+		case length == 0:
+			s.conn.charge(1)
+		default:
+			s.left = length
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip drops a frame of a kind that is not known.
+func (s *stream) skip(length uint64) error {
+	s.conn.charge(1 + int(min(length/pageSize, patience)))
+	return s.in.skip(length)
+}
+
+func (s *stream) readTrailers(length uint64) error {
+	s.trailed = true
+	if length > maxSection {
+		return &streamError{codeMessage, "trailers are too large"}
+	}
+	b, err := s.in.take(int(length))
+	if err != nil {
+		return err
+	}
+	var fields section.Reader
+	fields.BeginTrailers(&s.trailers)
+	if err := readSection(b, &fields); err != nil {
+		return err
+	}
+	if err := fields.Err(); err != nil {
+		return &streamError{codeMessage, err.Error()}
+	}
+	return nil
+}
+
+func readSection(b []byte, to *section.Reader) error {
+	d := decoders.Get().(*decoder)
+	defer d.free()
+	if err := d.decode(b, to.Field); err != nil {
+		return &connError{codeDecompression, err.Error()}
+	}
+	return nil
+}
