@@ -41,9 +41,10 @@ func (s *stream) run() {
 		unwatch()
 		if err == nil {
 			err = s.quic.Close()
+			s.closed = err == nil
 		}
 		if err != nil {
-			s.giveUp(&streamError{codeInternal, err.Error()})
+			s.reset(codeInternal)
 		}
 		p.Finish(x, sent, err)
 	}
@@ -85,6 +86,9 @@ func (s *stream) end() {
 	}
 	// A client may still be sending what nobody wants (RFC 9114, section 4.1).
 	s.quic.CancelRead(quic.StreamErrorCode(codeNone))
+	if !s.closed {
+		s.quic.CancelWrite(quic.StreamErrorCode(codeCancelled)) // also where the client did it: it takes both to end
+	}
 	s.in.free()
 	s.quic.ReleaseStreamCredit()
 	s.conn.leave()

@@ -20,8 +20,10 @@ type stream struct {
 	quic  *quic.Stream
 	place Place
 	in    input
-	head  bool      // the response has no body, whatever it says
-	until time.Time // when what belongs to the head must be here; zero once it is
+	head  bool // the response has no body, whatever it says
+	// closed: all of the response was handed to QUIC.
+	closed bool
+	until  time.Time // when what belongs to the head must be here; zero once it is
 
 	// Of whoever reads the body.
 	declared int64  // of the body, what is left; -1: not known
@@ -53,7 +55,7 @@ func (s *stream) reset(c code) {
 	s.quic.CancelWrite(quic.StreamErrorCode(c))
 }
 
-// give up tells the client what it has done, whichever it ends: the connection,
+// giveUp tells the client what it has done, whichever it ends: the connection,
 // or the stream.
 func (s *stream) giveUp(err error) {
 	var e *streamError
