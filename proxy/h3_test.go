@@ -3,9 +3,13 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -205,6 +209,47 @@ func TestHTTP3ClientCertificates(t *testing.T) {
 				if resp.StatusCode != 200 || !strings.Contains(resp.Header.Get("Seen-Client"), "DNS=client.example") {
 					t.Errorf("got %s, %v", resp.Status, resp.Header)
 				}
+			}
+		})
+	}
+}
+
+// A client that is not Go: ngtcp2's, as Debian has it.
+func TestHTTP3WithNgtcp2(t *testing.T) {
+	tool, err := exec.LookPath("gtlsclient")
+	if err != nil {
+		t.Skip("gtlsclient is not installed (apt-get install ngtcp2-client)")
+	}
+	large := strings.Repeat("0123456789abcdef", 64<<10)
+	e := startEdge(t, gateway(secureListener("https", "", nil, "shop")), certificate(t, "shop", "shop.example"),
+		service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			w.Header().Set("X-Seen", fmt.Sprintf("%s %d", r.Method, len(body)))
+			io.WriteString(w, large)
+		})), route("r", "/", "s"))
+	upload := filepath.Join(t.TempDir(), "upload")
+	if err := os.WriteFile(upload, []byte(large), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(e.udp)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"GET":       {nil, "GET 0"},
+		"an upload": {[]string{"-m", "POST", "-d", upload}, fmt.Sprintf("POST %d", len(large))},
+		"many":      {[]string{"-n", "50"}, "GET 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			args := append([]string{"--exit-on-all-streams-close", "--no-quic-dump", "--download", dir}, c.args...)
+			out, err := exec.CommandContext(t.Context(), tool, append(args, host, port, "https://shop.example/file")...).CombinedOutput()
+			got, _ := os.ReadFile(filepath.Join(dir, "file")) // an error is a file that is not right
+			if err != nil || !strings.Contains(string(out), "[:status: 200]") || !strings.Contains(string(out), "[x-seen: "+c.want+"]") || string(got) != large {
+				t.Errorf("%v, %d bytes\n%s", err, len(got), out)
 			}
 		})
 	}
