@@ -104,6 +104,7 @@ var targets = []target{
 	{of: weirCatchAll, against: "Caddy", factor: 0.25},
 	{of: weirTransform, against: weirCatchAll, plus: 4},
 	{of: weirManyHosts, against: weirFewHosts, factor: 1.1},
+	{of: weirHTTP3, against: caddyHTTP3, factor: 1 / 1.5},
 }
 
 // line says how the target was met, "" when one of the two was not measured.
