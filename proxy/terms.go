@@ -21,7 +21,14 @@ func (h *handler) socket(g *generation) *secureSocket {
 // Terms implements listener.Security. A client that asks for a name that nobody
 // serves is told so (unrecognized_name), by a configuration without certificate.
 func (h *handler) Terms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
-	l := h.asked(hello)
+	generation := h.proxy.current.Load()
+	if h.socket(generation) == nil {
+		return &tls.Config{}, nil
+	}
+	if config := generation.challenges.certificateFor(hello); config != nil {
+		return config, nil
+	}
+	l := h.asked(generation, hello)
 	if l == nil {
 		return &tls.Config{}, nil
 	}
@@ -30,7 +37,7 @@ func (h *handler) Terms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
 
 // quicTerms is Terms for clients that speak HTTP/3.
 func (h *handler) quicTerms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
-	l := h.asked(hello)
+	l := h.asked(h.proxy.current.Load(), hello)
 	if l == nil || l.quic == nil {
 		return &tls.Config{}, nil
 	}
@@ -38,8 +45,8 @@ func (h *handler) quicTerms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
 }
 
 // asked is the listener that a client asks for by its name; nil: there is none.
-func (h *handler) asked(hello *tls.ClientHelloInfo) *secureListener {
-	socket := h.socket(h.proxy.current.Load())
+func (h *handler) asked(g *generation, hello *tls.ClientHelloInfo) *secureListener {
+	socket := h.socket(g)
 	if socket == nil {
 		return nil
 	}

@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"cluster/roster":        {"internal/durable"},
 	"identity/record":       {},
 	"identity/identitytest": {"identity/record"},
+	"acme":                  {"proto/weir/v1", "resource", "identity", "identity/record"},
 	"identity":              {"proto/weir/v1", "internal/durable", "identity/record"},
 	"telemetry":             {"proto/weir/v1", "proxy/exchange"},
 
@@ -63,7 +64,7 @@ var allowed = map[string][]string{
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
-		"telemetry", "nodeport", "nodeapi", "fleet", "admin", "internal/durable",
+		"telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 
