@@ -35,9 +35,9 @@ type node struct {
 // on those before it alone.
 const (
 	rankGateway = iota
-	rankCertificate
 	rankRoute
 	rankService
+	rankCertificate
 	rankPolicy
 	rankPlugin
 	ranks

@@ -121,7 +121,7 @@ func (s *scope) wants(n *node) bool {
 	case resource.KindGateway:
 		return satisfies(s.labels, n.resource.GetGateway().GetSpec().GetSelector())
 	case resource.KindCertificate:
-		return s.hasAny(maps.Keys(n.referrers), resource.KindGateway)
+		return s.hasAny(maps.Keys(n.referrers), resource.KindGateway, resource.KindService)
 	case resource.KindRoute:
 		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway)
 	case resource.KindPolicy:

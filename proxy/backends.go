@@ -25,6 +25,7 @@ type backend struct {
 type backendKey struct {
 	declared *weirv1.Service
 	subset   string
+	security upstream.TLS // of its connections, which rests on certificates, too
 }
 
 // backends are those in use, counted by the rules that hold them.
@@ -105,34 +106,41 @@ func (p *Proxy) acquireBackend(tenant string, spec *weirv1.BackendRef) (*backend
 	if declared == nil {
 		return nil, nil, fmt.Errorf("%s is not there", ref)
 	}
-	return p.backends.acquire(backendKey{declared, spec.GetSubset()}, func() (backend, func(), error) {
-		return p.makeBackend(ref, declared.GetSpec(), spec.GetSubset())
+	security, err := p.compileUpstreamTLS(tenant, declared.GetSpec())
+	if err != nil {
+		return nil, nil, fmt.Errorf("tls: %w", err)
+	}
+	return p.backends.acquire(backendKey{declared, spec.GetSubset(), security}, func() (backend, func(), error) {
+		return p.makeBackend(ref, declared.GetSpec(), spec.GetSubset(), security)
 	})
 }
 
-func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subset string) (backend, func(), error) {
+func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subset string, security upstream.TLS) (backend, func(), error) {
 	labels, err := subsetLabels(ref, declared, subset)
 	if err != nil {
 		return backend{}, nil, err
 	}
 	cfg := compileService(declared)
 	cfg.Name, cfg.Zone = ref.Tenant+"/"+ref.Name, p.cfg.Zone
+	key := upstream.Key{Protocol: spoken[declared.GetProtocol()], TLS: security,
+		ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections}
 	for _, e := range declared.GetEndpoints() {
 		if !bears(e.GetLabels(), labels) {
 			continue
 		}
-		d := service.Declared{Weight: 1, Zone: e.GetLabels()["zone"], Key: upstream.Key{
-			Address: e.GetAddress(), ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections}}
+		key.Address = e.GetAddress()
+		d := service.Declared{Weight: 1, Zone: e.GetLabels()["zone"], Key: key}
 		if e.Weight != nil {
 			d.Weight = e.GetWeight()
 		}
 		cfg.Endpoints = append(cfg.Endpoints, d)
 	}
 	b := backend{Backend: p.services.Open(cfg), affinity: compileAffinity(declared.GetLoadBalancing().GetHash())}
-	b.metrics = p.cfg.Metrics.Service(cfg.Name, "h1")
+	label := key.Protocol.String()
+	b.metrics = p.cfg.Metrics.Service(cfg.Name, label)
 	return b, func() {
 		b.Close()
-		p.cfg.Metrics.ForgetService(cfg.Name, "h1")
+		p.cfg.Metrics.ForgetService(cfg.Name, label)
 	}, nil
 }
 

@@ -12,7 +12,7 @@ import (
 type desired struct {
 	resources map[resource.Ref]*weirv1.Resource
 	// users says who depends on a resource: routes on services and gateways,
-	// policies on plugins, and what a policy is attached to on the policy.
+	// these on certificates, policies on plugins, and what a policy is attached to on the policy.
 	users map[resource.Ref]map[resource.Ref]struct{}
 	// changed is what is not yet in force.
 	changed map[resource.Ref]struct{}
@@ -121,6 +121,10 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 				add(b.GetKind(), resource.KindService, b.GetName())
 			}
 		}
+	case r.GetService() != nil:
+		for ref := range resource.References(r) {
+			to[ref.To] = struct{}{}
+		}
 	case r.GetPolicy() != nil:
 		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
 		for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
@@ -140,9 +144,6 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 			return
 		}
 		seen[ref] = struct{}{}
-		if ref.Kind == resource.KindCertificate {
-			return // it changes what gateways show, not what they route
-		}
 		_, there := d.resources[ref]
 		switch {
 		case ref.Kind == resource.KindRoute || ref.Kind == resource.KindGateway:
@@ -157,6 +158,8 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 		}
 		for user := range d.users[ref] {
 			switch {
+			case ref.Kind == resource.KindCertificate && user.Kind == resource.KindGateway:
+				continue // it changes what that shows, not what it routes
 			case ref.Kind == resource.KindRoute:
 				continue // a policy that is attached to it; the policy did not change
 			case ref.Kind == resource.KindGateway && user.Kind == resource.KindPolicy:

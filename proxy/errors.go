@@ -33,6 +33,8 @@ type Error struct {
 	Retry bool
 	// Sent: part of the request may have reached the service.
 	Sent bool
+	// Refused: the service has said that it did not look at the request.
+	Refused bool
 	// Code is one stable word for programs, and the end of the problem's type.
 	Code string
 	// Detail is for people; it names nothing that a client must not know.
@@ -81,6 +83,8 @@ func upstreamError(err error) *Error {
 		return &Error{Status: 408, Blame: Client, Code: "body_timeout", Detail: "The request's body did not arrive in time.", Err: err}
 	case u.Client:
 		return &Error{Status: 400, Blame: Client, Code: "body_incomplete", Detail: "The request's body did not arrive whole.", Err: err}
+	case u.Refused:
+		return &Error{Status: 503, Blame: Upstream, Retry: true, Sent: u.Sent, Refused: true, Code: "upstream_refused", Detail: "The service did not take the request.", Err: err}
 	case u.Timeout && !u.Sent:
 		return &Error{Status: 504, Blame: Upstream, Retry: true, Code: "connect_timeout", Detail: "The service could not be reached in time.", Err: err}
 	case u.Timeout:
@@ -99,8 +103,13 @@ func policyError(err *policy.Error) *Error {
 	return e
 }
 
-// answer makes the response an RFC 9457 problem.
+// answer makes the response an RFC 9457 problem; for a call of gRPC, a status
+// of gRPC's.
 func (e *Error) answer(x *exchange.Exchange) {
+	if isGRPC(x) {
+		e.answerGRPC(x)
+		return
+	}
 	x.Answer(e.Status, problem(x, e.Status, e.Code, e.Detail))
 	x.Details = e.Code
 	x.Response.Fields.Add([]byte("Content-Type"), []byte("application/problem+json"))

@@ -38,6 +38,9 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	if r.timeout > 0 {
 		overall = x.Start.Add(r.timeout)
 	}
+	if own := callDeadline(x); !own.IsZero() && (overall.IsZero() || own.Before(overall)) {
+		overall = own
+	}
 	var tried service.Tried
 	for try := 0; ; try++ {
 		endpoint := b.Pick(key, &tried)

@@ -81,12 +81,18 @@ func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wan
 	case err == nil:
 	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
 		return false, false
-	case err.Retry && try < freshTries && (!err.Sent || s.repeatable(x)):
+	case err.Retry && try < freshTries && s.harmless(x, err):
 		return true, true
-	case !err.Sent:
+	case s.harmless(x, err):
 		return try < r.retry.attempts, false
 	}
 	return try < r.retry.attempts && s.repeatable(x), false
+}
+
+// harmless: the service has seen nothing of the request, or says that it did not
+// look; or it may see it twice.
+func (s *session) harmless(x *exchange.Exchange, err *Error) bool {
+	return !err.Sent || err.Refused && s.known(x) || s.repeatable(x)
 }
 
 // timeFor reports whether a try that begins after a wait could still end in time.
@@ -111,7 +117,12 @@ func (s *session) pause(wait time.Duration) bool {
 
 // repeatable: the method is idempotent, and all of the body is known.
 func (s *session) repeatable(x *exchange.Exchange) bool {
-	return idempotent(x.Request.Method) && (s.replay || s.record != nil && s.record.complete(x))
+	return idempotent(x.Request.Method) && s.known(x)
+}
+
+// known: all of the body is, so that it can be sent once more.
+func (s *session) known(x *exchange.Exchange) bool {
+	return s.replay || s.record != nil && s.record.complete(x)
 }
 
 // rewind makes the request ready to be sent once more.

@@ -135,6 +135,7 @@ func (s *session) policyAnswered(x *exchange.Exchange) *Error {
 	if x.Details == "" {
 		x.Details = "policy"
 	}
+	shapeForGRPC(x)
 	return s.finishResponse(x)
 }
 

@@ -136,9 +136,17 @@ func TestInterimAnswers(t *testing.T) {
 	e := startEdge(t, service("s", o.addr), route("r", "/", "s"))
 	c := dial(t, e.addr)
 	for range 2 {
-		if resp, body := c.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 200 || body != "ok" || resp.Header.Get("Link") != "" {
+		resp, _ := c.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if resp.StatusCode != 103 || resp.Header.Get("Link") != "</a>" { // and not one of the 100, which were for the edge
+			t.Errorf("got %d %v", resp.StatusCode, resp.Header)
+		}
+		if resp, body := c.answer("GET"); resp.StatusCode != 200 || body != "ok" || resp.Header.Get("Link") != "" {
 			t.Errorf("got %d %q %v", resp.StatusCode, body, resp.Header)
 		}
+	}
+	old := dial(t, e.addr)
+	if resp, body := old.exchange("GET / HTTP/1.0\r\nHost: a\r\n\r\n"); resp.StatusCode != 200 || body != "ok" {
+		t.Errorf("HTTP/1.0: got %d %q", resp.StatusCode, body)
 	}
 	if resp, _ := c.exchange("GET /switch HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 502 {
 		t.Errorf("a switch of protocols that nobody asked for: %d", resp.StatusCode)

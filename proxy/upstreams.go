@@ -7,6 +7,7 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/health"
+	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/resolve"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
@@ -23,7 +24,7 @@ type upstreams struct {
 
 func newUpstreams(cfg Config) upstreams {
 	u := upstreams{
-		pools:  upstream.NewRegistry(),
+		pools:  upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.HTTP2: http2.Dial}),
 		health: health.NewRegistry(health.Config{Logger: cfg.Logger}),
 		names:  resolve.NewRegistry(resolve.Config{Logger: cfg.Logger, Lookup: cfg.Lookup}),
 	}

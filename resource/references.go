@@ -52,6 +52,8 @@ func references(r *weirv1.Resource) iter.Seq[Reference] {
 		return gatewayReferences(k.Gateway.GetSpec())
 	case *weirv1.Resource_Route:
 		return routeReferences(k.Route.GetSpec())
+	case *weirv1.Resource_Service:
+		return serviceReferences(k.Service.GetSpec())
 	case *weirv1.Resource_Policy:
 		return policyReferences(k.Policy.GetSpec())
 	case *weirv1.Resource_Plugin:
@@ -96,6 +98,20 @@ func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
 				}
 			}
 		}
+	}
+}
+
+func serviceReferences(spec *weirv1.ServiceSpec) iter.Seq[Reference] {
+	const at = Path("spec.tls")
+	return func(yield func(Reference) bool) {
+		for i, c := range spec.GetTls().GetCaCertificateRefs() {
+			at := at.Field("caCertificateRefs").Index(i)
+			if !yield(Reference{Field: at.Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
+				return
+			}
+		}
+		c := spec.GetTls().GetClientCertificateRef()
+		yield(Reference{Field: at.Field("clientCertificateRef").Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}})
 	}
 }
 

@@ -45,6 +45,8 @@ type Request struct {
 	Trailers Fields
 	// Deadline is when the body must have arrived; zero: never.
 	Deadline time.Time
+	// Trailing: the client takes trailers (TE).
+	Trailing bool
 	// WebSocket: the client asks to speak it from the answer on.
 	WebSocket bool
 	// Shared: another goroutine reads Body, so the codec leaves it alone until
@@ -116,8 +118,27 @@ type Exchange struct {
 	// "policy_failed"); empty when the upstream did.
 	Details string
 
+	// Informer takes interim answers to the client; nil: it would not know them.
+	Informer Informer
+
 	notes []note // see Note
 	arena []byte
+}
+
+// Informer sends the client what x.Response holds while its status is one of
+// 102 to 199: an interim answer, beside which the request's body may still be
+// read.
+type Informer interface {
+	Inform(x *Exchange) error
+}
+
+// Inform passes on an interim answer that a service has given, if it is one for
+// the client: 100 is between neighbours, and 101 no interim answer.
+func (x *Exchange) Inform() error {
+	if x.Informer == nil || x.Response.Status <= 101 || x.Response.Status > 199 {
+		return nil
+	}
+	return x.Informer.Inform(x)
 }
 
 // Copy puts a copy of the concatenated parts into the exchange's arena. The

@@ -42,6 +42,13 @@ func AppendSwitch(dst []byte, fields *exchange.Fields) []byte {
 	return append(append(dst, switching...), '\r', '\n')
 }
 
+// AppendInterim writes an interim answer: a head alone.
+func AppendInterim(dst []byte, r *exchange.Response) []byte {
+	dst = appendStatus(append(dst, "HTTP/1.1 "...), r.Status)
+	appendFields(&dst, &r.Fields, false)
+	return append(dst, '\r', '\n')
+}
+
 // CheckRequest looks at what a request line and Host are made of, after
 // something else than a codec has put it there: it must not break out of its
 // place.

@@ -97,8 +97,24 @@ const (
 // NewConn makes the server's side of a connection on which nothing was read but
 // what is buffered.
 func NewConn(w *wire.Conn, cfg Config) *Conn {
-	return &Conn{wire: w, cfg: cfg, block: newBlock(), streams: map[uint32]*stream{}, lastAllowed: lastStream,
+	c := &Conn{wire: w, cfg: cfg, block: newBlock(), streams: map[uint32]*stream{}, lastAllowed: lastStream,
 		sendWindow: defaultWindow, recvWindow: connWindow, peerWindow: defaultWindow}
+	c.out = output{mu: &c.mu, wire: w, stall: cfg.Stall, failed: c.killAll, made: c.wakeAll}
+	return c
+}
+
+// killAll: nothing more is written. The caller holds the lock.
+func (c *Conn) killAll(err error) {
+	for _, s := range c.streams {
+		s.kill(err)
+	}
+}
+
+// wakeAll: there is room for more to be written. The caller holds the lock.
+func (c *Conn) wakeAll() {
+	for _, s := range c.streams {
+		s.cond.Broadcast()
+	}
 }
 
 // Run serves the connection to its end. The caller closes it then; polite says
@@ -120,7 +136,7 @@ func (c *Conn) Run() (polite bool) {
 	if c.drainTimer != nil {
 		c.drainTimer.Stop()
 	}
-	c.flush(true)
+	c.out.flush(true)
 	c.mu.Unlock()
 	c.out.writers.Wait()
 	return polite
@@ -225,7 +241,7 @@ func (c *Conn) work() {
 	}
 	c.queue = c.queue[:0]
 	c.mu.Lock()
-	c.flush(false)
+	c.out.flush(false)
 	c.mu.Unlock()
 }
 
@@ -309,7 +325,7 @@ func (c *Conn) sayGoodbye(err error) (polite bool) {
 		go s.run() // to give back what it holds
 	}
 	c.queue = nil
-	c.flush(false)
+	c.out.flush(false)
 	return polite
 }
 
@@ -325,13 +341,13 @@ func (c *Conn) Drain() {
 	c.draining = drainAsked
 	b := appendGoAway(c.out.bytes(), lastStream, codeNone)
 	c.out.set(appendPing(b, 0, drainPing))
-	c.flush(false)
+	c.out.flush(false)
 	c.drainTimer = time.AfterFunc(drainPatience, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.tellLast()
 		if !c.out.closed {
-			c.flush(false)
+			c.out.flush(false)
 		}
 	})
 }
@@ -364,7 +380,7 @@ func (c *Conn) settleDrain() {
 func (c *Conn) Cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fail(errConnClosed)
+	c.out.fail(errConnClosed)
 }
 
 // past remembers the streams that ended last, to tell a late frame from a wrong

@@ -68,7 +68,7 @@ func (c *Conn) resetStream(e *streamError) error {
 	} else {
 		c.past.add(e.stream, true)
 	}
-	if err := c.noteControl(before); err != nil {
+	if err := c.out.noteControl(before); err != nil {
 		return err
 	}
 	return asError(c.guard.cost(1))
@@ -103,7 +103,7 @@ func (c *Conn) settings(f *frame) *connError {
 	}
 	before := c.out.pending()
 	c.out.set(appendHeader(c.out.bytes(), 0, frameSettings, flagAck, 0))
-	if err := c.noteControl(before); err != nil {
+	if err := c.out.noteControl(before); err != nil {
 		return err
 	}
 	return c.guard.cost(1 + len(f.payload)/settingSize)
@@ -139,7 +139,7 @@ func (c *Conn) ping(f *frame) *connError {
 	}
 	before := c.out.pending()
 	c.out.set(appendPing(c.out.bytes(), flagAck, f.payload))
-	if err := c.noteControl(before); err != nil {
+	if err := c.out.noteControl(before); err != nil {
 		return err
 	}
 	return c.guard.cost(1)
@@ -159,7 +159,9 @@ func (c *Conn) window(f *frame) error {
 		if c.sendWindow += n; c.sendWindow > maxWindow {
 			return &connError{codeFlowControl, "the window grows too large"}
 		}
-		c.wakeForRoom()
+		if c.out.waiting > 0 {
+			c.wakeAll()
+		}
 		return asError(c.windowCost())
 	}
 	if c.isIdle(f.stream) {
@@ -365,6 +367,7 @@ func (c *Conn) open(id uint32) {
 	x := s.place.Exchange()
 	x.Start = time.Now()
 	x.Protocol, x.Client, x.Local, x.TLS = exchange.HTTP2, c.cfg.Client, c.cfg.Local, c.cfg.TLS
+	x.Informer = s
 	c.opening = s
 	c.streams[id] = s
 	c.block.begin(x, nil)

@@ -69,7 +69,7 @@ func (s *stream) finish(end code) {
 		c.idleSince = time.Now()
 		c.settleDrain()
 	}
-	c.flush(true)
+	c.out.flush(true)
 }
 
 // respond sends the exchange's answer and reports how much of a body went out.
@@ -103,7 +103,7 @@ func (s *stream) sendHead(r *exchange.Response, length int64, bodyless, last boo
 	}
 	s.answered = true
 	c.productive++
-	c.appendHead(s.id, endFlag(last), func(b []byte) []byte {
+	c.out.head(s.id, endFlag(last), func(b []byte) []byte {
 		var announced []byte
 		b, announced = appendFields(appendStatus(b, r.Status), &r.Fields)
 		switch {
@@ -116,48 +116,34 @@ func (s *stream) sendHead(r *exchange.Response, length int64, bodyless, last boo
 		return b
 	})
 	if last {
-		c.flush(true)
+		c.out.flush(true)
 	}
 	return nil
 }
 
 var nameLength = []byte("content-length")
 
+// Inform implements exchange.Informer.
+func (s *stream) Inform(x *exchange.Exchange) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.dead != nil {
+		return s.dead
+	}
+	c.out.head(s.id, 0, func(b []byte) []byte {
+		b, _ = appendFields(appendStatus(b, x.Response.Status), &x.Response.Fields)
+		return b
+	})
+	c.out.flush(true)
+	return nil
+}
+
 func endFlag(last bool) uint8 {
 	if last {
 		return flagEndStream
 	}
 	return 0
-}
-
-// appendHead appends a header block as one HEADERS frame, and CONTINUATION frames
-// where it does not fit. The caller holds the lock.
-func (c *Conn) appendHead(stream uint32, flags uint8, encode func([]byte) []byte) {
-	b := c.out.bytes()
-	at := len(b)
-	b = appendHeader(b, 0, frameHeaders, flags|flagEndHeaders, stream)
-	if c.out.tableOwed {
-		c.out.tableOwed = false
-		b = append(b, emptyTable)
-	}
-	b = encode(b)
-	length := len(b) - at - headerSize
-	if length <= maxFrame {
-		b[at], b[at+1], b[at+2] = byte(length>>16), byte(length>>8), byte(length)
-		c.out.set(b)
-		return
-	}
-	block := append([]byte(nil), b[at+headerSize:]...)
-	b = b[:at]
-	for k := frameHeaders; len(block) > 0; k, flags = frameContinuation, 0 {
-		part := block[:min(len(block), maxFrame)]
-		block = block[len(part):]
-		if len(block) == 0 {
-			flags |= flagEndHeaders
-		}
-		b = append(appendHeader(b, len(part), k, flags, stream), part...)
-	}
-	c.out.set(b)
 }
 
 // waiter is a Body that knows whether Next would have to wait.
@@ -203,7 +189,7 @@ var errTooMuch = errors.New("the body is longer than its Content-Length")
 func (s *stream) flush() error {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	s.conn.flush(true)
+	s.conn.out.flush(true)
 	return s.dead
 }
 
@@ -216,14 +202,14 @@ func (s *stream) sendEnd(trailers *exchange.Fields) error {
 		return s.dead
 	}
 	if trailers.Len() > 0 {
-		c.appendHead(s.id, flagEndStream, func(b []byte) []byte {
+		c.out.head(s.id, flagEndStream, func(b []byte) []byte {
 			b, _ = appendFields(b, trailers)
 			return b
 		})
 	} else {
 		c.out.set(appendHeader(c.out.bytes(), 0, frameData, flagEndStream, s.id))
 	}
-	c.flush(true)
+	c.out.flush(true)
 	return nil
 }
 
@@ -247,7 +233,7 @@ func (s *stream) sendData(p []byte, last bool) error {
 		c.productive++
 		p = p[n:]
 		if c.out.pending() >= pageSize-headerSize {
-			c.flush(true)
+			c.out.flush(true)
 		}
 	}
 	return nil
@@ -275,7 +261,7 @@ func (s *stream) awaitRoom(n int) (int, error) {
 		if late {
 			return 0, os.ErrDeadlineExceeded
 		}
-		if c.flush(true) { // the client cannot give windows for what it does not get
+		if c.out.flush(true) { // the client cannot give windows for what it does not get
 			continue
 		}
 		if limit == nil {

@@ -107,7 +107,7 @@ func (s *stream) Ask() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.ask()
-	c.flush(true)
+	c.out.flush(true)
 	return nil
 }
 
@@ -116,7 +116,7 @@ func (s *stream) ask() {
 		return
 	}
 	s.asking = false
-	s.conn.appendHead(s.id, 0, func(b []byte) []byte { return appendStatus(b, 100) })
+	s.conn.out.head(s.id, 0, func(b []byte) []byte { return appendStatus(b, 100) })
 }
 
 // Next implements exchange.Body.
@@ -156,7 +156,7 @@ func (s *stream) await() error {
 			return os.ErrDeadlineExceeded
 		}
 		s.ask()
-		if s.conn.flush(true) { // windows, too
+		if s.conn.out.flush(true) { // windows, too
 			continue
 		}
 		if limit == nil {

@@ -3,6 +3,8 @@ package http2
 import (
 	"sync"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/wire"
 )
 
 // page is memory for what is to be written.
@@ -21,6 +23,14 @@ var pages = sync.Pool{New: func() any { return &page{make([]byte, 0, pageSize)} 
 // it; whoever finds nobody writing writes, and takes along what others append
 // meanwhile. All of it is under the connection's lock.
 type output struct {
+	mu    *sync.Mutex // the connection's lock
+	wire  *wire.Conn
+	stall time.Duration // how long the peer may take to take something
+	// failed ends what is under way, made wakes those who wait for room. Both are
+	// called under the lock.
+	failed func(error)
+	made   func()
+
 	page    *page // nil: nothing
 	writing bool
 	control int   // bytes that the reader has left here and that were not written yet
@@ -56,10 +66,10 @@ func give(p *page) {
 }
 
 // noteControl counts what the reader has appended since so many bytes were
-// pending. A client that does not read what it makes us say is not spoken to any
+// pending. A peer that does not read what it makes us say is not spoken to any
 // longer. The caller holds the lock.
-func (c *Conn) noteControl(before int) *connError {
-	if c.out.control += c.out.pending() - before; c.out.control > maxUnread {
+func (o *output) noteControl(before int) *connError {
+	if o.control += o.pending() - before; o.control > maxUnread {
 		return &connError{codeCalm, "answers are not read"}
 	}
 	return nil
@@ -68,16 +78,15 @@ func (c *Conn) noteControl(before int) *connError {
 // flush makes sure that what is pending is written: by whoever writes already,
 // by the caller, or, where the caller must not wait, by a goroutine of its own.
 // The caller holds the lock, and is told whether it was released meanwhile.
-func (c *Conn) flush(mayWait bool) (released bool) {
-	o := &c.out
+func (o *output) flush(mayWait bool) (released bool) {
 	if o.writing || o.pending() == 0 || o.err != nil {
 		return false
 	}
 	o.writing = true
 	if mayWait {
-		c.write(maxRounds)
+		o.write(maxRounds)
 	} else {
-		c.handOver()
+		o.handOver()
 	}
 	return mayWait
 }
@@ -86,64 +95,84 @@ func (c *Conn) flush(mayWait bool) (released bool) {
 // it goes about its own business.
 const maxRounds = 4
 
-func (c *Conn) handOver() {
-	c.out.writers.Go(func() {
-		c.mu.Lock()
-		c.write(-1)
-		c.mu.Unlock()
+func (o *output) handOver() {
+	o.writers.Go(func() {
+		o.mu.Lock()
+		o.write(-1)
+		o.mu.Unlock()
 	})
 }
 
 // write writes until nothing is left. The caller holds the lock, which is
 // released meanwhile, and has set writing.
-func (c *Conn) write(rounds int) {
-	o := &c.out
+func (o *output) write(rounds int) {
 	for o.pending() > 0 && o.err == nil {
 		if rounds == 0 {
-			c.handOver()
+			o.handOver()
 			return
 		}
 		rounds--
 		p := o.page
 		o.page, o.control = nil, 0
-		c.mu.Unlock()
-		err := c.send(p.b)
+		o.mu.Unlock()
+		err := o.send(p.b)
 		give(p)
-		c.mu.Lock()
+		o.mu.Lock()
 		if err != nil {
-			c.fail(err)
+			o.fail(err)
 		}
-		c.wakeForRoom()
+		if o.waiting > 0 {
+			o.made()
+		}
 	}
 	o.writing = false
 }
 
-func (c *Conn) send(b []byte) error {
-	c.wire.WriteUntil(time.Now().Add(c.cfg.Stall))
-	if err := c.wire.Write(b); err != nil {
+func (o *output) send(b []byte) error {
+	o.wire.WriteUntil(time.Now().Add(o.stall))
+	if err := o.wire.Write(b); err != nil {
 		return err
 	}
-	return c.wire.Flush()
+	return o.wire.Flush()
 }
 
 // fail ends what is written; every stream learns of it. The caller holds the
 // lock.
-func (c *Conn) fail(err error) {
-	if c.out.err != nil {
+func (o *output) fail(err error) {
+	if o.err != nil {
 		return
 	}
-	c.out.err = err
-	for _, s := range c.streams {
-		s.kill(err)
-	}
-	c.wire.AbortRead()
+	o.err = err
+	o.failed(err)
+	o.wire.AbortRead()
 }
 
-func (c *Conn) wakeForRoom() {
-	if c.out.waiting == 0 {
+// head appends a header block as one HEADERS frame, and CONTINUATION frames
+// where it does not fit. The caller holds the lock.
+func (o *output) head(stream uint32, flags uint8, encode func([]byte) []byte) {
+	b := o.bytes()
+	at := len(b)
+	b = appendHeader(b, 0, frameHeaders, flags|flagEndHeaders, stream)
+	if o.tableOwed {
+		o.tableOwed = false
+		b = append(b, emptyTable)
+	}
+	b = encode(b)
+	length := len(b) - at - headerSize
+	if length <= maxFrame {
+		b[at], b[at+1], b[at+2] = byte(length>>16), byte(length>>8), byte(length)
+		o.set(b)
 		return
 	}
-	for _, s := range c.streams {
-		s.cond.Broadcast()
+	block := append([]byte(nil), b[at+headerSize:]...)
+	b = b[:at]
+	for k := frameHeaders; len(block) > 0; k, flags = frameContinuation, 0 {
+		part := block[:min(len(block), maxFrame)]
+		block = block[len(part):]
+		if len(block) == 0 {
+			flags |= flagEndHeaders
+		}
+		b = append(appendHeader(b, len(part), k, flags, stream), part...)
 	}
+	o.set(b)
 }

@@ -165,6 +165,9 @@ func (c *conn) exchange(p *place) (again bool) {
 	}
 	x.Request.Scheme = c.scheme
 	x.TLS = c.facts()
+	if x.Protocol == exchange.HTTP11 {
+		x.Informer = c // an older client would take an interim answer for the final one
+	}
 	c.wire.Discard(n)
 	c.headSize = n
 	if err := c.beginBody(x, n); err != nil {
@@ -275,6 +278,13 @@ func (c *conn) renewRead() {
 // section 10.1.1). It runs when the body is first asked for.
 func (c *conn) sendContinue() error {
 	c.wire.SetOut(append(c.wire.Out(), "HTTP/1.1 100 Continue\r\n\r\n"...))
+	return c.wire.Flush()
+}
+
+// Inform implements exchange.Informer.
+func (c *conn) Inform(x *exchange.Exchange) error {
+	c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+	c.wire.SetOut(http1.AppendInterim(c.wire.Out(), &x.Response))
 	return c.wire.Flush()
 }
 

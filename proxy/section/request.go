@@ -76,13 +76,13 @@ func (r *Reader) Length() int64 { return r.length }
 // Expecting: the client waits to be asked for the body.
 func (r *Reader) Expecting() bool { return r.expecting }
 
-// overhead is what a field counts beside its bytes.
-const overhead = 32
+// Overhead is what a field counts beside its bytes.
+const Overhead = 32
 
 // Field takes in the next field. It is false once the section is too large: those
 // that follow need not be given.
 func (r *Reader) Field(name, value string) (more bool) {
-	r.size += len(name) + len(value) + overhead
+	r.size += len(name) + len(value) + Overhead
 	switch {
 	case r.bad != nil:
 		return r.size <= http1.MaxHead
@@ -94,7 +94,7 @@ func (r *Reader) Field(name, value string) (more bool) {
 		return true
 	}
 	r.fields = true
-	if r.bad = checkField(name, value); r.bad != nil {
+	if r.bad = CheckField(name, value); r.bad != nil {
 		return true
 	}
 	if r.trailers != nil {
@@ -139,8 +139,9 @@ func (r *Reader) pseudo(name, value string) error {
 	return nil
 }
 
-// checkField looks at what every field must be (RFC 9113, section 8.2.1).
-func checkField(name, value string) error {
+// CheckField looks at what every field must be (RFC 9113, section 8.2.1; RFC
+// 9114, section 4.2).
+func CheckField(name, value string) error {
 	for i := range len(name) {
 		if c := name[i]; !exchange.TokenByte(c) || 'A' <= c && c <= 'Z' {
 			return Malformed("a field's name is invalid")
@@ -178,6 +179,7 @@ func (r *Reader) regular(name, value string) {
 		if value != "trailers" {
 			r.bad = Malformed("TE asks for more than trailers")
 		}
+		x.Request.Trailing = true
 		return
 	case "host":
 		if r.host != nil {
@@ -202,21 +204,26 @@ func (r *Reader) regular(name, value string) {
 	x.Request.Fields.AddParsed(x.Copy(name), x.Copy(value))
 }
 
-func (r *Reader) takeLength(value string) error {
+func (r *Reader) takeLength(value string) (err error) {
 	if r.length >= 0 {
 		return Malformed("the length of the body is given twice")
 	}
+	r.length, err = ParseLength(value)
+	return err
+}
+
+// ParseLength reads a Content-Length.
+func ParseLength(value string) (length int64, err error) {
 	if len(value) == 0 || len(value) > 18 {
-		return Malformed("Content-Length is no number")
+		return 0, Malformed("Content-Length is no number")
 	}
-	r.length = 0
 	for i := range len(value) {
 		if value[i] < '0' || value[i] > '9' {
-			return Malformed("Content-Length is no number")
+			return 0, Malformed("Content-Length is no number")
 		}
-		r.length = r.length*10 + int64(value[i]-'0')
+		length = length*10 + int64(value[i]-'0')
 	}
-	return nil
+	return length, nil
 }
 
 // trailer keeps a field for the end of the body. The exchange is its goroutine's

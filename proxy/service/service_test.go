@@ -35,7 +35,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
 		w := &world{ill: map[string]bool{}, names: map[string][]string{}}
 		with := Registries{
-			Pools:  upstream.NewRegistry(),
+			Pools:  upstream.NewRegistry(nil),
 			Health: health.NewRegistry(health.Config{Logger: log, Probe: w.probe}),
 			Names:  resolve.NewRegistry(resolve.Config{Logger: log, Lookup: w.lookup}),
 			Logger: log,

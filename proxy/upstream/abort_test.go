@@ -30,7 +30,7 @@ func TestAnAbortedConnectionIsNotKept(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
 		c.Read(make([]byte, 1))
 	}()
-	r := upstream.NewRegistry()
+	r := upstream.NewRegistry(nil)
 	defer r.Close()
 	p := r.Acquire(upstream.Key{Address: l.Addr().String()})
 	defer r.Release(p)

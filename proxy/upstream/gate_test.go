@@ -20,7 +20,7 @@ import (
 
 // narrow returns a pool of few connections, and the queue before it.
 func narrow(t testing.TB, address string, connections int, queue int64) (*upstream.Pool, *upstream.Queue) {
-	r := upstream.NewRegistry()
+	r := upstream.NewRegistry(nil)
 	t.Cleanup(r.Close)
 	return r.Acquire(upstream.Key{Address: address, MaxConnections: connections}), &upstream.Queue{Max: queue, Waiting: new(atomic.Int64)}
 }

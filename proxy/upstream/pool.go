@@ -14,10 +14,17 @@
 //   - A Stream that is opened is closed, and then holds nothing.
 //   - A pool with a maximum never has more connections. Who comes when all are in
 //     use waits in turn, or finds the queue full and is told so at once.
+//
+// # Protocols
+//
+// HTTP/1.1 is spoken here: a connection carries one exchange at a time. Where
+// several share one, as in HTTP/2, the connection is a [Conn] that a codec made
+// ([Dial]), and the Stream has a [Lane] on it; all else is the same.
 package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,9 +33,24 @@ import (
 	"github.com/weirmesh/weir/proxy/wire"
 )
 
+// Protocol is what is spoken to an endpoint.
+type Protocol uint8
+
+// The protocols.
+const (
+	HTTP1 Protocol = iota
+	HTTP2
+	HTTP3
+)
+
+// String is as in a label: "h1", "h2".
+func (p Protocol) String() string { return [...]string{"h1", "h2", "h3"}[p] }
+
 // Key names a pool: what must be equal for connections to be shared.
 type Key struct {
 	Address        string // host:port
+	Protocol       Protocol
+	TLS            TLS
 	ConnectTimeout time.Duration
 	MaxConnections int // 0: any number
 }
@@ -50,6 +72,11 @@ type Pool struct {
 	idle   []*link // the last is the warmest
 	closed bool
 	gate   gate
+	shared multiplex
+
+	registry *Registry
+	security *tls.Config // nil: none
+	unusable error       // why no connection can be made
 
 	dials, reuses, failures atomic.Uint64
 }
@@ -79,6 +106,11 @@ type Stats struct {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	idle := len(p.idle)
+	for _, m := range p.shared.members {
+		if m.inUse == 0 {
+			idle++
+		}
+	}
 	p.mu.Unlock()
 	return Stats{p.key.Address, idle, p.inFlight.Load(), p.dials.Load(), p.reuses.Load(), p.failures.Load()}
 }
@@ -108,8 +140,16 @@ func (p *Pool) take(look bool) *link {
 
 func (p *Pool) dial(ctx context.Context) (*link, error) {
 	p.dials.Add(1)
+	if p.unusable != nil {
+		p.failures.Add(1)
+		p.vacate()
+		return nil, p.unusable
+	}
 	d := net.Dialer{Timeout: p.key.ConnectTimeout}
 	c, err := d.DialContext(ctx, "tcp", p.key.Address)
+	if err == nil && p.key.TLS.On {
+		c, err = p.secure(ctx, c)
+	}
 	if err != nil {
 		p.failures.Add(1)
 		p.vacate()
@@ -158,6 +198,7 @@ func (p *Pool) expire(before time.Time) {
 	for _, l := range cold {
 		discard(l)
 	}
+	p.closeShared(func(m *member) bool { return m.inUse == 0 && m.idleSince.Before(before) })
 }
 
 // shut closes what is idle; what is in use is closed when it comes back.
@@ -170,20 +211,24 @@ func (p *Pool) shut() {
 	for _, l := range idle {
 		discard(l)
 	}
+	p.closeShared(func(m *member) bool { return m.inUse == 0 })
 }
 
 // Registry keeps pools by their key, counted by those who use them.
 type Registry struct {
 	mu    sync.Mutex
 	pools map[Key]*Pool
+	dials map[Protocol]Dial
+	ctx   context.Context
 	stop  context.CancelFunc
-	done  sync.WaitGroup
+	done  sync.WaitGroup // the sweeper, and the connections that are shared
 }
 
-// NewRegistry returns a registry; Close ends it.
-func NewRegistry() *Registry {
+// NewRegistry returns a registry; Close ends it. dials make the connections of
+// the protocols that share them.
+func NewRegistry(dials map[Protocol]Dial) *Registry {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Registry{pools: map[Key]*Pool{}, stop: stop}
+	r := &Registry{pools: map[Key]*Pool{}, dials: dials, ctx: ctx, stop: stop}
 	r.done.Go(func() { r.sweep(ctx) })
 	return r
 }
@@ -197,7 +242,8 @@ func (r *Registry) Acquire(k Key) *Pool {
 	defer r.mu.Unlock()
 	p := r.pools[k]
 	if p == nil {
-		p = &Pool{key: k}
+		p = &Pool{key: k, registry: r, shared: multiplex{dial: r.dials[k.Protocol]}}
+		p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
 		r.pools[k] = p
 	}
 	p.refs++
@@ -250,13 +296,14 @@ func (r *Registry) sweep(ctx context.Context) {
 	}
 }
 
-// Close closes every pool.
+// Close closes every pool, after the last exchange.
 func (r *Registry) Close() {
-	r.stop()
-	r.done.Wait()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, p := range r.pools {
+		p.end()
 		p.shut()
 	}
+	r.mu.Unlock()
+	r.stop()
+	r.done.Wait()
 }

@@ -22,6 +22,9 @@ type Error struct {
 	// Stale: a kept connection was closed by its peer before it answered a
 	// byte. The request was very likely not seen.
 	Stale bool
+	// Refused: the endpoint has said that it did not look at the request. It may
+	// be sent again whatever it is, if its body is still known.
+	Refused bool
 	// Timeout: a deadline passed.
 	Timeout bool
 	// Client: the request's body could not be read.
@@ -64,8 +67,10 @@ type Stream struct {
 	head     wire.Detached
 	renew    func()
 
-	mu   sync.Mutex // between Abort and those who set link
-	link *link
+	mu     sync.Mutex // between Abort and those who set link or lane
+	link   *link
+	lane   Lane    // where connections are shared
+	member *member // on which it has room
 
 	bodyless bool // asked with HEAD; the method may have been changed since
 	reused   bool
@@ -88,6 +93,13 @@ func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts O
 	s.asked, s.sent, s.answered, s.bodied = false, false, false, false
 	s.setDeadline(opts.Deadline)
 	p.inFlight.Add(1)
+	if p.shared.dial != nil {
+		if err := s.openLane(ctx, x); err != nil {
+			s.Close(x)
+			return err
+		}
+		return nil
+	}
 	small := isSmall(x.Request.Body)
 	err := s.connect(ctx, !small, false)
 	if err == nil {
@@ -140,6 +152,11 @@ func (s *Stream) dial(ctx context.Context) (*link, error) {
 		ctx, cancel = context.WithDeadline(ctx, s.opts.Deadline)
 		defer cancel()
 	}
+	if s.pool.security != nil { // the handshake counts, too
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.pool.key.ConnectTimeout)
+		defer cancel()
+	}
 	return s.pool.dial(ctx)
 }
 
@@ -155,6 +172,9 @@ func (s *Stream) Abort() {
 	s.mu.Lock()
 	if s.link != nil {
 		s.link.Abort()
+	}
+	if s.lane != nil {
+		s.lane.Abort()
 	}
 	s.mu.Unlock()
 }
@@ -296,7 +316,8 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				if x.Response.Status == 101 {
 					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: it switches protocols unasked", s.pool.key.Address)}
 				}
-				s.link.Discard(n) // an interim answer; the final one follows
+				_ = x.Inform() // who cannot be told this cannot be told the answer either
+				s.link.Discard(n)
 				continue
 			}
 		}
@@ -391,6 +412,12 @@ func (s *Stream) Close(x *exchange.Exchange) {
 	if s.pool == nil {
 		return
 	}
+	if s.pool.shared.dial != nil {
+		s.closeLane(x)
+		s.pool.inFlight.Add(-1)
+		s.pool = nil
+		return
+	}
 	s.tryJoin(x)
 	if s.pump != nil {
 		_ = s.stopPump(x)
@@ -414,5 +441,9 @@ func (s *Stream) Close(x *exchange.Exchange) {
 // ReadBy changes the deadline of what is left of the response; zero: none.
 func (s *Stream) ReadBy(deadline time.Time) {
 	s.setDeadline(deadline)
+	if s.lane != nil {
+		s.lane.ReadBy(deadline)
+		return
+	}
 	s.limitReads(time.Now())
 }

@@ -66,7 +66,7 @@ func silent(c net.Conn, in *bufio.Reader) { io.Copy(io.Discard, in) }
 // pool returns a pool to an endpoint, which ends with the test.
 func pool(t testing.TB, address string) *upstream.Pool {
 	t.Helper()
-	r := upstream.NewRegistry()
+	r := upstream.NewRegistry(nil)
 	t.Cleanup(r.Close)
 	return r.Acquire(upstream.Key{Address: address})
 }
@@ -432,7 +432,7 @@ func TestAbort(t *testing.T) {
 }
 
 func TestPoolsAreSharedAndCounted(t *testing.T) {
-	r := upstream.NewRegistry()
+	r := upstream.NewRegistry(nil)
 	defer r.Close()
 	addr := endpoint(t, answering)
 	a, b := r.Acquire(upstream.Key{Address: addr}), r.Acquire(upstream.Key{Address: addr, ConnectTimeout: upstream.DefaultConnectTimeout})

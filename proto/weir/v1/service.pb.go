@@ -156,7 +156,8 @@ func (x *Service) GetStatus() *ServiceStatus {
 
 type ServiceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unspecified means HTTP (HTTP/1.1).
+	// Unspecified means HTTP (HTTP/1.1). HTTP2 is agreed on by TLS (ALPN) where
+	// there is tls, else spoken from the first byte (prior knowledge).
 	Protocol  ServiceSpec_Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=weir.v1.ServiceSpec_Protocol" json:"protocol,omitempty"`
 	Endpoints []*Endpoint          `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Subsets   []*Subset            `protobuf:"bytes,3,rep,name=subsets,proto3" json:"subsets,omitempty"`
@@ -167,8 +168,10 @@ type ServiceSpec struct {
 	OutlierDetection *OutlierDetection    `protobuf:"bytes,12,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
 	Limits           *Limits              `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
 	Dns              *DnsResolution       `protobuf:"bytes,14,opt,name=dns,proto3" json:"dns,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How connections to the endpoints are secured. Unset: not at all.
+	Tls           *UpstreamTLS `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
@@ -260,6 +263,13 @@ func (x *ServiceSpec) GetLimits() *Limits {
 func (x *ServiceSpec) GetDns() *DnsResolution {
 	if x != nil {
 		return x.Dns
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetTls() *UpstreamTLS {
+	if x != nil {
+		return x.Tls
 	}
 	return nil
 }
@@ -438,7 +448,7 @@ const file_weir_v1_service_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weir.v1.ServiceSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\xca\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\xf2\x04\n" +
 	"\vServiceSpec\x129\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1d.weir.v1.ServiceSpec.ProtocolR\bprotocol\x12/\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x11.weir.v1.EndpointR\tendpoints\x12)\n" +
@@ -449,7 +459,8 @@ const file_weir_v1_service_proto_rawDesc = "" +
 	"\fhealth_check\x18\v \x01(\v2\x14.weir.v1.HealthCheckR\vhealthCheck\x12F\n" +
 	"\x11outlier_detection\x18\f \x01(\v2\x19.weir.v1.OutlierDetectionR\x10outlierDetection\x12'\n" +
 	"\x06limits\x18\r \x01(\v2\x0f.weir.v1.LimitsR\x06limits\x12(\n" +
-	"\x03dns\x18\x0e \x01(\v2\x16.weir.v1.DnsResolutionR\x03dns\"M\n" +
+	"\x03dns\x18\x0e \x01(\v2\x16.weir.v1.DnsResolutionR\x03dns\x12&\n" +
+	"\x03tls\x18\x0f \x01(\v2\x14.weir.v1.UpstreamTLSR\x03tls\"M\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
@@ -505,7 +516,8 @@ var file_weir_v1_service_proto_goTypes = []any{
 	(*OutlierDetection)(nil),    // 12: weir.v1.OutlierDetection
 	(*Limits)(nil),              // 13: weir.v1.Limits
 	(*DnsResolution)(nil),       // 14: weir.v1.DnsResolution
-	(*Condition)(nil),           // 15: weir.v1.Condition
+	(*UpstreamTLS)(nil),         // 15: weir.v1.UpstreamTLS
+	(*Condition)(nil),           // 16: weir.v1.Condition
 }
 var file_weir_v1_service_proto_depIdxs = []int32{
 	8,  // 0: weir.v1.Service.metadata:type_name -> weir.v1.Metadata
@@ -520,14 +532,15 @@ var file_weir_v1_service_proto_depIdxs = []int32{
 	12, // 9: weir.v1.ServiceSpec.outlier_detection:type_name -> weir.v1.OutlierDetection
 	13, // 10: weir.v1.ServiceSpec.limits:type_name -> weir.v1.Limits
 	14, // 11: weir.v1.ServiceSpec.dns:type_name -> weir.v1.DnsResolution
-	6,  // 12: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
-	7,  // 13: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
-	15, // 14: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 12: weir.v1.ServiceSpec.tls:type_name -> weir.v1.UpstreamTLS
+	6,  // 13: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
+	7,  // 14: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
+	16, // 15: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_service_proto_init() }

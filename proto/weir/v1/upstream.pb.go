@@ -1069,11 +1069,109 @@ func (x *DnsResolution) GetLookupFamily() DnsResolution_Family {
 	return DnsResolution_FAMILY_UNSPECIFIED
 }
 
+// UpstreamTLS says who a service must prove to be, and what it is shown. TLS 1.2
+// and newer are spoken. The words are those of the Gateway API's
+// BackendTLSPolicy.
+type UpstreamTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What endpoints are asked for by (SNI), and what their certificates must be
+	// for. Empty: the host of each endpoint's address.
+	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// PEM: the authorities whose certificates are good. With neither these nor
+	// caCertificateRefs, those that the proxy's host trusts are.
+	CaCertificates string `protobuf:"bytes,2,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	// Certificates of the same tenant whose authority is good: the last one of the
+	// chain, which is the certificate itself where it is self-signed.
+	CaCertificateRefs []*CertificateRef `protobuf:"bytes,3,rep,name=ca_certificate_refs,json=caCertificateRefs,proto3" json:"ca_certificate_refs,omitempty"`
+	// The certificate must be for one of these instead of the hostname: DNS names,
+	// or URIs such as "spiffe://example/ns/shop/svc/books".
+	SubjectAltNames []string `protobuf:"bytes,4,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// The Certificate that endpoints are shown if they ask who calls.
+	ClientCertificateRef *CertificateRef `protobuf:"bytes,5,opt,name=client_certificate_ref,json=clientCertificateRef,proto3" json:"client_certificate_ref,omitempty"`
+	// Any certificate will do. For tests: whoever is in between can read and change
+	// everything.
+	InsecureSkipVerify bool `protobuf:"varint,6,opt,name=insecure_skip_verify,json=insecureSkipVerify,proto3" json:"insecure_skip_verify,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *UpstreamTLS) Reset() {
+	*x = UpstreamTLS{}
+	mi := &file_weir_v1_upstream_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamTLS) ProtoMessage() {}
+
+func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_upstream_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
+func (*UpstreamTLS) Descriptor() ([]byte, []int) {
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UpstreamTLS) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+func (x *UpstreamTLS) GetCaCertificateRefs() []*CertificateRef {
+	if x != nil {
+		return x.CaCertificateRefs
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetSubjectAltNames() []string {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetClientCertificateRef() *CertificateRef {
+	if x != nil {
+		return x.ClientCertificateRef
+	}
+	return nil
+}
+
+func (x *UpstreamTLS) GetInsecureSkipVerify() bool {
+	if x != nil {
+		return x.InsecureSkipVerify
+	}
+	return false
+}
+
 var File_weir_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_weir_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\x16weir/v1/upstream.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x04\n" +
+	"\x16weir/v1/upstream.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15weir/v1/gateway.proto\"\xe3\x04\n" +
 	"\rLoadBalancing\x125\n" +
 	"\x06policy\x18\x01 \x01(\x0e2\x1d.weir.v1.LoadBalancing.PolicyR\x06policy\x12'\n" +
 	"\x04hash\x18\x02 \x01(\v2\x13.weir.v1.HashPolicyR\x04hash\x12.\n" +
@@ -1164,7 +1262,14 @@ const file_weir_v1_upstream_proto_rawDesc = "" +
 	"\x12FAMILY_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03ALL\x10\x01\x12\v\n" +
 	"\aV4_ONLY\x10\x02\x12\v\n" +
-	"\aV6_ONLY\x10\x03B/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"\aV6_ONLY\x10\x03\"\xc8\x02\n" +
+	"\vUpstreamTLS\x12\x1a\n" +
+	"\bhostname\x18\x01 \x01(\tR\bhostname\x12'\n" +
+	"\x0fca_certificates\x18\x02 \x01(\tR\x0ecaCertificates\x12G\n" +
+	"\x13ca_certificate_refs\x18\x03 \x03(\v2\x17.weir.v1.CertificateRefR\x11caCertificateRefs\x12*\n" +
+	"\x11subject_alt_names\x18\x04 \x03(\tR\x0fsubjectAltNames\x12M\n" +
+	"\x16client_certificate_ref\x18\x05 \x01(\v2\x17.weir.v1.CertificateRefR\x14clientCertificateRef\x120\n" +
+	"\x14insecure_skip_verify\x18\x06 \x01(\bR\x12insecureSkipVerifyB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_upstream_proto_rawDescOnce sync.Once
@@ -1179,7 +1284,7 @@ func file_weir_v1_upstream_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_weir_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_weir_v1_upstream_proto_goTypes = []any{
 	(LoadBalancing_Policy)(0),              // 0: weir.v1.LoadBalancing.Policy
 	(LoadBalancing_TrafficDistribution)(0), // 1: weir.v1.LoadBalancing.TrafficDistribution
@@ -1197,7 +1302,9 @@ var file_weir_v1_upstream_proto_goTypes = []any{
 	(*Limits)(nil),                         // 13: weir.v1.Limits
 	(*RetryBudget)(nil),                    // 14: weir.v1.RetryBudget
 	(*DnsResolution)(nil),                  // 15: weir.v1.DnsResolution
-	(*durationpb.Duration)(nil),            // 16: google.protobuf.Duration
+	(*UpstreamTLS)(nil),                    // 16: weir.v1.UpstreamTLS
+	(*durationpb.Duration)(nil),            // 17: google.protobuf.Duration
+	(*CertificateRef)(nil),                 // 18: weir.v1.CertificateRef
 }
 var file_weir_v1_upstream_proto_depIdxs = []int32{
 	0,  // 0: weir.v1.LoadBalancing.policy:type_name -> weir.v1.LoadBalancing.Policy
@@ -1206,24 +1313,26 @@ var file_weir_v1_upstream_proto_depIdxs = []int32{
 	7,  // 3: weir.v1.LoadBalancing.slow_start:type_name -> weir.v1.SlowStart
 	1,  // 4: weir.v1.LoadBalancing.traffic_distribution:type_name -> weir.v1.LoadBalancing.TrafficDistribution
 	5,  // 5: weir.v1.HashPolicy.cookie:type_name -> weir.v1.HashCookie
-	16, // 6: weir.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
-	16, // 7: weir.v1.SlowStart.window:type_name -> google.protobuf.Duration
-	16, // 8: weir.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	16, // 9: weir.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	17, // 6: weir.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
+	17, // 7: weir.v1.SlowStart.window:type_name -> google.protobuf.Duration
+	17, // 8: weir.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	17, // 9: weir.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
 	9,  // 10: weir.v1.HealthCheck.http:type_name -> weir.v1.HttpHealthCheck
 	11, // 11: weir.v1.HealthCheck.tcp:type_name -> weir.v1.TcpHealthCheck
 	10, // 12: weir.v1.HttpHealthCheck.expected_statuses:type_name -> weir.v1.StatusRange
-	16, // 13: weir.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	16, // 14: weir.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
-	16, // 15: weir.v1.OutlierDetection.max_ejection_time:type_name -> google.protobuf.Duration
+	17, // 13: weir.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	17, // 14: weir.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
+	17, // 15: weir.v1.OutlierDetection.max_ejection_time:type_name -> google.protobuf.Duration
 	14, // 16: weir.v1.Limits.retry_budget:type_name -> weir.v1.RetryBudget
-	16, // 17: weir.v1.DnsResolution.refresh_rate:type_name -> google.protobuf.Duration
+	17, // 17: weir.v1.DnsResolution.refresh_rate:type_name -> google.protobuf.Duration
 	2,  // 18: weir.v1.DnsResolution.lookup_family:type_name -> weir.v1.DnsResolution.Family
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	18, // 19: weir.v1.UpstreamTLS.ca_certificate_refs:type_name -> weir.v1.CertificateRef
+	18, // 20: weir.v1.UpstreamTLS.client_certificate_ref:type_name -> weir.v1.CertificateRef
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_upstream_proto_init() }
@@ -1231,6 +1340,7 @@ func file_weir_v1_upstream_proto_init() {
 	if File_weir_v1_upstream_proto != nil {
 		return
 	}
+	file_weir_v1_gateway_proto_init()
 	file_weir_v1_upstream_proto_msgTypes[0].OneofWrappers = []any{}
 	file_weir_v1_upstream_proto_msgTypes[5].OneofWrappers = []any{}
 	file_weir_v1_upstream_proto_msgTypes[9].OneofWrappers = []any{}
@@ -1242,7 +1352,7 @@ func file_weir_v1_upstream_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_upstream_proto_rawDesc), len(file_weir_v1_upstream_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
