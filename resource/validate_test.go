@@ -148,7 +148,7 @@ func TestHostnameIsRefused(t *testing.T) {
 
 func TestServiceIsRefused(t *testing.T) {
 	for _, c := range []struct{ spec, want string }{
-		{`{protocol: HTTP3}`, `spec.protocol: HTTP3 is not served yet: HTTP and HTTP2 are`},
+		{`{protocol: HTTP3}`, `spec.tls: is required by protocol HTTP3, which is never spoken in the clear: tls: {} checks the service's certificate by its name and the system's authorities`},
 		{`{endpoints: [{}]}`, `spec.endpoints[0].address: is required`},
 		{`{endpoints: [{address: localhost}]}`, `spec.endpoints[0].address: "localhost" has no port`},
 		{`{endpoints: [{address: "::1"}]}`, `spec.endpoints[0].address: "::1" has no port`},

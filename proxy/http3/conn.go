@@ -2,14 +2,12 @@ package http3
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/quicvarint"
 
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -48,20 +46,17 @@ type Config struct {
 // Conn is the server's side of one connection. Make it with [NewConn], serve it
 // with [Conn.Run].
 type Conn struct {
-	quic    *quic.Conn
-	cfg     Config
-	guard   guard
-	running sync.WaitGroup // streams, and those who read from the client's others
-	uni     uniStreams
+	link
+	cfg Config
 
 	mu        sync.Mutex
 	open      int   // exchanges under way
 	next      int64 // the stream that is to come
 	allowed   int64 // streams from it on are refused
-	control   *quic.SendStream
 	draining  drainState
 	timer     *time.Timer // what is to be done about idleness, or the drain
 	idleSince time.Time
+	greeted   bool // the control stream is open
 	ended     bool
 }
 
@@ -82,18 +77,14 @@ const lastStream = 1<<62 - 4
 // NewConn makes the server's side of a connection whose handshake is over.
 func NewConn(q *quic.Conn, cfg Config) *Conn {
 	now := time.Now()
-	return &Conn{quic: q, cfg: cfg, allowed: lastStream, idleSince: now, guard: guard{at: now}}
+	return &Conn{link: link{quic: q, patience: cfg.Head, guard: guard{at: now}}, cfg: cfg, allowed: lastStream, idleSince: now}
 }
 
 // Run serves the connection until it is closed.
 func (c *Conn) Run() {
 	c.running.Go(c.acceptUni)
 	if err := c.greet(); err == nil {
-		c.mu.Lock()
-		if !c.ended && c.timer == nil {
-			c.timer = time.AfterFunc(c.cfg.Idle, c.checkIdle)
-		}
-		c.mu.Unlock()
+		c.begin()
 		c.accept()
 	}
 	c.running.Wait()
@@ -102,6 +93,19 @@ func (c *Conn) Run() {
 	c.ended = true
 	if c.timer != nil {
 		c.timer.Stop()
+	}
+}
+
+// begin says what could not be said before there was a control stream.
+func (c *Conn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted = true
+	switch {
+	case c.draining != drainNone:
+		c.sayGoAway(lastStream)
+	case c.timer == nil:
+		c.timer = time.AfterFunc(c.cfg.Idle, c.checkIdle)
 	}
 }
 
@@ -118,7 +122,7 @@ func (c *Conn) accept() {
 			c.charge(1)
 			continue
 		}
-		s := &stream{conn: c, quic: q, declared: -1}
+		s := &stream{conn: c, quic: q, message: message{link: &c.link, declared: -1}}
 		c.running.Go(s.run)
 	}
 }
@@ -142,29 +146,6 @@ func (c *Conn) leave() {
 	if c.open--; c.open == 0 {
 		c.idleSince = time.Now()
 		c.settleDrain()
-	}
-}
-
-// fail ends the connection for what the client has done.
-func (c *Conn) fail(e *connError) {
-	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(e.code), e.reason)
-}
-
-// failFor is fail for errors that may be of another kind, and reports whether it
-// was of this one.
-func (c *Conn) failFor(err error) bool {
-	var e *connError
-	if !errors.As(err, &e) {
-		return false
-	}
-	c.fail(e)
-	return true
-}
-
-// charge notes what the client has cost, and disconnects it when that is too much.
-func (c *Conn) charge(n int) {
-	if err := c.guard.cost(n); err != nil {
-		c.fail(err)
 	}
 }
 
@@ -197,7 +178,9 @@ func (c *Conn) Drain() {
 	}
 	// What the client has sent before it reads this is served.
 	c.draining = drainAsked
-	c.sayGoAway(lastStream)
+	if c.greeted {
+		c.sayGoAway(lastStream)
+	}
 	c.after(c.roundTrips(3, 20*time.Millisecond, time.Second), c.tellLast)
 }
 
@@ -223,7 +206,9 @@ func (c *Conn) tellLast() {
 	}
 	c.draining = drainTold
 	c.allowed = c.next
-	c.sayGoAway(c.next)
+	if c.greeted {
+		c.sayGoAway(c.next)
+	}
 	c.settleDrain()
 }
 
@@ -242,16 +227,4 @@ func (c *Conn) settleDrain() {
 // Cut ends the connection and all that is under way on it.
 func (c *Conn) Cut() {
 	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(codeNone), "cut")
-}
-
-// sayGoAway says from which stream on nothing is served. The caller holds the
-// lock.
-func (c *Conn) sayGoAway(id int64) {
-	if c.control == nil {
-		return
-	}
-	b := quicvarint.Append([]byte{frameGoAway}, uint64(quicvarint.Len(uint64(id))))
-	// Some bytes: they are copied, unless the client has not read the last ones
-	// for long, and is not told, then.
-	_ = c.control.TryWriteAll(quicvarint.Append(b, uint64(id)))
 }

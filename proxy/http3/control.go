@@ -19,35 +19,7 @@ const (
 	streamDecoder = 0x3
 )
 
-// Settings (RFC 9114, section 7.2.4.1).
-const settingSection = 0x6
-
-// greet opens our control stream and sends our settings. The table of QPACK is
-// empty unless a setting says otherwise.
-func (c *Conn) greet() error {
-	control, err := c.quic.OpenUniStream()
-	if err != nil {
-		if c.quic.Context().Err() == nil {
-			c.fail(&connError{codeClosedCritical, "there is no room for a control stream"})
-		}
-		return err
-	}
-	payload := quicvarint.Append([]byte{settingSection}, maxSection)
-	b := append([]byte{streamControl, frameSettings, byte(len(payload))}, payload...)
-	if _, err := control.Write(b); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.control = control
-	asked := c.draining != drainNone
-	if asked {
-		c.sayGoAway(lastStream)
-	}
-	c.mu.Unlock()
-	return nil
-}
-
-// uniStreams are those that the client may open once each.
+// uniStreams are those that the peer may open once each.
 type uniStreams struct {
 	mu   sync.Mutex
 	seen [4]bool
@@ -62,51 +34,54 @@ func (u *uniStreams) first(kind uint64) bool {
 	return !was
 }
 
-func (c *Conn) acceptUni() {
+func (l *link) acceptUni() {
 	for {
-		q, err := c.quic.AcceptUniStream(context.Background())
+		q, err := l.quic.AcceptUniStream(context.Background())
 		if err != nil {
 			return // the connection is closed
 		}
-		c.running.Go(func() {
-			if err := c.readUni(q); err != nil {
-				c.failFor(err)
+		l.running.Go(func() {
+			if err := l.readUni(q); err != nil {
+				l.failFor(err)
 			}
 		})
 	}
 }
 
-// readUni reads what a client says beside its requests.
-func (c *Conn) readUni(q *quic.ReceiveStream) error {
+// readUni reads what the peer says beside requests and answers.
+func (l *link) readUni(q *quic.ReceiveStream) error {
 	in := &input{from: q}
 	defer in.free()
-	_ = q.SetReadDeadline(time.Now().Add(c.cfg.Head)) // of no use where the stream is gone
+	_ = q.SetReadDeadline(time.Now().Add(l.patience)) // of no use where the stream is gone
 	kind, err := in.varint()
 	if err != nil {
-		c.ignore(q)
+		l.ignore(q)
 		return nil // it ended before it said what it is for
 	}
 	_ = q.SetReadDeadline(time.Time{})
 	switch kind {
 	case streamControl, streamEncoder, streamDecoder:
-		if !c.uni.first(kind) {
+		if !l.uni.first(kind) {
 			return &connError{codeStreamCreation, "a stream that there is one of is opened again"}
 		}
 	case streamPush:
+		if l.goAway != nil { // it was given no number to push under
+			return &connError{codeID, "there is no push to come"}
+		}
 		return &connError{codeStreamCreation, "a client does not push"}
 	default:
-		c.ignore(q)
+		l.ignore(q)
 		return nil
 	}
 	switch kind {
 	case streamControl:
-		err = c.readControl(in)
+		err = l.readControl(in)
 	case streamEncoder:
 		err = readInstructions(in, encoderInstruction, codeEncoderStream)
 	case streamDecoder:
 		err = readInstructions(in, decoderInstruction, codeDecoderStream)
 	}
-	if isGone(c.quic) || c.failFor(err) {
+	if isGone(l.quic) || l.failFor(err) {
 		return nil
 	}
 	return &connError{codeClosedCritical, "a stream that must stay is closed"}
@@ -115,22 +90,22 @@ func (c *Conn) readUni(q *quic.ReceiveStream) error {
 func isGone(q *quic.Conn) bool { return q.Context().Err() != nil }
 
 // ignore gives up a stream of a kind that is not known.
-func (c *Conn) ignore(q *quic.ReceiveStream) {
+func (l *link) ignore(q *quic.ReceiveStream) {
 	q.CancelRead(quic.StreamErrorCode(codeStreamCreation))
 	q.ReleaseStreamCredit()
-	c.charge(1)
+	l.charge(1)
 }
 
-// readControl reads the client's control stream to its end.
-func (c *Conn) readControl(in *input) error {
-	control := controlReader{goAway: quicvarint.Max}
+// readControl reads the peer's control stream to its end.
+func (l *link) readControl(in *input) error {
+	control := controlReader{gone: quicvarint.Max, goAway: l.goAway}
 	for {
 		kind, length, err := in.frame()
 		if err != nil {
 			return err
 		}
 		if !known(kind) {
-			c.charge(1 + int(min(length/pageSize, patience)))
+			l.charge(1 + int(min(length/pageSize, patience)))
 			if err := in.skip(length); err != nil {
 				return err
 			}
@@ -149,18 +124,19 @@ func (c *Conn) readControl(in *input) error {
 		if len(in.b) == 0 {
 			in.free() // it may be long until there is more
 		}
-		c.charge(1)
+		l.charge(1)
 	}
 }
 
 // maxControl bounds frames of the control stream.
 const maxControl = 4 << 10
 
-// controlReader is what a client's control stream has said.
+// controlReader is what the peer's control stream has said.
 type controlReader struct {
 	settled bool
-	goAway  uint64
+	gone    uint64 // as the last GOAWAY says
 	maxPush uint64
+	goAway  func(from uint64) // the peer is a server; nil: a client
 }
 
 func (r *controlReader) frame(kind uint64, payload []byte) error {
@@ -175,8 +151,15 @@ func (r *controlReader) frame(kind uint64, payload []byte) error {
 		r.settled = true
 		return checkSettings(payload)
 	case frameGoAway:
-		return notMore(&r.goAway, payload)
+		err := notMore(&r.gone, payload)
+		if err == nil && r.goAway != nil {
+			r.goAway(r.gone)
+		}
+		return err
 	case frameMaxPush:
+		if r.goAway != nil {
+			break
+		}
 		return notLess(&r.maxPush, payload)
 	case frameCancelPush:
 		if _, err := sole(payload); err != nil {
@@ -217,7 +200,7 @@ func notLess(than *uint64, payload []byte) error {
 // maxSettings bounds how many settings there may be.
 const maxSettings = 64
 
-// checkSettings looks at what a client has set. None of it changes what it is
+// checkSettings looks at what the peer has set. None of it changes what it is
 // sent: sections are small and refer to no table.
 func checkSettings(payload []byte) error {
 	var seen [maxSettings]uint64

@@ -98,6 +98,8 @@ func connectionSpecific(name []byte) bool {
 		return exchange.EqualFold(name, "te")
 	case 4:
 		return exchange.EqualFold(name, "host")
+	case 6:
+		return exchange.EqualFold(name, "expect") // it was met
 	case 7:
 		return exchange.EqualFold(name, "upgrade")
 	case 10:

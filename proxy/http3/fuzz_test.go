@@ -110,7 +110,7 @@ func FuzzStreams(f *testing.F) {
 
 // readBody reads what follows a head.
 func readBody(c *Conn, in *input) error {
-	s := &stream{conn: c, in: *in, declared: -1}
+	s := &message{link: &c.link, in: *in, declared: -1}
 	for {
 		if err := s.advance(); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 func (s *stream) begin(x *exchange.Exchange) error {
 	x.Start = time.Now()
 	x.Protocol, x.Client, x.Local, x.TLS = exchange.HTTP3, s.conn.cfg.Client, s.conn.cfg.Local, s.conn.cfg.TLS
-	x.Request.Scheme = schemeHTTPS
+	x.Request.Scheme, x.Informer = schemeHTTPS, s
 	s.until = x.Start.Add(s.conn.cfg.Head)
 	defer func() { s.until = time.Time{} }()
 	b, err := s.readHead()
@@ -25,7 +25,7 @@ func (s *stream) begin(x *exchange.Exchange) error {
 	}
 	var fields section.Reader
 	fields.Begin(x)
-	if err := readSection(b, &fields); err != nil {
+	if err := readSection(b, fields.Field); err != nil {
 		return err
 	}
 	err = fields.Finish()

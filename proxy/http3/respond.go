@@ -94,7 +94,7 @@ func (s *stream) end() {
 	s.conn.leave()
 }
 
-// write sends bytes that the client has some time to make room for.
+// write implements writer.
 func (s *stream) write(b []byte) error {
 	_ = s.quic.SetWriteDeadline(time.Now().Add(s.conn.cfg.Stall)) // Write says what is wrong
 	_, err := s.quic.Write(b)
@@ -104,16 +104,19 @@ func (s *stream) write(b []byte) error {
 // output gathers what is to be sent, in a page that it holds while there is
 // something to send.
 type output struct {
-	stream *stream
-	page   *page
-	b      []byte
+	to   writer
+	page *page
+	b    []byte
 }
+
+// writer sends bytes that the peer has some time to make room for.
+type writer interface{ write([]byte) error }
 
 func (o *output) flush() error {
 	if len(o.b) == 0 {
 		return nil
 	}
-	err := o.stream.write(o.b)
+	err := o.to.write(o.b)
 	o.free()
 	return err
 }
@@ -139,7 +142,7 @@ func (o *output) body(p []byte) error {
 			return err
 		}
 		if len(p) >= pageSize/2 {
-			return o.stream.write(p)
+			return o.to.write(p)
 		}
 	}
 	o.begin()
@@ -161,7 +164,7 @@ func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
 	s.mu.Lock()
 	s.answered = true
 	s.mu.Unlock()
-	out := output{stream: s}
+	out := output{to: s}
 	defer out.free()
 	out.begin()
 	out.b = appendHead(out.b, r, length, bodyless)
@@ -169,6 +172,14 @@ func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
 		return 0, out.flush()
 	}
 	return s.relay(&out, x, length)
+}
+
+// Inform implements exchange.Informer.
+func (s *stream) Inform(x *exchange.Exchange) error {
+	return s.write(appendFrame(nil, frameHeaders, func(b []byte) []byte {
+		b, _ = appendFields(appendStatus(appendPrefix(b), x.Response.Status), &x.Response.Fields)
+		return b
+	}))
 }
 
 var nameLength = []byte("content-length")

@@ -8,9 +8,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-
-	"github.com/weirmesh/weir/proxy/exchange"
-	"github.com/weirmesh/weir/proxy/section"
 )
 
 // stream is one request and its response. Its goroutine serves it. It is the
@@ -19,19 +16,13 @@ type stream struct {
 	conn  *Conn
 	quic  *quic.Stream
 	place Place
-	in    input
-	head  bool // the response has no body, whatever it says
+	message
+	head bool // the response has no body, whatever it says
 	// closed: all of the response was handed to QUIC.
 	closed bool
 	until  time.Time // when what belongs to the head must be here; zero once it is
 
-	// Of whoever reads the body.
-	declared int64  // of the body, what is left; -1: not known
-	left     uint64 // of the DATA frame under way
-	trailed  bool   // the trailers were read
-	over     bool   // the request is whole
-	err      error  // why nothing more comes
-	trailers exchange.Fields
+	err error // why nothing more of the body comes
 
 	mu       sync.Mutex
 	serving  bool // the place may be told that the client has left
@@ -114,9 +105,6 @@ func (s *stream) Ask() error {
 	}))
 }
 
-// here is how much of the DATA frame under way can be read without waiting.
-func (s *stream) here() int { return int(min(uint64(len(s.in.b)), s.left)) }
-
 // Length implements exchange.Body.
 func (s *stream) Length() int64 {
 	if s.declared < 0 && s.Complete() {
@@ -130,9 +118,7 @@ func (s *stream) Ready() bool { return s.err != nil || s.here() > 0 || s.in.ende
 
 // Complete reports whether all of the body is here and nothing comes behind it,
 // so that the next chunk is the last.
-func (s *stream) Complete() bool {
-	return s.err == nil && s.in.ended && uint64(len(s.in.b)) == s.left && (s.declared < 0 || uint64(s.declared) == s.left)
-}
+func (s *stream) Complete() bool { return s.err == nil && s.whole() }
 
 // Buffered is how much of the body is here.
 func (s *stream) Buffered() int { return s.here() }
@@ -148,13 +134,7 @@ func (s *stream) Next() ([]byte, error) {
 		}
 		return nil, s.err
 	}
-	chunk := s.in.b[:s.here()]
-	s.in.b = s.in.b[len(chunk):]
-	s.left -= uint64(len(chunk))
-	if s.declared >= 0 {
-		s.declared -= int64(len(chunk))
-	}
-	return chunk, nil
+	return s.chunk(), nil
 }
 
 // await waits for something to read; io.EOF: nothing comes any more.
@@ -171,10 +151,7 @@ func (s *stream) await() error {
 		s.handOver()
 		return io.EOF
 	}
-	if len(s.in.b) > 0 {
-		return nil
-	}
-	return inFrame(s.in.fill())
+	return s.arrive()
 }
 
 // handOver gives the exchange the trailers, with the end of the body.
@@ -185,71 +162,4 @@ func (s *stream) handOver() {
 		x.Request.Trailers.AddParsed(f.Name, f.Value)
 	}
 	s.in.free()
-}
-
-// advance goes on to the next part of the body, or to the end of the request.
-func (s *stream) advance() error {
-	for s.left == 0 && !s.over {
-		kind, length, err := s.in.frame()
-		switch {
-		case err == io.EOF:
-			if s.declared > 0 {
-				return &streamError{codeMessage, "the body is shorter than its Content-Length"}
-			}
-			s.over = true
-		case err != nil:
-			return err
-		case !known(kind):
-			err = s.skip(length)
-		case s.trailed || kind != frameData && kind != frameHeaders:
-			return &connError{codeFrameUnexpected, "a frame has no place in a request"}
-		case kind == frameHeaders:
-			err = s.readTrailers(length)
-		case s.declared >= 0 && length > uint64(s.declared):
-			return &streamError{codeMessage, "the body is longer than its Content-Length"}
-		case length == 0:
-			s.conn.charge(1)
-		default:
-			s.left = length
-		}
-		if err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
-}
-
-// skip drops a frame of a kind that is not known.
-func (s *stream) skip(length uint64) error {
-	s.conn.charge(1 + int(min(length/pageSize, patience)))
-	return s.in.skip(length)
-}
-
-func (s *stream) readTrailers(length uint64) error {
-	s.trailed = true
-	if length > maxSection {
-		return &streamError{codeMessage, "trailers are too large"}
-	}
-	b, err := s.in.take(int(length))
-	if err != nil {
-		return err
-	}
-	var fields section.Reader
-	fields.BeginTrailers(&s.trailers)
-	if err := readSection(b, &fields); err != nil {
-		return err
-	}
-	if err := fields.Err(); err != nil {
-		return &streamError{codeMessage, err.Error()}
-	}
-	return nil
-}
-
-func readSection(b []byte, to *section.Reader) error {
-	d := decoders.Get().(*decoder)
-	defer d.free()
-	if err := d.decode(b, to.Field); err != nil {
-		return &connError{codeDecompression, err.Error()}
-	}
-	return nil
 }
