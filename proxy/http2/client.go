@@ -109,6 +109,7 @@ func newClient(w *wire.Conn, scheme []byte, changed func()) *Client {
 		sendWindow: defaultWindow, recvWindow: laneWindows, peerWindow: defaultWindow}
 	c.block = newAnswerBlock()
 	c.out = output{mu: &c.mu, wire: w, stall: writeStall, failed: c.killAll, made: c.wakeAll}
+	c.out.idle.L = &c.mu
 	c.clock.client = c
 	return c
 }
@@ -154,6 +155,7 @@ func (c *Client) finish(err error) {
 		c.out.set(appendGoAway(c.out.bytes(), 0, codeNone))
 	}
 	c.out.flush(true)
+	c.out.rest() // one of the lanes may be at it
 	c.clock.stop()
 	c.out.closed = true
 	c.mu.Unlock()

@@ -100,6 +100,7 @@ func NewConn(w *wire.Conn, cfg Config) *Conn {
 	c := &Conn{wire: w, cfg: cfg, block: newBlock(), streams: map[uint32]*stream{}, lastAllowed: lastStream,
 		sendWindow: defaultWindow, recvWindow: connWindow, peerWindow: defaultWindow}
 	c.out = output{mu: &c.mu, wire: w, stall: cfg.Stall, failed: c.killAll, made: c.wakeAll}
+	c.out.idle.L = &c.mu
 	return c
 }
 

@@ -31,7 +31,8 @@ type output struct {
 	failed func(error)
 	made   func()
 
-	page    *page // nil: nothing
+	idle    sync.Cond // nobody writes any more
+	page    *page     // nil: nothing
 	writing bool
 	control int   // bytes that the reader has left here and that were not written yet
 	err     error // why nothing is written any more
@@ -126,6 +127,14 @@ func (o *output) write(rounds int) {
 		}
 	}
 	o.writing = false
+	o.idle.Broadcast()
+}
+
+// rest waits until nobody writes. The caller holds the lock.
+func (o *output) rest() {
+	for o.writing {
+		o.idle.Wait()
+	}
 }
 
 func (o *output) send(b []byte) error {
