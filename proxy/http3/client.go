@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,14 +15,14 @@ import (
 )
 
 const (
-	// assumedStreams is how many streams a service is taken to let in at once until
-	// it shows that it lets in fewer: what most do.
-	assumedStreams = 100
+	// most bounds the exchanges at once on one connection, whatever the service
+	// lets in.
+	most = 100
 	// laneWindow is how much of an answer's body may be on its way or not yet read.
 	// The connection's window holds what all lanes may be sent, so that a client who
 	// does not read holds up no other.
 	laneWindow  = 256 << 10
-	laneWindows = assumedStreams * maxLane
+	laneWindows = most * maxLane
 	maxLane     = 512 << 10
 
 	clientIdle  = 30 * time.Second
@@ -34,14 +35,14 @@ type Client struct {
 	link
 	changed  func()
 	room     atomic.Int64
-	answered atomic.Bool // an answer has begun: the connection was good for something
+	answered atomic.Bool   // an answer has begun: the connection was good for something
+	hungry   chan struct{} // there is no stream to be had
 
 	mu      sync.Mutex
-	lanes   map[quic.StreamID]*lane // that have a stream
-	open    int                     // lanes, with or without
-	most    int                     // streams that were open at once when there was no room for another
-	closing bool                    // no more exchanges come
-	gone    uint64                  // streams from it on are not served
+	lanes   map[quic.StreamID]*lane
+	open    int            // lanes
+	ready   []*quic.Stream // that no lane has yet
+	closing bool           // no more exchanges come
 }
 
 func clientQUIC() *quic.Config {
@@ -74,21 +75,27 @@ func Dial(ctx context.Context, to upstream.Target) (upstream.Conn, error) {
 		}
 		return nil, fmt.Errorf("begin HTTP/3: %w", err)
 	}
-	c := &Client{changed: to.Changed, lanes: map[quic.StreamID]*lane{}, gone: 1 << 62}
+	c := &Client{changed: to.Changed, lanes: map[quic.StreamID]*lane{}, hungry: make(chan struct{}, 1)}
 	c.link = link{quic: q, patience: clientHello, guard: guard{at: time.Now()}, goAway: c.goneFrom}
-	c.room.Store(assumedStreams)
 	if err := c.greet(); err != nil {
 		_ = q.CloseWithError(quic.ApplicationErrorCode(codeInternal), "")
 		return nil, fmt.Errorf("begin HTTP/3: %w", err)
 	}
+	c.mu.Lock()
+	c.stock()
+	c.mu.Unlock()
 	return c, nil
 }
 
 // Run implements upstream.Conn.
 func (c *Client) Run() {
 	c.running.Go(c.acceptUni)
+	c.running.Go(c.feed)
 	<-c.quic.Context().Done()
 	c.running.Wait()
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
 	c.fill()
 }
 
@@ -122,7 +129,7 @@ func (c *Client) finish() {
 // may be tried elsewhere.
 func (c *Client) goneFrom(from uint64) {
 	c.mu.Lock()
-	c.closing, c.gone = true, from
+	c.closing = true
 	var refused []*lane
 	for id, l := range c.lanes {
 		if uint64(id) >= from {
@@ -142,19 +149,30 @@ func (c *Client) goneFrom(from uint64) {
 
 // Lane implements upstream.Conn.
 func (c *Client) Lane() upstream.Lane {
+	l := &lane{conn: c, message: message{link: &c.link, declared: -1}}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.open++
-	c.mu.Unlock()
-	return &lane{conn: c, message: message{link: &c.link, declared: -1}}
+	if !c.closing && len(c.ready) > 0 {
+		l.quic = c.ready[0]
+		c.ready = slices.Delete(c.ready, 0, 1)
+		c.lanes[l.quic.StreamID()] = l
+		c.stock()
+	}
+	return l
 }
 
-// leave gives the room of a lane back.
+// leave gives the room of a lane back, and its stream if it was not used.
 func (c *Client) leave(l *lane) {
 	c.mu.Lock()
 	if l.quic != nil {
 		delete(c.lanes, l.quic.StreamID())
+		if !l.used {
+			c.ready = slices.Insert(c.ready, 0, l.quic) // in their order: the service takes those before one for open
+		}
 	}
 	c.open--
+	c.stock()
 	over := c.closing && c.open == 0
 	c.mu.Unlock()
 	if over {
@@ -164,50 +182,44 @@ func (c *Client) leave(l *lane) {
 
 var errGone = errors.New("the service takes no more requests on this connection")
 
-// openStream opens a stream for a lane, and waits for room where the service lets
-// in fewer than it was taken to.
-func (c *Client) openStream(ctx context.Context, l *lane) error {
-	c.mu.Lock()
-	gone := c.closing
-	c.mu.Unlock()
-	if gone {
-		return errGone
+// stock opens streams ahead, as many as there may be: only so it is known how many
+// those are. The caller holds the lock.
+func (c *Client) stock() {
+	for !c.closing && c.open+len(c.ready) < most {
+		q, err := c.quic.OpenStream()
+		if err != nil {
+			var full *quic.StreamLimitReachedError
+			if errors.As(err, &full) {
+				select {
+				case c.hungry <- struct{}{}:
+				default:
+				}
+			}
+			break
+		}
+		c.ready = append(c.ready, q)
 	}
-	q, err := c.quic.OpenStream()
-	var limit *quic.StreamLimitReachedError
-	if errors.As(err, &limit) {
-		c.learn()
-		q, err = c.quic.OpenStreamSync(ctx)
+	if !c.closing {
+		c.room.Store(int64(c.open + len(c.ready)))
 	}
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	gone = uint64(q.StreamID()) >= c.gone
-	l.quic = q
-	c.lanes[q.StreamID()] = l
-	c.mu.Unlock()
-	if gone {
-		return errGone
-	}
-	return nil
 }
 
-// learn notes that there is no room for one more stream than are open. The most
-// that there ever were counts: room that was given back may not be known yet.
-func (c *Client) learn() {
-	c.mu.Lock()
-	c.most = max(c.most, len(c.lanes), 1)
-	room := int64(min(c.most, assumedStreams))
-	c.mu.Unlock()
+// feed takes the streams that a service lets in once others have ended.
+func (c *Client) feed() {
 	for {
-		before := c.room.Load()
-		if before == 0 || before == room {
+		select {
+		case <-c.hungry:
+		case <-c.quic.Context().Done():
 			return
 		}
-		if c.room.CompareAndSwap(before, room) {
-			c.changed()
-			return
+		q, err := c.quic.OpenStreamSync(c.quic.Context())
+		if err != nil {
+			return // the connection is over
 		}
+		c.mu.Lock()
+		c.ready = append(c.ready, q)
+		c.stock()
+		c.mu.Unlock()
+		c.changed()
 	}
 }

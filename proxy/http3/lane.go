@@ -23,7 +23,7 @@ import (
 // the request's body.
 type lane struct {
 	conn *Client
-	quic *quic.Stream // nil: not open
+	quic *quic.Stream // nil: there was none left
 	x    *exchange.Exchange
 	message
 	stall    time.Duration
@@ -32,7 +32,7 @@ type lane struct {
 
 	// Of whoever sends.
 	out     output
-	framed  bool // the frame that all of the body goes into was begun
+	framed  bool        // the frame that all of the body goes into was begun
 	sent    atomic.Bool // all of the request
 	pump    upstream.Pump
 	drained atomic.Bool
@@ -40,8 +40,8 @@ type lane struct {
 	mu       sync.Mutex
 	deadline time.Time
 	aborted  bool
-	refused  bool   // the service did not look at the request
-	unwait   func() // ends the wait for a stream
+	refused  bool // the service did not look at the request
+	used     bool // the stream is
 }
 
 // Open implements upstream.Lane.
@@ -74,23 +74,17 @@ func isTimeout(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// begin opens a stream.
+// begin takes the lane's stream into use.
 func (l *lane) begin(ctx context.Context) error {
-	ctx, cancel := context.WithDeadline(ctx, l.waitUntil())
-	defer cancel()
 	l.mu.Lock()
-	l.unwait = cancel
-	aborted := l.aborted
-	l.mu.Unlock()
-	if aborted {
+	defer l.mu.Unlock()
+	switch {
+	case l.aborted || ctx.Err() != nil:
 		return os.ErrDeadlineExceeded
+	case l.quic == nil || l.refused || isGone(l.conn.quic):
+		return errGone
 	}
-	if err := l.conn.openStream(ctx, l); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.in.from, l.out.to = l, l
-	l.mu.Unlock()
+	l.used, l.in.from, l.out.to = true, l, l
 	return nil
 }
 
@@ -360,7 +354,11 @@ func (l *lane) wasRefused(err error) bool {
 func (l *lane) refuse() {
 	l.mu.Lock()
 	l.refused = true
+	used := l.used
 	l.mu.Unlock()
+	if !used {
+		return
+	}
 	l.quic.CancelRead(quic.StreamErrorCode(codeCancelled))
 	l.quic.CancelWrite(quic.StreamErrorCode(codeCancelled))
 }
@@ -377,18 +375,14 @@ func (l *lane) Abort() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.aborted = true
-	if l.unwait == nil {
-		return
-	}
-	l.unwait()
-	if l.out.to != nil {
+	if l.used {
 		_ = l.quic.SetDeadline(time.Unix(1, 0)) // it fails for no one who waits
 	}
 }
 
 // Close implements upstream.Lane.
 func (l *lane) Close(x *exchange.Exchange) {
-	if l.quic != nil {
+	if l.used {
 		l.settle(x)
 	}
 	l.in.free()
