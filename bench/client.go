@@ -3,14 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"time"
-
-	"github.com/weirmesh/weir/bench/measure"
 )
 
 // maxRun bounds the life of a connection.
@@ -76,11 +73,6 @@ func getRequest(address, host string) []byte {
 }
 
 func hostName(i int) string { return fmt.Sprintf("host-%d.example", i) }
-
-// serves waits until a process answers a GET with 200.
-func serves(ctx context.Context, p *measure.Process, address, host string) error {
-	return p.Until(ctx, func() error { return tryGet(address, host) })
-}
 
 func tryGet(address, host string) error {
 	c, err := dial(address)

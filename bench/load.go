@@ -34,6 +34,7 @@ func runLoad(ctx context.Context, args []string) error {
 	connections := flags.Int("connections", 1, "")
 	length := flags.Duration("for", time.Second, "")
 	hosts := flags.Int("hosts", 0, "")
+	over3 := flags.Bool("http3", false, "")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -43,9 +44,19 @@ func runLoad(ctx context.Context, args []string) error {
 	defer cancel()
 	reports := make([]report, *connections)
 	var all sync.WaitGroup
+	var shared *client3
 	for i := range reports {
+		loop := func() error { return reports[i].loop(ctx, *address, requests, i*len(requests) / *connections) }
+		if *over3 {
+			if i%streamsEach == 0 {
+				shared = dial3(*address)
+				defer shared.Close()
+			}
+			c := shared
+			loop = func() error { return reports[i].loop3(ctx, c) }
+		}
 		all.Go(func() {
-			if err := reports[i].loop(ctx, *address, requests, i*len(requests) / *connections); err != nil {
+			if err := loop(); err != nil {
 				reports[i].Errors++
 				reports[i].LastError = err.Error()
 			}
@@ -144,7 +155,8 @@ func spawnLoad(ctx context.Context, c *contender, connections int, length time.D
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "load", "-address", c.address, "-connections", strconv.Itoa(connections),
-		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts))
+		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts),
+		"-http3="+strconv.FormatBool(c.http3))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, diagnostics bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics

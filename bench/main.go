@@ -3,6 +3,8 @@
 //
 //	load (64 keep-alive connections) ─▶ the proxy under test ─▶ upstream (0.5 KB)
 //
+// Two rows are of HTTP/3, with a load of quic-go's: Weir's and Caddy's.
+//
 // Load and upstream are processes of their own, so that what is counted is the
 // proxy's work alone: the user and system time of its processes over the
 // requests that were served. Every proxy runs two workers, without an access
@@ -127,7 +129,8 @@ type contender struct {
 	name    string
 	process *measure.Process
 	address string
-	hosts   int    // how many the load spreads over; 0: by address alone
+	hosts   int // how many the load spreads over; 0: by address alone
+	http3   bool
 	admin   string // Weir's own port with the debug pages
 	samples []sample
 }
@@ -146,7 +149,7 @@ func (b *benchmark) startUpstream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return serves(ctx, b.upstream, b.upstreamA, "")
+	return b.upstream.Until(ctx, func() error { return tryGet(b.upstreamA, "") })
 }
 
 // startAll starts what is there, and says what is not.
@@ -181,11 +184,11 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(b.dir, strings.ReplaceAll(p.name, " ", "-"))
+	dir := filepath.Join(b.dir, fileName(p.name))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	c := &contender{name: p.name, hosts: p.hosts, address: fmt.Sprintf("127.0.0.1:%d", port)}
+	c := &contender{name: p.name, hosts: p.hosts, http3: p.http3, address: fmt.Sprintf("127.0.0.1:%d", port)}
 	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamA}); err != nil {
 		c.process.Stop()
 		return nil, err
@@ -194,7 +197,11 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if c.hosts > 0 {
 		host = hostName(c.hosts - 1)
 	}
-	if err := serves(ctx, c.process, c.address, host); err != nil {
+	answers := func() error { return tryGet(c.address, host) }
+	if c.http3 {
+		answers = func() error { return tryGet3(ctx, c.address) }
+	}
+	if err := c.process.Until(ctx, answers); err != nil {
 		c.process.Stop()
 		return nil, err
 	}
@@ -262,7 +269,7 @@ func (b *benchmark) profile(ctx context.Context) error {
 			continue
 		}
 		saved := make(chan error, 1)
-		file := filepath.Join(b.profiles, strings.ReplaceAll(c.name, " ", "-")+".prof")
+		file := filepath.Join(b.profiles, fileName(c.name)+".prof")
 		go func() { saved <- saveProfile(ctx, c.admin, b.seconds, file) }()
 		err := b.load(ctx, c, time.Duration(b.seconds+1)*time.Second, new(sample))
 		if err := cmp.Or(err, <-saved); err != nil {
@@ -272,3 +279,6 @@ func (b *benchmark) profile(ctx context.Context) error {
 	}
 	return nil
 }
+
+// fileName is a proxy's name where a file is called by it.
+func fileName(name string) string { return strings.NewReplacer(" ", "-", "/", "").Replace(name) }

@@ -16,6 +16,7 @@ import (
 type proxy struct {
 	name  string
 	hosts int
+	http3 bool // that is how it is loaded
 	// start starts it as a plain reverse proxy for the upstream.
 	start func(context.Context, *contender, place) error
 }
@@ -39,6 +40,8 @@ var proxies = []proxy{
 	{name: weirChain, start: startWeir(policies(5))},
 	{name: weirFewHosts, start: startWeir(manyHosts), hosts: 10},
 	{name: weirManyHosts, start: startWeir(manyHosts), hosts: 10_000},
+	{name: weirHTTP3, start: startWeir(overHTTP3), http3: true},
+	{name: caddyHTTP3, start: startCaddyHTTP3, http3: true},
 }
 
 // lookUp finds a program beside this one's sources or on the machine.

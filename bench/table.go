@@ -105,6 +105,7 @@ var targets = []target{
 	{of: weirTransform, against: weirCatchAll, plus: 3},
 	{of: weirChain, against: weirCatchAll, plus: 12},
 	{of: weirManyHosts, against: weirFewHosts, factor: 1.1},
+	{of: weirHTTP3, against: caddyHTTP3, factor: 1 / 1.5},
 }
 
 // line says how the target was met, "" when one of the two was not measured.

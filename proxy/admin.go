@@ -82,8 +82,11 @@ func (p *Proxy) debugConfig(w http.ResponseWriter, _ *http.Request) {
 		names = append(names, ref.String())
 	}
 	open := make([]string, 0, len(p.bound))
-	for k := range p.bound {
+	for k, b := range p.bound {
 		open = append(open, k.String())
+		if b.quic != nil {
+			open = append(open, k.overUDP().String())
+		}
 	}
 	p.shown.Unlock()
 	state["resources"], state["listeners"] = names, open

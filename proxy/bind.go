@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,9 +17,19 @@ import (
 type bindKey struct {
 	address string
 	port    uint16
+	udp     bool // it is for HTTP/3, beside the one that is not
 }
 
-func (k bindKey) String() string { return net.JoinHostPort(k.address, strconv.Itoa(int(k.port))) }
+func (k bindKey) String() string {
+	text := net.JoinHostPort(k.address, strconv.Itoa(int(k.port)))
+	if k.udp {
+		text += "/udp"
+	}
+	return text
+}
+
+// overUDP is the socket for HTTP/3 beside one.
+func (k bindKey) overUDP() bindKey { return bindKey{k.address, k.port, true} }
 
 // overlaps says that two sockets cannot be had at once: the same port, at every
 // address and at one of them.
@@ -30,11 +41,25 @@ func (k bindKey) overlaps(other bindKey) bool {
 type binding struct {
 	name     string // of the listener that it is for: gateway/listener
 	listener *listener.Listener
+	quic     *listener.QUIC // nil: it speaks no HTTP/3, or cannot
 	handler  *handler
 }
 
-// close drains the listener; what is left when ctx ends is cut.
-func (b *binding) close(ctx context.Context) error { return b.listener.Close(ctx) }
+// Addr is where it listens.
+func (b *binding) Addr() net.Addr { return b.listener.Addr() }
+
+// Close drains the listener; what is left when ctx ends is cut.
+func (b *binding) Close(ctx context.Context) error {
+	if b.quic == nil {
+		return b.listener.Close(ctx)
+	}
+	var overUDP error
+	var both sync.WaitGroup
+	both.Go(func() { overUDP = b.quic.Close(ctx) })
+	err := b.listener.Close(ctx)
+	both.Wait()
+	return errors.Join(err, overUDP)
+}
 
 // drainTime is how long exchanges of a listener that was taken out of the
 // configuration may go on; bindRetry the wait before a socket is tried again.
@@ -56,6 +81,8 @@ func (p *Proxy) bind() error {
 	for k, name := range wanted {
 		if err := p.open(k, name, wanted); err != nil {
 			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
+		} else if err := p.settleQUIC(k); err != nil {
+			failing[k.overUDP()] = fmt.Errorf("open listener %s for HTTP/3, it serves without: %w", name, err)
 		}
 	}
 	p.drainUnwanted(wanted, failing)
@@ -100,13 +127,47 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	}
 	h := &handler{proxy: p}
 	h.serve(k)
-	l := listener.Serve(socket, listener.Config{
-		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
-		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger,
-	})
-	p.bound[k] = &binding{name, l, h}
+	l := listener.Serve(socket, p.listenerConfig(h))
+	p.bound[k] = &binding{name: name, listener: l, handler: h}
 	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
 	return nil
+}
+
+// settleQUIC opens a socket's counterpart for HTTP/3, or drains it, as declared.
+func (p *Proxy) settleQUIC(k bindKey) error {
+	b := p.bound[k]
+	socket := b.handler.socket(p.current.Load())
+	wanted := socket != nil && socket.quic
+	switch {
+	case wanted && b.quic == nil:
+		return p.openQUIC(k, b)
+	case !wanted && b.quic != nil:
+		b.handler.altSvc.Store(nil)
+		p.drain(b.quic)
+		b.quic = nil
+	}
+	return nil
+}
+
+func (p *Proxy) openQUIC(k bindKey, b *binding) error {
+	socket, err := p.cfg.ListenPacket("udp", net.JoinHostPort(k.address, strconv.Itoa(int(k.port))))
+	if err != nil {
+		return err
+	}
+	if b.quic, err = listener.ServeQUIC(socket, p.listenerConfig(b.handler), b.handler.quicTerms); err != nil {
+		return err
+	}
+	value := fmt.Appendf(nil, `h3=":%d"; ma=86400`, k.port)
+	b.handler.altSvc.Store(&value)
+	p.cfg.Logger.Info("listener open for HTTP/3", "listener", b.name, "address", socket.LocalAddr().String())
+	return nil
+}
+
+func (p *Proxy) listenerConfig(h *handler) listener.Config {
+	return listener.Config{
+		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger,
+	}
 }
 
 // makeRoom closes sockets of our own that are in a new one's way and that nobody
@@ -162,13 +223,19 @@ func (p *Proxy) retryBind() {
 	})
 }
 
-// drain closes a listener beside everything else.
-func (p *Proxy) drain(b *binding) {
+// drainable is what takes its time to close.
+type drainable interface {
+	Addr() net.Addr
+	Close(ctx context.Context) error
+}
+
+// drain closes something beside everything else.
+func (p *Proxy) drain(d drainable) {
 	p.done.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		if err := b.close(ctx); err != nil {
-			p.cfg.Logger.Warn("exchanges cut", "listener", b.listener.Addr().String(), "after", drainTime)
+		if err := d.Close(ctx); err != nil {
+			p.cfg.Logger.Warn("exchanges cut", "listener", d.Addr().String(), "after", drainTime)
 		}
 	})
 }

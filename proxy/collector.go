@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -14,6 +15,7 @@ var (
 	descOpen      = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
 	descUnsecured = prometheus.NewDesc("weir_downstream_handshake_failures_total", "TLS handshakes that failed.", []string{"listener"}, nil)
 	descAccepted  = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
+	descRequests  = prometheus.NewDesc("weir_downstream_requests_total", "Requests of clients, by version of HTTP.", []string{"listener", "protocol"}, nil)
 )
 
 // poolCollector reads what pools and listeners count when it is asked, so that
@@ -25,7 +27,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured} {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRequests} {
 		ch <- d
 	}
 }
@@ -50,9 +52,24 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	c.proxy.shown.Lock()
 	defer c.proxy.shown.Unlock()
 	for k, b := range c.proxy.bound {
-		open, accepted := b.listener.Connections()
-		ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
-		ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
-		ch <- prometheus.MustNewConstMetric(descUnsecured, prometheus.CounterValue, float64(b.listener.Unsecured()), k.String())
+		collectConnections(ch, k, b.listener)
+		if b.quic != nil {
+			collectConnections(ch, k.overUDP(), b.quic)
+		}
+		for protocol := range b.handler.requests {
+			if n := b.handler.requests[protocol].Load(); n > 0 {
+				ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), k.String(), exchange.Protocol(protocol).String())
+			}
+		}
 	}
+}
+
+func collectConnections(ch chan<- prometheus.Metric, k bindKey, of interface {
+	Connections() (open int, accepted uint64)
+	Unsecured() uint64
+}) {
+	open, accepted := of.Connections()
+	ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
+	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
+	ch <- prometheus.MustNewConstMetric(descUnsecured, prometheus.CounterValue, float64(of.Unsecured()), k.String())
 }

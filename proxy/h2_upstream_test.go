@@ -50,12 +50,14 @@ func pemOf(der []byte) string {
 
 // crossings runs a test with clients of each protocol and services of each.
 func crossings(t *testing.T, h http.HandlerFunc, change func(*weirv1.RouteRule), test func(t *testing.T, client *http.Client, base string)) {
-	for _, up := range []string{"HTTP/1.1", "HTTP/1.1 by TLS", "HTTP/2", "HTTP/2 by TLS"} {
-		for _, down := range []string{"HTTP/1.1", "HTTP/2"} {
+	for _, up := range []string{"HTTP/1.1", "HTTP/1.1 by TLS", "HTTP/2", "HTTP/2 by TLS", "HTTP/3"} {
+		for _, down := range []string{"HTTP/1.1", "HTTP/2", "HTTP/3"} {
 			t.Run(down+" to "+up, func(t *testing.T) {
 				var s *weirv1.Service
 				secure := strings.HasSuffix(up, "TLS")
-				if strings.HasPrefix(up, "HTTP/2") {
+				if up == "HTTP/3" {
+					s = h3Server(t, h)
+				} else if strings.HasPrefix(up, "HTTP/2") {
 					s = h2Server(t, secure, h)
 				} else if s = service("s", upstreamServer(t, h)); secure {
 					server := httptest.NewTLSServer(h)
@@ -65,7 +67,11 @@ func crossings(t *testing.T, h http.HandlerFunc, change func(*weirv1.RouteRule),
 				}
 				e := startEdge(t, s, route("r", "/", "s", change))
 				client, base := e.h2Client(false), "http://shop.example"
-				if down == "HTTP/1.1" {
+				switch down {
+				case "HTTP/3":
+					e.apply(certificate(t, "shop", "shop.example"), gateway(secureListener("https", "", nil, "shop")))
+					client, base = e.h3Client(), "https://shop.example"
+				case "HTTP/1.1":
 					transport := &http.Transport{DisableCompression: true}
 					t.Cleanup(transport.CloseIdleConnections)
 					client, base = &http.Client{Transport: transport}, e.url("")

@@ -61,6 +61,8 @@ type Config struct {
 	// Listen opens the socket of a listener, ListenAdmin that of the admin
 	// address; nil: net.Listen.
 	Listen, ListenAdmin func(network, address string) (net.Listener, error)
+	// ListenPacket opens a listener's socket for HTTP/3; nil: net.ListenPacket.
+	ListenPacket func(network, address string) (net.PacketConn, error)
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
@@ -111,6 +113,9 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	if cfg.ListenAdmin == nil {
 		cfg.ListenAdmin = net.Listen
+	}
+	if cfg.ListenPacket == nil {
+		cfg.ListenPacket = net.ListenPacket
 	}
 	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets()}
 	first := p.newGeneration(nil, 0, 0)
@@ -175,7 +180,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	var errs sync.Mutex
 	for _, b := range bound {
 		drains.Go(func() {
-			if err := b.close(ctx); err != nil {
+			if err := b.Close(ctx); err != nil {
 				errs.Lock()
 				first = err
 				errs.Unlock()

@@ -25,6 +25,7 @@ type edge struct {
 	*proxy.Proxy
 	t        testing.TB
 	addr     string
+	udp      string // for HTTP/3
 	revision uint64
 }
 
@@ -52,6 +53,13 @@ func startEdgeWith(t testing.TB, change func(*proxy.Config), resources ...resour
 				e.addr = l.Addr().String()
 			}
 			return l, err
+		},
+		ListenPacket: func(network, _ string) (net.PacketConn, error) {
+			c, err := net.ListenPacket(network, "127.0.0.1:0")
+			if err == nil {
+				e.udp = c.LocalAddr().String()
+			}
+			return c, err
 		},
 	}
 	change(&cfg)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/http3"
 	"github.com/weirmesh/weir/proxy/router"
 	"github.com/weirmesh/weir/resource"
 )
@@ -21,6 +22,7 @@ import (
 type secureSocket struct {
 	byName map[string]*secureListener // "shop.example", "*.example", "" for any
 	first  *secureListener            // for clients that ask for no name
+	quic   bool                       // one of them speaks HTTP/3
 }
 
 // secureListener is the listeners of one socket and hostname. The oldest one's
@@ -30,6 +32,7 @@ type secureListener struct {
 	forward bool // tell services who the client is
 	require bool // of clients that they prove who they are
 	config  *tls.Config
+	quic    *tls.Config // for HTTP/3; nil: it is not spoken
 	shown   shownCertificates
 	tickets *tickets
 	turn    int64 // whose keys it has; under tickets.mu
@@ -96,8 +99,8 @@ func (p *Proxy) compileSockets(table *router.Table[*rule]) (sockets map[bindKey]
 }
 
 func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*weirv1.Certificate]*tls.Certificate) error {
-	spec := p.listenerTLS(l)
-	certificates, names, err := p.certificates(l.Gateway.Tenant, spec, parsed)
+	spec := p.listenerSpec(l)
+	certificates, names, err := p.certificates(l.Gateway.Tenant, spec.GetTls(), parsed)
 	if err != nil {
 		return err
 	}
@@ -107,6 +110,7 @@ func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*
 			return err
 		}
 		socket.byName[l.Hostname] = there
+		socket.quic = socket.quic || there.quic != nil
 		if socket.first == nil {
 			socket.first = there
 		}
@@ -117,17 +121,18 @@ func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*
 	return nil
 }
 
-// listenerTLS finds what is declared of a listener.
-func (p *Proxy) listenerTLS(l *router.Listener) *weirv1.ListenerTLS {
+// listenerSpec finds what is declared of a listener.
+func (p *Proxy) listenerSpec(l *router.Listener) *weirv1.Listener {
 	for _, spec := range p.desired.resources[l.Gateway].GetGateway().GetSpec().GetListeners() {
 		if spec.GetName() == l.Name {
-			return spec.GetTls()
+			return spec
 		}
 	}
 	return nil
 }
 
-func (p *Proxy) newSecureListener(l *router.Listener, spec *weirv1.ListenerTLS) (*secureListener, error) {
+func (p *Proxy) newSecureListener(l *router.Listener, declared *weirv1.Listener) (*secureListener, error) {
+	spec := declared.GetTls()
 	s := &secureListener{terms: terms{hostname: l.Hostname}, tickets: p.tickets}
 	s.config = &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -142,6 +147,11 @@ func (p *Proxy) newSecureListener(l *router.Listener, spec *weirv1.ListenerTLS) 
 		if err := s.verifyClients(v); err != nil {
 			return nil, err
 		}
+	}
+	if declared.Http3 == nil || declared.GetHttp3() {
+		s.quic = s.config.Clone()
+		s.quic.MinVersion = tls.VersionTLS13
+		s.quic.NextProtos = []string{http3.Protocol}
 	}
 	s.tickets.refresh(s, time.Now())
 	return s, nil

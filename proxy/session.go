@@ -22,6 +22,9 @@ type handler struct {
 	proxy *Proxy
 	key   atomic.Pointer[bindKey]
 	port  atomic.Uint32 // of the listeners; the socket's own, unless it stands in for another
+	// altSvc tells clients that the port speaks HTTP/3, too; nil: it does not.
+	altSvc   atomic.Pointer[[]byte]
+	requests [4]atomic.Uint64 // by protocol
 }
 
 // serve says for which socket's listeners the handler is.
@@ -69,7 +72,22 @@ func (s *session) Serve(x *exchange.Exchange) {
 	if x.Details != "" {
 		addDate(x)
 	}
+	if s.secured != nil {
+		s.advertise(x)
+	}
 	x.Response.Fields.Set(headerRequestID, x.ID)
+}
+
+var headerAltSvc = []byte("Alt-Svc")
+
+// advertise tells clients of HTTP/3 (RFC 7838), unless the service or a filter
+// has something else to say about that.
+func (s *session) advertise(x *exchange.Exchange) {
+	value := s.altSvc.Load()
+	if value == nil || s.secured.quic == nil || x.Protocol == exchange.HTTP3 || x.Response.Tunnel != nil || x.Response.Fields.Has("alt-svc") {
+		return
+	}
+	x.Response.Fields.AddParsed(headerAltSvc, *value)
 }
 
 func (s *session) serve(x *exchange.Exchange) *Error {
@@ -211,6 +229,7 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 // Finish implements listener.Session.
 func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	now := time.Now()
+	s.requests[x.Protocol].Add(1)
 	switch {
 	case s.rule != nil:
 		s.rule.metrics.Answered(x.Response.Status, now.Sub(x.Start))

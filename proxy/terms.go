@@ -22,23 +22,43 @@ func (h *handler) socket(g *generation) *secureSocket {
 // serves is told so (unrecognized_name), by a configuration without certificate.
 func (h *handler) Terms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
 	generation := h.proxy.current.Load()
-	socket := h.socket(generation)
-	if socket == nil {
+	if h.socket(generation) == nil {
 		return &tls.Config{}, nil
 	}
 	if config := generation.challenges.certificateFor(hello); config != nil {
 		return config, nil
+	}
+	l := h.asked(generation, hello)
+	if l == nil {
+		return &tls.Config{}, nil
+	}
+	return l.config, l.terms
+}
+
+// quicTerms is Terms for clients that speak HTTP/3.
+func (h *handler) quicTerms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
+	l := h.asked(h.proxy.current.Load(), hello)
+	if l == nil || l.quic == nil {
+		return &tls.Config{}, nil
+	}
+	return l.quic, l.terms
+}
+
+// asked is the listener that a client asks for by its name; nil: there is none.
+func (h *handler) asked(g *generation, hello *tls.ClientHelloInfo) *secureListener {
+	socket := h.socket(g)
+	if socket == nil {
+		return nil
 	}
 	var buf [maxHost]byte
 	l := socket.find(hostOf(&buf, []byte(hello.ServerName)))
 	if l == nil && hello.ServerName == "" {
 		l = socket.first
 	}
-	if l == nil {
-		return &tls.Config{}, nil
+	if l != nil {
+		l.tickets.refresh(l, time.Now())
 	}
-	l.tickets.refresh(l, time.Now())
-	return l.config, l.terms
+	return l
 }
 
 // checkConnection: a request must have come by a connection that is secured on

@@ -53,6 +53,9 @@ func (t *tickets) refresh(l *secureListener, now time.Time) {
 		keys[i] = deriveTicketKey(secret, l.terms)
 	}
 	l.config.SetSessionTicketKeys(keys)
+	if l.quic != nil {
+		l.quic.SetSessionTicketKeys(keys)
+	}
 }
 
 func deriveTicketKey(secret [32]byte, of terms) [32]byte {

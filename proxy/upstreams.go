@@ -8,6 +8,7 @@ import (
 	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/health"
 	"github.com/weirmesh/weir/proxy/http2"
+	"github.com/weirmesh/weir/proxy/http3"
 	"github.com/weirmesh/weir/proxy/resolve"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
@@ -24,7 +25,7 @@ type upstreams struct {
 
 func newUpstreams(cfg Config) upstreams {
 	u := upstreams{
-		pools:  upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.HTTP2: http2.Dial}),
+		pools:  upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.HTTP2: http2.Dial, upstream.HTTP3: http3.Dial}),
 		health: health.NewRegistry(health.Config{Logger: cfg.Logger}),
 		names:  resolve.NewRegistry(resolve.Config{Logger: cfg.Logger, Lookup: cfg.Lookup}),
 	}

@@ -20,6 +20,9 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 		c.optional(at.Field("hostname"), l.GetHostname(), func(s string) string { return checkHostname(s, true) })
 		c.listenerProtocol(at.Field("protocol"), l.GetProtocol())
 		c.listenerTLS(at.Field("tls"), l)
+		if l.GetHttp3() && l.GetProtocol() != weirv1.Listener_HTTPS {
+			c.add(at.Field("http3"), "HTTP/3 is for a listener with protocol HTTPS: it is never spoken in the clear")
+		}
 		for _, earlier := range spec.GetListeners()[:i] {
 			c.listenersClash(at, l, earlier)
 		}

@@ -104,6 +104,7 @@ func TestGatewayIsRefused(t *testing.T) {
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS}]}`, `spec.listeners[0].tls: is required for HTTPS`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP, tls: {certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls: is for protocol HTTPS, not for HTTP`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {}}]}`, `spec.listeners[0].tls.certificateRefs: needs at least one Certificate`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTP, http3: true}]}`, `spec.listeners[0].http3: HTTP/3 is for a listener with protocol HTTPS: it is never spoken in the clear`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {mode: PASSTHROUGH, certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls.mode: Passthrough is not served yet: only Terminate is`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{kind: Secret, name: c}]}}]}`, `spec.listeners[0].tls.certificateRefs[0].kind: must be Certificate, not "Secret"`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{name: c}, {name: c}]}}]}`, `spec.listeners[0].tls.certificateRefs[1].name: the certificate "c" is there twice`},
@@ -147,7 +148,7 @@ func TestHostnameIsRefused(t *testing.T) {
 
 func TestServiceIsRefused(t *testing.T) {
 	for _, c := range []struct{ spec, want string }{
-		{`{protocol: HTTP3}`, `spec.protocol: HTTP3 is not served yet: HTTP and HTTP2 are`},
+		{`{protocol: HTTP3}`, `spec.tls: is required by protocol HTTP3, which is never spoken in the clear: tls: {} checks the service's certificate by its name and the system's authorities`},
 		{`{endpoints: [{}]}`, `spec.endpoints[0].address: is required`},
 		{`{endpoints: [{address: localhost}]}`, `spec.endpoints[0].address: "localhost" has no port`},
 		{`{endpoints: [{address: "::1"}]}`, `spec.endpoints[0].address: "::1" has no port`},

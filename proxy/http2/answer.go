@@ -5,6 +5,7 @@ import (
 
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/section"
 )
 
 // answerBlock reads header blocks of answers, one after the other: what one says
@@ -95,17 +96,17 @@ func (b *answerBlock) add(part []byte, last bool) *connError {
 
 // field takes in one field of the block.
 func (b *answerBlock) field(f hpack.HeaderField) {
-	b.size += len(f.Name) + len(f.Value) + fieldOverhead
+	b.size += len(f.Name) + len(f.Value) + section.Overhead
 	switch {
 	case b.bad != nil || b.into == nil:
 	case b.size > http1.MaxHead:
-		b.bad = malformed("its head is too large")
+		b.bad = section.Malformed("its head is too large")
 		b.hpack.SetEmitEnabled(false)
 	case f.IsPseudo():
 		b.bad = b.pseudo(f)
 	default:
 		b.fields = true
-		if b.bad = checkField(f); b.bad == nil {
+		if b.bad = section.CheckField(f.Name, f.Value); b.bad == nil {
 			b.bad = b.regular(f)
 		}
 	}
@@ -114,25 +115,25 @@ func (b *answerBlock) field(f hpack.HeaderField) {
 func (b *answerBlock) pseudo(f hpack.HeaderField) error {
 	switch {
 	case b.trailing:
-		return malformed("trailers hold a pseudo-field")
+		return section.Malformed("trailers hold a pseudo-field")
 	case b.fields:
-		return malformed("a pseudo-field stands behind other fields")
+		return section.Malformed("a pseudo-field stands behind other fields")
 	case f.Name != ":status":
-		return malformed("a pseudo-field is unknown")
+		return section.Malformed("a pseudo-field is unknown")
 	case b.into.status != 0:
-		return malformed("a pseudo-field is repeated")
+		return section.Malformed("a pseudo-field is repeated")
 	case len(f.Value) != 3:
-		return malformed("its status is no number of three digits")
+		return section.Malformed("its status is no number of three digits")
 	}
 	for i := range len(f.Value) {
 		c := f.Value[i]
 		if c < '0' || c > '9' {
-			return malformed("its status is no number of three digits")
+			return section.Malformed("its status is no number of three digits")
 		}
 		b.into.status = b.into.status*10 + int(c-'0')
 	}
 	if b.into.status < 100 || b.into.status == 101 {
-		return malformed("its status is none of HTTP/2")
+		return section.Malformed("its status is none of HTTP/2")
 	}
 	return nil
 }
@@ -146,17 +147,17 @@ func (b *answerBlock) regular(f hpack.HeaderField) error {
 			return nil
 		}
 	} else if f.Name == "content-length" {
-		n := requestHead{length: -1}
-		if err := n.takeLength(f.Value); err != nil {
+		n, err := section.ParseLength(f.Value)
+		if err != nil {
 			return err
 		}
-		if a.length >= 0 && a.length != n.length {
-			return malformed("the length of the body is given twice")
+		if a.length >= 0 && a.length != n {
+			return section.Malformed("the length of the body is given twice")
 		}
-		a.length = n.length
+		a.length = n
 	}
 	if to.Len() >= http1.MaxFields {
-		return malformed("its head has too many fields")
+		return section.Malformed("its head has too many fields")
 	}
 	to.AddParsed(a.copy(f.Name), a.copy(f.Value))
 	return nil
@@ -174,13 +175,13 @@ func (b *answerBlock) finish() error {
 	case b.bad != nil:
 		return b.bad
 	case b.trailing && !b.ends:
-		return malformed("trailers do not end the answer")
+		return section.Malformed("trailers do not end the answer")
 	case b.trailing:
 		return nil
 	case b.into.status == 0:
-		return malformed("it has no status")
+		return section.Malformed("it has no status")
 	case b.into.status < 200 && b.ends:
-		return malformed("an interim answer ends the stream")
+		return section.Malformed("an interim answer ends the stream")
 	}
 	return nil
 }

@@ -44,7 +44,6 @@ const (
 	largestFrameSize     = 1<<24 - 1
 	settingSize          = 6
 	defaultTableSize     = 4 << 10
-	fieldOverhead        = 32 // of a header list's size (RFC 9113, section 6.5.2)
 	priorityFields       = 5
 	maxContinuations     = 64
 	smallestWindowUpdate = 32 << 10

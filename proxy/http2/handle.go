@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http1"
+	"github.com/weirmesh/weir/proxy/section"
 )
 
 const maxHeaderList = http1.MaxHead
@@ -406,7 +407,7 @@ func (c *Conn) blockPart(f *frame) error {
 func (c *Conn) endTrailers() error {
 	s := c.trailed
 	c.trailed = nil
-	bad := c.block.head.bad
+	bad := c.block.Err()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -428,18 +429,18 @@ func (c *Conn) endHead() error {
 	s := c.opening
 	c.opening = nil
 	x := s.place.Exchange()
-	err := c.block.finish()
-	head := &c.block.head
+	err := c.block.Finish()
+	length := c.block.Length()
 	x.Request.Scheme = c.cfg.Scheme
 	s.head = string(x.Request.Method) == "HEAD"
-	if err == nil && c.blockEnds && head.length > 0 {
-		err = malformed("there is no body, where a length is announced")
+	if err == nil && c.blockEnds && length > 0 {
+		err = section.Malformed("there is no body, where a length is announced")
 	}
 	if err == nil && c.blockBad != nil {
 		return c.discard(s, c.blockBad)
 	}
 	if err != nil {
-		status, reason := statusOf(err)
+		status, reason := section.StatusOf(err)
 		if status == 0 {
 			bad := &streamError{s.id, codeProtocol, reason}
 			s.place.Reject(x, 400, reason) // to be counted; the client is not told
@@ -450,7 +451,7 @@ func (c *Conn) endHead() error {
 	}
 	c.mu.Lock()
 	s.ended = c.blockEnds
-	s.declared, s.asking = head.length, head.expecting
+	s.declared, s.asking = length, c.block.Expecting()
 	c.mu.Unlock()
 	if !s.ended {
 		x.Request.Body = s

@@ -3,11 +3,12 @@
 //
 //	accept ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
 //	                └▶ HTTP/2 by ALPN, or by its preface: package http2
+//	UDP ─▶ QUIC ─▶ connection ─▶ one goroutine for each exchange: package http3
 //
 // # Promises
 //
 //   - One goroutine serves a connection by HTTP/1.1, the exchange's upstream I/O
-//     included; by HTTP/2, one serves each exchange.
+//     included; by HTTP/2 and HTTP/3, one serves each exchange.
 //   - A connection that waits for a request holds no exchange, and in the clear no
 //     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.

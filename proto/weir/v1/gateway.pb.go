@@ -419,7 +419,10 @@ type Listener struct {
 	// Narrows the hostnames served: exact, or "*.example.com". Empty: all.
 	Hostname string `protobuf:"bytes,5,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// How HTTPS is spoken; for no other protocol.
-	Tls           *ListenerTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *ListenerTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	// HTTPS is spoken by HTTP/3, too, over the same port of UDP; clients learn of
+	// it by Alt-Svc. For no other protocol. Absent: it is.
+	Http3         *bool `protobuf:"varint,7,opt,name=http3,proto3,oneof" json:"http3,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -494,6 +497,13 @@ func (x *Listener) GetTls() *ListenerTLS {
 		return x.Tls
 	}
 	return nil
+}
+
+func (x *Listener) GetHttp3() bool {
+	if x != nil && x.Http3 != nil {
+		return *x.Http3
+	}
+	return false
 }
 
 // ListenerTLS is how a listener proves who it is, and what it asks of clients.
@@ -756,20 +766,22 @@ const file_weir_v1_gateway_proto_rawDesc = "" +
 	"\bselector\x18\x02 \x03(\v2\".weir.v1.GatewaySpec.SelectorEntryR\bselector\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x02\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x126\n" +
 	"\bprotocol\x18\x04 \x01(\x0e2\x1a.weir.v1.Listener.ProtocolR\bprotocol\x12\x1a\n" +
 	"\bhostname\x18\x05 \x01(\tR\bhostname\x12&\n" +
-	"\x03tls\x18\x06 \x01(\v2\x14.weir.v1.ListenerTLSR\x03tls\"K\n" +
+	"\x03tls\x18\x06 \x01(\v2\x14.weir.v1.ListenerTLSR\x03tls\x12\x19\n" +
+	"\x05http3\x18\a \x01(\bH\x00R\x05http3\x88\x01\x01\"K\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
 	"\x05HTTPS\x10\x02\x12\a\n" +
 	"\x03TCP\x10\x03\x12\a\n" +
-	"\x03TLS\x10\x04\"\xfd\x03\n" +
+	"\x03TLS\x10\x04B\b\n" +
+	"\x06_http3\"\xfd\x03\n" +
 	"\vListenerTLS\x12-\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x19.weir.v1.ListenerTLS.ModeR\x04mode\x12B\n" +
 	"\x10certificate_refs\x18\x02 \x03(\v2\x17.weir.v1.CertificateRefR\x0fcertificateRefs\x12=\n" +
@@ -865,6 +877,7 @@ func file_weir_v1_gateway_proto_init() {
 		return
 	}
 	file_weir_v1_meta_proto_init()
+	file_weir_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
