@@ -34,7 +34,7 @@ func runLoad(ctx context.Context, args []string) error {
 	connections := flags.Int("connections", 1, "")
 	length := flags.Duration("for", time.Second, "")
 	hosts := flags.Int("hosts", 0, "")
-	over3 := flags.Bool("http3", false, "")
+	speak := flags.String("over", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -44,19 +44,18 @@ func runLoad(ctx context.Context, args []string) error {
 	defer cancel()
 	reports := make([]report, *connections)
 	var all sync.WaitGroup
-	var shared *client3
+	var c client
 	for i := range reports {
-		loop := func() error { return reports[i].loop(ctx, *address, requests, i*len(requests) / *connections) }
-		if *over3 {
-			if i%streamsEach == 0 {
-				shared = dial3(*address)
-				defer shared.Close()
+		if i%over(*speak).share() == 0 {
+			var err error
+			if c, err = over(*speak).dial(*address, requests, i*len(requests) / *connections); err != nil {
+				return err
 			}
-			c := shared
-			loop = func() error { return reports[i].loop3(ctx, c) }
+			defer c.Close()
 		}
+		mine := c
 		all.Go(func() {
-			if err := loop(); err != nil {
+			if err := reports[i].loop(ctx, mine); err != nil {
 				reports[i].Errors++
 				reports[i].LastError = err.Error()
 			}
@@ -84,21 +83,16 @@ func requestsFor(address string, hosts int) [][]byte {
 	return requests
 }
 
-// loop sends one request after the other, from a place in the list on, until
-// the time is up. The first that fails ends it.
-func (r *report) loop(ctx context.Context, address string, requests [][]byte, at int) error {
-	c, err := dial(address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// loop asks for one thing after the other until the time is up. The first that
+// fails ends it; one that the end of the time has cut is none.
+func (r *report) loop(ctx context.Context, c client) error {
 	last := time.Now()
 	for ctx.Err() == nil {
-		if err := c.get(requests[at]); err != nil {
+		if err := c.ask(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
-		}
-		if at++; at == len(requests) {
-			at = 0
 		}
 		now := time.Now()
 		r.Latencies.Record(now.Sub(last))
@@ -156,7 +150,7 @@ func spawnLoad(ctx context.Context, c *contender, connections int, length time.D
 	}
 	cmd := exec.CommandContext(ctx, self, "load", "-address", c.address, "-connections", strconv.Itoa(connections),
 		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts),
-		"-http3="+strconv.FormatBool(c.http3))
+		"-over", string(c.over))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, diagnostics bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics

@@ -3,7 +3,8 @@
 //
 //	load (64 keep-alive connections) ─▶ the proxy under test ─▶ upstream (0.5 KB)
 //
-// Two rows are of HTTP/3, with a load of quic-go's: Weir's and Caddy's.
+// Further rows are of TLS, HTTP/2, HTTP/3 and gRPC, with the loads of Go's, quic-go's
+// and grpc-go's clients.
 //
 // Load and upstream are processes of their own, so that what is counted is the
 // proxy's work alone: the user and system time of its processes over the
@@ -120,7 +121,8 @@ type benchmark struct {
 	settings
 	dir       string
 	upstream  *measure.Process
-	upstreamA string
+	upstreamA string // by HTTP/1.1
+	upstreamG string // by gRPC
 	running   []*contender
 }
 
@@ -130,7 +132,7 @@ type contender struct {
 	process *measure.Process
 	address string
 	hosts   int // how many the load spreads over; 0: by address alone
-	http3   bool
+	over    over
 	admin   string // Weir's own port with the debug pages
 	samples []sample
 }
@@ -141,15 +143,29 @@ func (b *benchmark) startUpstream(ctx context.Context) error {
 		return err
 	}
 	b.upstreamA = fmt.Sprintf("127.0.0.1:%d", port)
+	if port, err = measure.FreePort(); err != nil {
+		return err
+	}
+	b.upstreamG = fmt.Sprintf("127.0.0.1:%d", port)
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	b.upstream, err = measure.Start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA)
+	b.upstream, err = measure.Start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA, b.upstreamG)
 	if err != nil {
 		return err
 	}
-	return b.upstream.Until(ctx, func() error { return tryGet(b.upstreamA, "") })
+	if err := b.upstream.Until(ctx, func() error { return plain.try(ctx, b.upstreamA, "") }); err != nil {
+		return err
+	}
+	return b.upstream.Until(ctx, func() error { return overGRPC.try(ctx, b.upstreamG, "") })
+}
+
+func (b *benchmark) upstreamOf(o over) string {
+	if o == overGRPC {
+		return b.upstreamG
+	}
+	return b.upstreamA
 }
 
 // startAll starts what is there, and says what is not.
@@ -188,8 +204,8 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	c := &contender{name: p.name, hosts: p.hosts, http3: p.http3, address: fmt.Sprintf("127.0.0.1:%d", port)}
-	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamA}); err != nil {
+	c := &contender{name: p.name, hosts: p.hosts, over: p.over, address: fmt.Sprintf("127.0.0.1:%d", port)}
+	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamOf(p.over)}); err != nil {
 		c.process.Stop()
 		return nil, err
 	}
@@ -197,11 +213,7 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if c.hosts > 0 {
 		host = hostName(c.hosts - 1)
 	}
-	answers := func() error { return tryGet(c.address, host) }
-	if c.http3 {
-		answers = func() error { return tryGet3(ctx, c.address) }
-	}
-	if err := c.process.Until(ctx, answers); err != nil {
+	if err := c.process.Until(ctx, func() error { return c.over.try(ctx, c.address, host) }); err != nil {
 		c.process.Stop()
 		return nil, err
 	}

@@ -18,9 +18,12 @@ const bodySize = 512
 // does so little that the proxies are what is measured. It takes requests
 // without bodies, which is what the load sends.
 func runUpstream(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("upstream wants an address")
+	if len(args) != 2 {
+		return errors.New("upstream wants two addresses")
 	}
+	calls := make(chan error, 1)
+	go func() { calls <- serveGRPC(ctx, args[1]) }()
+	defer func() { <-calls }()
 	l, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err
