@@ -28,7 +28,7 @@ func TestLoadCountsWhatTheUpstreamAnswers(t *testing.T) {
 		}
 		// Ten requests, then the time is up.
 		var r report
-		if err := r.loop(&countdown{Context: ctx, left: 10}, c); err != nil {
+		if err := r.loop(&countdown{Context: ctx, left: 10}, c, pace{}); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()

@@ -28,8 +28,10 @@ func newHTTP1(c net.Conn, requests [][]byte, at int) (*conn, error) {
 	if err := c.SetDeadline(time.Now().Add(maxRun)); err != nil {
 		return nil, err
 	}
-	return &conn{c, bufio.NewReaderSize(c, 4096), requests, at}, nil
+	return &conn{c, newReader(c), requests, at}, nil
 }
+
+func newReader(c net.Conn) *bufio.Reader { return bufio.NewReaderSize(c, 4096) }
 
 func (c *conn) ask(context.Context) error {
 	request := c.requests[c.at]
@@ -81,3 +83,27 @@ func getRequest(address, host string) []byte {
 }
 
 func hostName(i int) string { return fmt.Sprintf("host-%d.example", i) }
+
+// readAnswer reads an answer with a body of so many bytes, without a copy.
+func readAnswer(c net.Conn, buffer []byte, size int64) (read int64, err error) {
+	have := 0
+	head := -1
+	for head < 0 {
+		n, err := c.Read(buffer[have:])
+		if err != nil {
+			return 0, err
+		}
+		have += n
+		head = bytes.Index(buffer[:have], []byte("\r\n\r\n"))
+	}
+	if !bytes.HasPrefix(buffer, []byte("HTTP/1.1 200 ")) {
+		return 0, fmt.Errorf("answer %q", buffer[:min(head, 80)])
+	}
+	for read = int64(have - head - 4); read < size; {
+		n, err := c.Read(buffer[:min(int64(len(buffer)), size-read)])
+		if read += int64(n); err != nil {
+			return read, err
+		}
+	}
+	return read, nil
+}

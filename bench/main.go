@@ -16,6 +16,9 @@
 // make a round. The table shows the median of the rounds; two proxies are compared
 // round by round, and shown is the median of what the rounds said of them.
 //
+// At the end come the wait for an answer beside HAProxy's, long answers beside
+// nginx's, and what connections that wait cost.
+//
 // A request costs a hundred times more than a look-up in a warm cache, so
 // compare numbers of one run, never of two machines.
 package main
@@ -26,6 +29,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -109,6 +113,11 @@ func compare(ctx context.Context, s settings) error {
 		}
 	}
 	printTable(os.Stdout, b.results())
+	for _, more := range []func(context.Context, io.Writer) error{b.latency, b.bodies, b.idle} {
+		if err := more(ctx, os.Stdout); err != nil {
+			return err
+		}
+	}
 	if s.profiles != "" {
 		return b.profile(ctx)
 	}
@@ -159,6 +168,18 @@ func (b *benchmark) startUpstream(ctx context.Context) error {
 		return err
 	}
 	return b.upstream.Until(ctx, func() error { return overGRPC.try(ctx, b.upstreamG, "") })
+}
+
+// named are those of them that run.
+func (b *benchmark) named(names ...string) (found []*contender) {
+	for _, name := range names {
+		for _, c := range b.running {
+			if c.name == name {
+				found = append(found, c)
+			}
+		}
+	}
+	return found
 }
 
 func (b *benchmark) upstreamOf(o over) string {
