@@ -3,36 +3,38 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/weirmesh/weir/bench/measure"
+	"github.com/weirmesh/weir/internal/freeport"
 )
 
 // The load and the upstream, without a proxy between them.
 func TestLoadCountsWhatTheUpstreamAnswers(t *testing.T) {
-	port, err := measure.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
+	address, calls := freeport.Address(t), freeport.Address(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- runUpstream(ctx, []string{address}) }()
-	for tryGet(address, "") != nil {
-		time.Sleep(time.Millisecond)
-	}
-	// Ten requests, then the time is up.
-	var r report
-	requests := requestsFor(address, 3)
-	counted := &countdown{Context: ctx, left: 10}
-	if err := r.loop(counted, address, requests, 1); err != nil {
-		t.Fatal(err)
-	}
-	if r.Requests != 10 || r.Latencies.Quantile(0.5) <= 0 {
-		t.Errorf("got %d requests, median %v", r.Requests, r.Latencies.Quantile(0.5))
+	go func() { ended <- runUpstream(ctx, []string{address, calls}) }()
+	for o, address := range map[over]string{plain: address, overGRPC: calls} {
+		for limit := time.Now().Add(2 * time.Minute); o.try(ctx, address, "") != nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("the upstream does not answer: %v", o.try(ctx, address, ""))
+			}
+		}
+		c, err := o.dial(address, requestsFor(address, 3), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Ten requests, then the time is up.
+		var r report
+		if err := r.loop(&countdown{Context: ctx, left: 10}, c, pace{}); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if r.Requests != 10 || r.Latencies.Quantile(0.5) <= 0 {
+			t.Errorf("got %d requests, median %v", r.Requests, r.Latencies.Quantile(0.5))
+		}
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -13,22 +14,31 @@ import (
 // maxRun bounds the life of a connection.
 const maxRun = 10 * time.Minute
 
-// conn is one keep-alive connection of the load.
+// conn is one keep-alive connection of the load by HTTP/1.1. It asks for a list
+// of things in turn.
 type conn struct {
 	net.Conn
-	r *bufio.Reader
+	r        *bufio.Reader
+	requests [][]byte
+	at       int
 }
 
-func dial(address string) (*conn, error) {
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
-	if err != nil {
-		return nil, err
-	}
+func newHTTP1(c net.Conn, requests [][]byte, at int) (*conn, error) {
 	// No run takes as long; it is for a proxy that does not answer.
 	if err := c.SetDeadline(time.Now().Add(maxRun)); err != nil {
 		return nil, err
 	}
-	return &conn{c, bufio.NewReaderSize(c, 4096)}, nil
+	return &conn{c, newReader(c), requests, at}, nil
+}
+
+func newReader(c net.Conn) *bufio.Reader { return bufio.NewReaderSize(c, 4096) }
+
+func (c *conn) ask(context.Context) error {
+	request := c.requests[c.at]
+	if c.at++; c.at == len(c.requests) {
+		c.at = 0
+	}
+	return c.get(request)
 }
 
 // get sends a request and reads the answer, which must be 200 with a length.
@@ -74,11 +84,26 @@ func getRequest(address, host string) []byte {
 
 func hostName(i int) string { return fmt.Sprintf("host-%d.example", i) }
 
-func tryGet(address, host string) error {
-	c, err := dial(address)
-	if err != nil {
-		return err
+// readAnswer reads an answer with a body of so many bytes, without a copy.
+func readAnswer(c net.Conn, buffer []byte, size int64) (read int64, err error) {
+	have := 0
+	head := -1
+	for head < 0 {
+		n, err := c.Read(buffer[have:])
+		if err != nil {
+			return 0, err
+		}
+		have += n
+		head = bytes.Index(buffer[:have], []byte("\r\n\r\n"))
 	}
-	defer c.Close()
-	return c.get(getRequest(address, host))
+	if !bytes.HasPrefix(buffer, []byte("HTTP/1.1 200 ")) {
+		return 0, fmt.Errorf("answer %q", buffer[:min(head, 80)])
+	}
+	for read = int64(have - head - 4); read < size; {
+		n, err := c.Read(buffer[:min(int64(len(buffer)), size-read)])
+		if read += int64(n); err != nil {
+			return read, err
+		}
+	}
+	return read, nil
 }

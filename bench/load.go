@@ -34,7 +34,8 @@ func runLoad(ctx context.Context, args []string) error {
 	connections := flags.Int("connections", 1, "")
 	length := flags.Duration("for", time.Second, "")
 	hosts := flags.Int("hosts", 0, "")
-	over3 := flags.Bool("http3", false, "")
+	speak := flags.String("over", "", "")
+	rate := flags.Float64("rate", 0, "") // of all connections together; 0: as fast as they can
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -44,19 +45,19 @@ func runLoad(ctx context.Context, args []string) error {
 	defer cancel()
 	reports := make([]report, *connections)
 	var all sync.WaitGroup
-	var shared *client3
+	var c client
 	for i := range reports {
-		loop := func() error { return reports[i].loop(ctx, *address, requests, i*len(requests) / *connections) }
-		if *over3 {
-			if i%streamsEach == 0 {
-				shared = dial3(*address)
-				defer shared.Close()
+		if i%over(*speak).share() == 0 {
+			var err error
+			if c, err = over(*speak).dial(*address, requests, i*len(requests) / *connections); err != nil {
+				return err
 			}
-			c := shared
-			loop = func() error { return reports[i].loop3(ctx, c) }
+			defer c.Close()
 		}
+		mine := c
 		all.Go(func() {
-			if err := loop(); err != nil {
+			pace := newPace(begin, *rate/float64(*connections), float64(i)/float64(*connections))
+			if err := reports[i].loop(ctx, mine, pace); err != nil {
 				reports[i].Errors++
 				reports[i].LastError = err.Error()
 			}
@@ -84,26 +85,50 @@ func requestsFor(address string, hosts int) [][]byte {
 	return requests
 }
 
-// loop sends one request after the other, from a place in the list on, until
-// the time is up. The first that fails ends it.
-func (r *report) loop(ctx context.Context, address string, requests [][]byte, at int) error {
-	c, err := dial(address)
-	if err != nil {
-		return err
+// pace says when requests are due.
+type pace struct {
+	begin time.Time
+	every time.Duration // 0: as soon as there is an answer to the last one
+}
+
+func newPace(begin time.Time, rate, shift float64) pace {
+	if rate == 0 {
+		return pace{}
 	}
-	defer c.Close()
+	every := time.Duration(float64(time.Second) / rate)
+	return pace{begin.Add(time.Duration(shift * float64(every))), every}
+}
+
+// next waits until the n-th request is due, and returns when that was.
+func (p pace) next(ctx context.Context, n int64, last time.Time) time.Time {
+	if p.every == 0 {
+		return last
+	}
+	due := p.begin.Add(time.Duration(n) * p.every)
+	if wait := time.Until(due); wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	return due
+}
+
+// loop asks for one thing after the other until the time is up. The first that
+// fails ends it; one that the end of the time has cut is none.
+func (r *report) loop(ctx context.Context, c client, p pace) error {
 	last := time.Now()
 	for ctx.Err() == nil {
-		if err := c.get(requests[at]); err != nil {
+		due := p.next(ctx, r.Requests, last)
+		if err := c.ask(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
-		if at++; at == len(requests) {
-			at = 0
-		}
-		now := time.Now()
-		r.Latencies.Record(now.Sub(last))
+		last = time.Now()
+		r.Latencies.Record(last.Sub(due))
 		r.Requests++
-		last = now
 	}
 	return nil
 }
@@ -149,14 +174,14 @@ func (b *benchmark) load(ctx context.Context, c *contender, length time.Duration
 	return nil
 }
 
-func spawnLoad(ctx context.Context, c *contender, connections int, length time.Duration) (*report, error) {
+func spawnLoad(ctx context.Context, c *contender, connections int, length time.Duration, more ...string) (*report, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "load", "-address", c.address, "-connections", strconv.Itoa(connections),
+	cmd := exec.CommandContext(ctx, self, append([]string{"load", "-address", c.address, "-connections", strconv.Itoa(connections),
 		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts),
-		"-http3="+strconv.FormatBool(c.http3))
+		"-over", string(c.over)}, more...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, diagnostics bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diagnostics

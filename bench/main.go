@@ -3,7 +3,8 @@
 //
 //	load (64 keep-alive connections) ─▶ the proxy under test ─▶ upstream (0.5 KB)
 //
-// Two rows are of HTTP/3, with a load of quic-go's: Weir's and Caddy's.
+// Further rows are of TLS, HTTP/2, HTTP/3 and gRPC, with the loads of Go's, quic-go's
+// and grpc-go's clients.
 //
 // Load and upstream are processes of their own, so that what is counted is the
 // proxy's work alone: the user and system time of its processes over the
@@ -15,6 +16,9 @@
 // make a round. The table shows the median of the rounds; two proxies are compared
 // round by round, and shown is the median of what the rounds said of them.
 //
+// At the end come the wait for an answer beside HAProxy's, long answers beside
+// nginx's, and what connections that wait cost.
+//
 // A request costs a hundred times more than a look-up in a warm cache, so
 // compare numbers of one run, never of two machines.
 package main
@@ -25,6 +29,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,6 +113,11 @@ func compare(ctx context.Context, s settings) error {
 		}
 	}
 	printTable(os.Stdout, b.results())
+	for _, more := range []func(context.Context, io.Writer) error{b.latency, b.bodies, b.idle} {
+		if err := more(ctx, os.Stdout); err != nil {
+			return err
+		}
+	}
 	if s.profiles != "" {
 		return b.profile(ctx)
 	}
@@ -120,7 +130,8 @@ type benchmark struct {
 	settings
 	dir       string
 	upstream  *measure.Process
-	upstreamA string
+	upstreamA string // by HTTP/1.1
+	upstreamG string // by gRPC
 	running   []*contender
 }
 
@@ -130,7 +141,7 @@ type contender struct {
 	process *measure.Process
 	address string
 	hosts   int // how many the load spreads over; 0: by address alone
-	http3   bool
+	over    over
 	admin   string // Weir's own port with the debug pages
 	samples []sample
 }
@@ -141,15 +152,41 @@ func (b *benchmark) startUpstream(ctx context.Context) error {
 		return err
 	}
 	b.upstreamA = fmt.Sprintf("127.0.0.1:%d", port)
+	if port, err = measure.FreePort(); err != nil {
+		return err
+	}
+	b.upstreamG = fmt.Sprintf("127.0.0.1:%d", port)
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	b.upstream, err = measure.Start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA)
+	b.upstream, err = measure.Start(filepath.Join(b.dir, "upstream"), nil, self, "upstream", b.upstreamA, b.upstreamG)
 	if err != nil {
 		return err
 	}
-	return b.upstream.Until(ctx, func() error { return tryGet(b.upstreamA, "") })
+	if err := b.upstream.Until(ctx, func() error { return plain.try(ctx, b.upstreamA, "") }); err != nil {
+		return err
+	}
+	return b.upstream.Until(ctx, func() error { return overGRPC.try(ctx, b.upstreamG, "") })
+}
+
+// named are those of them that run.
+func (b *benchmark) named(names ...string) (found []*contender) {
+	for _, name := range names {
+		for _, c := range b.running {
+			if c.name == name {
+				found = append(found, c)
+			}
+		}
+	}
+	return found
+}
+
+func (b *benchmark) upstreamOf(o over) string {
+	if o == overGRPC {
+		return b.upstreamG
+	}
+	return b.upstreamA
 }
 
 // startAll starts what is there, and says what is not.
@@ -188,8 +225,8 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	c := &contender{name: p.name, hosts: p.hosts, http3: p.http3, address: fmt.Sprintf("127.0.0.1:%d", port)}
-	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamA}); err != nil {
+	c := &contender{name: p.name, hosts: p.hosts, over: p.over, address: fmt.Sprintf("127.0.0.1:%d", port)}
+	if err := p.start(ctx, c, place{dir: dir, port: port, upstream: b.upstreamOf(p.over)}); err != nil {
 		c.process.Stop()
 		return nil, err
 	}
@@ -197,11 +234,7 @@ func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
 	if c.hosts > 0 {
 		host = hostName(c.hosts - 1)
 	}
-	answers := func() error { return tryGet(c.address, host) }
-	if c.http3 {
-		answers = func() error { return tryGet3(ctx, c.address) }
-	}
-	if err := c.process.Until(ctx, answers); err != nil {
+	if err := c.process.Until(ctx, func() error { return c.over.try(ctx, c.address, host) }); err != nil {
 		c.process.Stop()
 		return nil, err
 	}

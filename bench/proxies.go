@@ -16,7 +16,7 @@ import (
 type proxy struct {
 	name  string
 	hosts int
-	http3 bool // that is how it is loaded
+	over  over // how it is loaded
 	// start starts it as a plain reverse proxy for the upstream.
 	start func(context.Context, *contender, place) error
 }
@@ -40,8 +40,15 @@ var proxies = []proxy{
 	{name: weirChain, start: startWeir(policies(5))},
 	{name: weirFewHosts, start: startWeir(manyHosts), hosts: 10},
 	{name: weirManyHosts, start: startWeir(manyHosts), hosts: 10_000},
-	{name: weirHTTP3, start: startWeir(overHTTP3), http3: true},
-	{name: caddyHTTP3, start: startCaddyHTTP3, http3: true},
+	{name: weirTLS, start: startWeir(secure(catchAllRoute)), over: overTLS},
+	{name: "nginx TLS", start: startNginxTLS, over: overTLS},
+	{name: "nginx HTTP/2", start: startNginxTLS, over: overHTTP2},
+	{name: weirHTTP2, start: startWeir(secure(catchAllRoute)), over: overHTTP2},
+	{name: "Caddy HTTP/2", start: startCaddyTLS, over: overHTTP2},
+	{name: weirHTTP3, start: startWeir(secure(catchAllRoute)), over: overHTTP3},
+	{name: "Caddy HTTP/3", start: startCaddyTLS, over: overHTTP3},
+	{name: weirGRPC, start: startWeir(calls), over: overGRPC},
+	{name: "Caddy gRPC", start: startCaddyGRPC, over: overGRPC},
 }
 
 // lookUp finds a program beside this one's sources or on the machine.
@@ -77,6 +84,21 @@ func (p place) run(c *contender, program string, args ...string) error {
 }
 
 func startNginx(_ context.Context, c *contender, p place) error {
+	return p.runNginx(c, "listen 127.0.0.1:{PORT};")
+}
+
+func startNginxTLS(_ context.Context, c *contender, p place) error {
+	if err := p.certificate(); err != nil {
+		return err
+	}
+	return p.runNginx(c, `
+    listen 127.0.0.1:{PORT} ssl http2;
+    ssl_certificate {DIR}/certificate.pem;
+    ssl_certificate_key {DIR}/key.pem;
+    http2_max_concurrent_streams 1000;`)
+}
+
+func (p place) runNginx(c *contender, listen string) error {
 	// Its defaults close a connection after 1,000 requests, on both sides, and
 	// speak HTTP/1.0 to the upstream.
 	config := `
@@ -95,7 +117,7 @@ http {
   keepalive_requests 100000000;
   upstream books { server {UPSTREAM}; keepalive 256; keepalive_requests 100000000; }
   server {
-    listen 127.0.0.1:{PORT};
+    {LISTEN}
     location / {
       proxy_pass http://books;
       proxy_http_version 1.1;
@@ -108,7 +130,7 @@ http {
 	if os.Geteuid() == 0 {
 		config = "user root;" + config
 	}
-	path, err := p.configure("nginx.conf", config)
+	path, err := p.configure("nginx.conf", strings.Replace(config, "{LISTEN}", listen, 1))
 	if err != nil {
 		return err
 	}
@@ -139,16 +161,38 @@ backend books
 }
 
 func startCaddy(_ context.Context, c *contender, p place) error {
+	return p.runCaddy(c, "http://127.0.0.1:{PORT}", "", "{UPSTREAM}")
+}
+
+// startCaddyTLS starts it with a certificate that it need not ask anyone for.
+func startCaddyTLS(_ context.Context, c *contender, p place) error {
+	if err := p.certificate(); err != nil {
+		return err
+	}
+	return p.runCaddy(c, "https://"+benchHost+":{PORT}", "tls {DIR}/certificate.pem {DIR}/key.pem", "{UPSTREAM}")
+}
+
+func startCaddyGRPC(_ context.Context, c *contender, p place) error {
+	return p.runCaddy(c, "http://:{PORT}", "", "h2c://{UPSTREAM}")
+}
+
+func (p place) runCaddy(c *contender, site, more, upstream string) error {
 	// It keeps 32 idle connections to an upstream unless told.
 	path, err := p.configure("Caddyfile", `
 {
 	admin off
 	auto_https off
+	servers {
+		protocols h1 h2 h2c h3
+	}
 }
-http://127.0.0.1:{PORT} {
-	reverse_proxy {UPSTREAM} {
+`+site+` {
+	bind 127.0.0.1
+	`+more+`
+	reverse_proxy `+upstream+` {
 		transport http {
 			keepalive_idle_conns_per_host 256
+			`+caddyVersions(upstream)+`
 		}
 	}
 }
@@ -157,6 +201,14 @@ http://127.0.0.1:{PORT} {
 		return err
 	}
 	return p.run(c, "caddy", "run", "--config", path, "--adapter", "caddyfile")
+}
+
+// caddyVersions says what it speaks to the upstream.
+func caddyVersions(upstream string) string {
+	if strings.HasPrefix(upstream, "h2c://") {
+		return "versions h2c 2"
+	}
+	return ""
 }
 
 func startTraefik(_ context.Context, c *contender, p place) error {

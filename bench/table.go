@@ -105,7 +105,11 @@ var targets = []target{
 	{of: weirTransform, against: weirCatchAll, plus: 3},
 	{of: weirChain, against: weirCatchAll, plus: 12},
 	{of: weirManyHosts, against: weirFewHosts, factor: 1.1},
-	{of: weirHTTP3, against: caddyHTTP3, factor: 1 / 1.5},
+	{of: weirTLS, against: "nginx TLS", factor: 1.6},
+	{of: weirHTTP2, against: "nginx HTTP/2", factor: 2},
+	{of: weirHTTP2, against: "Caddy HTTP/2", factor: 0.5},
+	{of: weirHTTP3, against: "Caddy HTTP/3", factor: 1 / 1.5},
+	{of: weirGRPC, against: "Caddy gRPC", factor: 0.5},
 }
 
 // line says how the target was met, "" when one of the two was not measured.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -18,9 +19,12 @@ const bodySize = 512
 // does so little that the proxies are what is measured. It takes requests
 // without bodies, which is what the load sends.
 func runUpstream(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("upstream wants an address")
+	if len(args) != 2 {
+		return errors.New("upstream wants two addresses")
 	}
+	calls := make(chan error, 1)
+	go func() { calls <- serveGRPC(ctx, args[1]) }()
+	defer func() { <-calls }()
 	l, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err
@@ -48,19 +52,52 @@ func runUpstream(ctx context.Context, args []string) error {
 	}
 }
 
+// bytesPath is where answers are as long as the path says.
+const bytesPath = "/bytes/"
+
 // answerAll answers each head that arrives.
 func answerAll(c net.Conn, answer []byte) error {
 	r := bufio.NewReaderSize(c, 16<<10)
-	for {
+	long := int64(0)
+	for first := true; ; {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
 			return err
 		}
-		if len(bytes.TrimRight(line, "\r\n")) > 0 {
+		if first {
+			if _, path, ok := bytes.Cut(line, []byte(bytesPath)); ok {
+				digits, _, _ := bytes.Cut(path, []byte{' '})
+				if long, err = strconv.ParseInt(string(digits), 10, 64); err != nil {
+					return err
+				}
+			}
+		}
+		if first = len(bytes.TrimRight(line, "\r\n")) == 0; !first {
 			continue
 		}
-		if _, err := c.Write(answer); err != nil {
+		if long > 0 {
+			err = answerLong(c, long)
+			long = 0
+		} else {
+			_, err = c.Write(answer)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+var block = make([]byte, 256<<10)
+
+func answerLong(c net.Conn, length int64) error {
+	if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", length); err != nil {
+		return err
+	}
+	for length > 0 {
+		n, err := c.Write(block[:min(length, int64(len(block)))])
+		if length -= int64(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }

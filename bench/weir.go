@@ -23,6 +23,10 @@ const (
 	weirChain     = "Weir 5 policies"
 	weirFewHosts  = "Weir 10 hosts"
 	weirManyHosts = "Weir 10000 hosts"
+	weirTLS       = "Weir TLS"
+	weirHTTP2     = "Weir HTTP/2"
+	weirHTTP3     = "Weir HTTP/3"
+	weirGRPC      = "Weir gRPC"
 )
 
 // weir is a running `weir dev` and the way to declare something there.
@@ -118,6 +122,35 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
 `
 
 func catchAll(ctx context.Context, w *weir) error { return w.apply(ctx, catchAllRoute) }
+
+// secure declares something behind a listener of TLS.
+func secure(routes string) func(context.Context, *weir) error {
+	return func(ctx context.Context, w *weir) error {
+		return w.apply(ctx, `
+---
+apiVersion: weir/v1
+kind: Certificate
+metadata: {name: bench}
+spec: {hostnames: [`+benchHost+`], selfSigned: {}}
+---
+apiVersion: weir/v1
+kind: Gateway
+metadata: {name: public}
+spec: {listeners: [{name: https, port: {PORT}, address: 127.0.0.1, protocol: HTTPS, tls: {certificateRefs: [{name: bench}]}}]}
+`+routes)
+	}
+}
+
+// calls is the catch-all to a service of gRPC.
+func calls(ctx context.Context, w *weir) error {
+	return w.apply(ctx, `
+---
+apiVersion: weir/v1
+kind: Service
+metadata: {name: books}
+spec: {protocol: HTTP2, endpoints: [{address: "{UPSTREAM}"}]}
+`+catchAllRoute)
+}
 
 // policies is the catch-all with a chain of so many policies, each the example plugin
 // that changes headers: it sets one of the request and one of the response.

@@ -82,13 +82,18 @@ func (p *Proxy) bind() error {
 		if err := p.open(k, name, wanted); err != nil {
 			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
 		} else if err := p.settleQUIC(k); err != nil {
+			// Clients find the way by TCP: it is no reason to refuse the rest.
 			failing[k.overUDP()] = fmt.Errorf("open listener %s for HTTP/3, it serves without: %w", name, err)
 		}
 	}
 	p.drainUnwanted(wanted, failing)
 	var fresh []error
 	for k, err := range failing {
-		if p.failing[k] == nil {
+		switch {
+		case p.failing[k] != nil: // reported already
+		case k.udp:
+			p.cfg.Logger.Warn(err.Error())
+		default:
 			fresh = append(fresh, err)
 		}
 	}

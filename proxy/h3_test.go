@@ -127,6 +127,7 @@ func (e *edge) closedUDP() bool {
 func TestHTTP3WithoutItsPort(t *testing.T) {
 	var free atomic.Bool
 	e := startEdgeWith(t, func(c *proxy.Config) {
+		c.AdminAddress = "127.0.0.1:0"
 		listen := c.ListenPacket
 		c.ListenPacket = func(network, address string) (net.PacketConn, error) {
 			if !free.Load() {
@@ -135,9 +136,17 @@ func TestHTTP3WithoutItsPort(t *testing.T) {
 			return listen(network, address)
 		}
 	}, certificate(t, "shop", "shop.example"), echo(t), route("r", "/", "echo"))
-	err := e.try(gateway(secureListener("https", "", nil, "shop")))
-	if err == nil || !strings.Contains(err.Error(), "public/https for HTTP/3, it serves without: address already in use") {
-		t.Errorf("got %v", err)
+	if err := e.try(gateway(secureListener("https", "", nil, "shop"))); err != nil {
+		t.Errorf("the rest is refused, too: %v", err)
+	}
+	ready, err := http.Get("http://" + e.AdminAddr() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Body.Close()
+	if said, err := io.ReadAll(ready.Body); err != nil || ready.StatusCode != 200 ||
+		!strings.Contains(string(said), "public/https for HTTP/3, it serves without: address already in use") {
+		t.Errorf("readyz: %s, %q, %v", ready.Status, said, err)
 	}
 	client := e.h2Client(true)
 	resp, _ := do(t, client, newRequest(t, "GET", "https://shop.example/", nil))

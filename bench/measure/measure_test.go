@@ -37,7 +37,7 @@ func TestEveryBucketEndsWhereTheNextBegins(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	line := "42 (a) (strange name) S 7 42 42 0 -1 4194560 100 200 0 0 31 11 5 3 20 0 1 0 12345 1 2"
 	got, err := parseStat(line)
-	if want := (stat{parent: 7, ticks: 42, ended: 8}); err != nil || got != want {
+	if want := (stat{parent: 7, ticks: 42, ended: 8, pages: 2}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	for _, bad := range []string{"", "42 (x) S 7", "42 (x) S 7 42 42 0 -1 4194560 100 200 0 0 x 11 5 3"} {

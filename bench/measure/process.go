@@ -134,6 +134,27 @@ func (p *Process) CPU() (time.Duration, error) {
 	return used, nil
 }
 
+// Memory is what the process and its descendants have in memory, in bytes; what
+// they share counts for each.
+func (p *Process) Memory() (sum int64, err error) {
+	stats, err := readStats()
+	if err != nil {
+		return 0, err
+	}
+	for pid := range stats {
+		for at := pid; at > 1; at = stats[at].parent {
+			if at == p.cmd.Process.Pid {
+				sum += int64(stats[pid].pages) * int64(os.Getpagesize())
+				break
+			}
+		}
+	}
+	if sum == 0 {
+		return 0, errors.New("it has ended")
+	}
+	return sum, nil
+}
+
 // clock is a process' CPU clock, which is finer than the ticks that /proc counts
 // it in.
 func clock(pid int, s stat) time.Duration {
@@ -145,11 +166,12 @@ func clock(pid int, s stat) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// stat is what /proc/PID/stat says of a process: its parent, its own time, and
-// that of its children which have ended.
+// stat is what /proc/PID/stat says of a process: its parent, its own time,
+// that of its children which have ended, and its memory.
 type stat struct {
 	parent       int
 	ticks, ended int64
+	pages        int64 // in memory
 }
 
 func readStats() (map[int]stat, error) {
@@ -177,7 +199,7 @@ func readStats() (map[int]stat, error) {
 func parseStat(line string) (s stat, err error) {
 	// The name may hold anything, blanks and parentheses too.
 	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
-	if len(fields) < 15 {
+	if len(fields) < 22 {
 		return s, fmt.Errorf("%q is too short", line)
 	}
 	number := func(field int) int64 {
@@ -188,5 +210,6 @@ func parseStat(line string) (s stat, err error) {
 	s.parent = int(number(1))
 	s.ticks = number(11) + number(12)
 	s.ended = number(13) + number(14)
+	s.pages = number(21)
 	return s, err
 }
