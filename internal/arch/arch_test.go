@@ -45,9 +45,14 @@ var allowed = map[string][]string{
 	"proxy/resolve":  {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
+	"proxy/cors":     {"proto/weir/v1", "proxy/exchange"},
+	"proxy/compress": {"proto/weir/v1", "proxy/exchange"},
+	"proxy/fault":    {"proto/weir/v1", "proxy/exchange"},
+	"proxy/mirror":   {"proxy/exchange", "proxy/service", "proxy/upstream"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/wire",
-		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener"},
+		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
+		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror"},
 
 	"policy":            {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest": {"proto/weir/v1", "policy", "proxy/exchange"},
@@ -96,6 +101,8 @@ var onlyIn = map[string][]string{
 	"go.etcd.io/bbolt":                  {"store"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
 	"github.com/anishathalye/porcupine": {"test/linear"},
+	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi"},
+	"github.com/andybalholm/brotli":     {"proxy/compress"},
 }
 
 func TestImports(t *testing.T) {
