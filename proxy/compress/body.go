@@ -12,8 +12,8 @@ import (
 	"github.com/weirmesh/weir/proxy/exchange"
 )
 
-// MaxEncoders is how many may be at work at once in a process. Each takes up to
-// about a megabyte.
+// MaxEncoders is how many may be at work at once in a process. One of zstd or gzip
+// takes about 0.6 MB, one of Brotli 1.4 MB.
 const MaxEncoders = 256
 
 // window is how far back an encoder looks for repetitions. It is most of an

@@ -128,7 +128,9 @@ func IsPreflight(x *exchange.Exchange) bool {
 }
 
 // Wanted is the method that a preflight is about.
-func Wanted(x *exchange.Exchange) []byte { return x.Request.Fields.Get("access-control-request-method") }
+func Wanted(x *exchange.Exchange) []byte {
+	return x.Request.Fields.Get("access-control-request-method")
+}
 
 // Preflight answers one, with 204, and reports whether its origin is allowed;
 // if it is not, there is no answer yet.
