@@ -12,6 +12,7 @@ import (
 	"github.com/weirmesh/weir/proxy/fault"
 	"github.com/weirmesh/weir/proxy/mirror"
 	"github.com/weirmesh/weir/proxy/router"
+	"github.com/weirmesh/weir/telemetry"
 )
 
 // compileTraffic compiles the filters that are packages of their own.
@@ -53,12 +54,12 @@ func (p *Proxy) compileMirror(r *rule, tenant string, spec *weirv1.RequestMirror
 		return nil, err
 	}
 	r.held = append(r.held, give)
-	told := p.mirrorTold(r, b)
-	return &mirror.Target{Backend: b.Backend, Chance: mirrorChance(spec), Told: told}, nil
+	return &mirror.Target{Backend: b.Backend, Chance: mirrorChance(spec), Told: p.mirrorTold(r, b)}, nil
 }
 
+// mirrorTold counts what becomes of copies.
 func (p *Proxy) mirrorTold(r *rule, b *backend) func(mirror.Outcome, int, time.Duration) {
-	counters := [mirror.Outcomes]interface{ Inc() }{}
+	var counters [mirror.Outcomes]*telemetry.Counter
 	for o := range counters {
 		counter, forget := p.cfg.Metrics.Mirrored(r.route, b.Service(), mirror.Outcome(o).String())
 		counters[o] = counter
@@ -111,22 +112,23 @@ func (e *extra) end() {
 
 // preflight answers what a browser asks before it sends a request, and reports
 // whether it was that. It is for the rule that would serve that request, whose
-// method is not the preflight's.
+// method is not the preflight's; else for the one that hit found.
 func (s *session) preflight(x *exchange.Exchange, port uint16, hit *router.Hit[*rule], ok bool) bool {
 	if !cors.IsPreflight(x) {
 		return false
 	}
-	if !ok || hit.Rule.Value.filters == nil || hit.Rule.Value.filters.cors == nil {
-		asked := x.Request.Method
-		x.Request.Method = cors.Wanted(x)
-		other, ok := s.generation.table.Match(port, x)
-		x.Request.Method = asked
-		if !ok || other.Rule.Value.filters == nil || other.Rule.Value.filters.cors == nil {
-			return false
-		}
-		hit = &other
+	asked := x.Request.Method
+	x.Request.Method = cors.Wanted(x)
+	wanted, found := s.generation.table.Match(port, x)
+	x.Request.Method = asked
+	switch {
+	case found && shares(wanted.Rule.Value):
+		s.enter(x, &wanted)
+	case ok && shares(hit.Rule.Value):
+		s.enter(x, hit)
+	default:
+		return false
 	}
-	s.enter(x, hit)
 	s.more().asked = true
 	x.Details = "preflight"
 	if !s.rule.filters.cors.Preflight(x) {
@@ -134,6 +136,9 @@ func (s *session) preflight(x *exchange.Exchange, port uint16, hit *router.Hit[*
 	}
 	return true
 }
+
+// shares reports whether pages of other origins may use what a rule serves.
+func shares(r *rule) bool { return r.filters != nil && r.filters.cors != nil }
 
 var errOrigin = &Error{Status: 403, Blame: Client, Code: "origin_not_allowed", Detail: "Pages of this origin may not use this route."}
 

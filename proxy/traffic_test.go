@@ -63,8 +63,13 @@ func TestCORS(t *testing.T) {
 	put := filtered(shares)
 	put.Spec.Rules[0].Matches[0].Method = "PUT"
 	open := route("open", "/open", "s")
+	anyone := route("anyone", "/x", "s", func(r *weirv1.RouteRule) {
+		r.Filters = []*weirv1.RouteFilter{{Cors: &weirv1.Cors{AllowOrigins: []string{"https://evil.example"}}}}
+	})
+	anyone.Spec.Rules[0].Matches[0].Method = "OPTIONS"
+	put.Spec.Rules[0].Matches[0].Path.Value = "/x"
 	e := startEdgeWith(t, with(&markers{}), append(plugins("deny"),
-		service("s", s), service("dead", deadAddress(t)), put, open,
+		service("s", s), service("dead", deadAddress(t)), put, open, anyone,
 		route("guarded", "/guarded", "s", func(r *weirv1.RouteRule) { r.Filters = []*weirv1.RouteFilter{shares} }),
 		route("down", "/down", "dead", func(r *weirv1.RouteRule) { r.Filters = []*weirv1.RouteFilter{shares} }),
 		attach("p", "deny", "Route", "guarded", weirv1.PolicySpec_AUTHN))...)
@@ -74,7 +79,7 @@ func TestCORS(t *testing.T) {
 		status                     int
 		allowed, atService         string
 	}{
-		{"a preflight, for a rule of the method that it asks about", "OPTIONS", "/x", "https://a.shop.example", "PUT", 204, "https://a.shop.example", ""},
+		{"a preflight is for the rule of the method that it asks about", "OPTIONS", "/x", "https://a.shop.example", "PUT", 204, "https://a.shop.example", ""},
 		{"a preflight needs no credentials", "OPTIONS", "/guarded", "https://a.shop.example", "PUT", 204, "https://a.shop.example", ""},
 		{"another origin's", "OPTIONS", "/x", "https://shop.example.evil", "PUT", 403, "", ""},
 		{"where there is no CORS filter it is a request", "OPTIONS", "/open", "https://a.shop.example", "PUT", 200, "*", "OPTIONS"},
@@ -424,17 +429,16 @@ func TestAPartIsMirrored(t *testing.T) {
 // dropped, and all of it ends with the proxy.
 func TestMirrorThatHangs(t *testing.T) {
 	hang := make(chan struct{})
-	defer close(hang)
 	stuck := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-hang:
 		case <-r.Context().Done():
 		}
 	}))
-	defer stuck.CloseClientConnections()
-	m := mirrorTo("stuck")
+	defer stuck.Close()
+	defer close(hang)
 	e, metric := measured(t, func(*proxy.Config) {}, service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })),
-		service("stuck", stuck.Listener.Addr().String()), filtered(m))
+		service("stuck", stuck.Listener.Addr().String()), filtered(mirrorTo("stuck")))
 	for i := range 200 {
 		text := fmt.Sprint("request ", i)
 		resp, body := do(t, http.DefaultClient, newRequest(t, "POST", e.url("/"), strings.NewReader(text)))
@@ -449,7 +453,25 @@ func TestMirrorThatHangs(t *testing.T) {
 	if err := e.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	stuck.CloseClientConnections()
+}
+
+// A mirror is a reference like any other: it must be there, and a change of the
+// service is a change of the mirror.
+func TestMirrorFollowsItsService(t *testing.T) {
+	var first, second shadow
+	e := startEdge(t, service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {})), route("r", "/", "s"))
+	if err := e.try(filtered(mirrorTo("shadow"))); err == nil || !strings.Contains(err.Error(), "mirror to shadow") {
+		t.Fatalf("a mirror that is not there: %v", err)
+	}
+	e.apply(service("shadow", upstreamServer(t, first.ServeHTTP)))
+	get(t, e.url("/"))
+	waitFor(t, func() bool { return first.count() == 1 }, func() string { return "nothing is mirrored" })
+	e.apply(service("shadow", upstreamServer(t, second.ServeHTTP)))
+	get(t, e.url("/"))
+	waitFor(t, func() bool { return second.count() == 1 }, func() string { return "the mirror does not follow" })
+	if first.count() != 1 {
+		t.Error("the old endpoint is still mirrored to")
+	}
 }
 
 func TestMirrorIsDownOrTheClientLeaves(t *testing.T) {
