@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirmesh/weir/proxy/compress"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
@@ -14,6 +15,7 @@ var (
 	descFailures  = prometheus.NewDesc("weir_upstream_failures_total", "Tries that brought no answer.", []string{"endpoint"}, nil)
 	descOpen      = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
 	descUnsecured = prometheus.NewDesc("weir_downstream_handshake_failures_total", "TLS handshakes that failed.", []string{"listener"}, nil)
+	descEncoders  = prometheus.NewDesc("weir_compression_encoders", "Answers that are being compressed.", nil, nil)
 	descAccepted  = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
 	descRequests  = prometheus.NewDesc("weir_downstream_requests_total", "Requests of clients, by version of HTTP.", []string{"listener", "protocol"}, nil)
 )
@@ -27,7 +29,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRequests} {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRequests, descEncoders} {
 		ch <- d
 	}
 }
@@ -49,6 +51,7 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descDials, prometheus.CounterValue, float64(s.Dials), address)
 		ch <- prometheus.MustNewConstMetric(descFailures, prometheus.CounterValue, float64(s.Failures), address)
 	}
+	ch <- prometheus.MustNewConstMetric(descEncoders, prometheus.GaugeValue, float64(compress.AtWork()))
 	c.proxy.shown.Lock()
 	defer c.proxy.shown.Unlock()
 	for k, b := range c.proxy.bound {

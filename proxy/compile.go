@@ -129,7 +129,7 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 	}()
 	r.metrics = p.cfg.Metrics.Route(r.route)
 	r.held = append(r.held, func() { p.cfg.Metrics.ForgetRoute(r.route) })
-	if r.filters, err = compileFilters(spec.GetFilters()); err != nil {
+	if r.filters, err = p.compileFilters(r, ref.Tenant, spec.GetFilters()); err != nil {
 		return nil, err
 	}
 	if err = p.compileBackends(r, ref.Tenant, spec.GetBackendRefs()); err != nil {

@@ -120,6 +120,11 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 			for _, b := range rule.GetBackendRefs() {
 				add(b.GetKind(), resource.KindService, b.GetName())
 			}
+			for _, f := range rule.GetFilters() {
+				if b := f.GetRequestMirror().GetBackendRef(); b != nil {
+					add(b.GetKind(), resource.KindService, b.GetName())
+				}
+			}
 		}
 	case r.GetService() != nil:
 		for ref := range resource.References(r) {

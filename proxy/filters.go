@@ -6,16 +6,29 @@ import (
 	"strconv"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/compress"
+	"github.com/weirmesh/weir/proxy/cors"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/fault"
+	"github.com/weirmesh/weir/proxy/mirror"
 	"github.com/weirmesh/weir/proxy/router"
+	"github.com/weirmesh/weir/telemetry"
 )
 
-// filters are a rule's filters, in the order in which they act: header
-// modifiers, then a rewrite; a redirect answers instead.
+// filters are a rule's filters. Their order is ours, not that of the
+// declaration:
+//
+//	CORS preflights ─▶ policies ─▶ faults ─▶ redirect ─▶ request headers ─▶ rewrite ─▶ mirror ─▶ service
+//	client ◀─ bandwidth ◀─ compression ◀─ CORS ◀─ policies ◀─ response headers ◀─ service
 type filters struct {
 	request, response headerModifier
 	redirect          *redirect
 	rewrite           *rewrite
+	cors              *cors.Policy
+	compression       *compress.Rule
+	faults            []*fault.Rule
+	faultCounts       [fault.Kinds]*telemetry.Counter // where there are faults
+	mirrors           []*mirror.Target
 }
 
 type field struct{ name, value []byte }
@@ -66,12 +79,15 @@ type pathModifier struct {
 	value  string
 }
 
-func compileFilters(specs []*weirv1.RouteFilter) (f *filters, err error) {
+func (p *Proxy) compileFilters(r *rule, tenant string, specs []*weirv1.RouteFilter) (f *filters, err error) {
 	if len(specs) == 0 {
 		return nil, nil
 	}
 	f = new(filters)
 	for _, spec := range specs {
+		if err := p.compileTraffic(r, f, tenant, spec); err != nil {
+			return nil, err
+		}
 		f.request.merge(spec.GetRequestHeaderModifier())
 		f.response.merge(spec.GetResponseHeaderModifier())
 		if r := spec.GetRequestRedirect(); r != nil {

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -37,6 +38,7 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/mirror"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -68,6 +70,9 @@ type Config struct {
 	Zone string
 	// Lookup resolves the names of endpoints; nil: the system's resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Draw returns a random number from 0 up to but not 1, by which requests are
+	// chosen for faults and mirrors; nil: rand.Float64.
+	Draw func() float64
 }
 
 // Update is a change of what the proxy must know. A snapshot replaces all that
@@ -86,6 +91,7 @@ type Proxy struct {
 	lives   generations
 	upstreams
 	backends backends
+	mirrors  *mirror.Sender
 	admin    *http.Server
 	adminOn  net.Listener
 	done     sync.WaitGroup
@@ -117,7 +123,10 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.ListenPacket == nil {
 		cfg.ListenPacket = net.ListenPacket
 	}
-	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets()}
+	if cfg.Draw == nil {
+		cfg.Draw = rand.Float64
+	}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
@@ -192,6 +201,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		_ = p.admin.Close()
 	}
 	p.done.Wait() // the admin address, and listeners that were taken out of use before
+	p.mirrors.Close()
 	p.retireAll()
 	p.upstreams.close()
 	return first

@@ -165,28 +165,34 @@ type held interface {
 // known to be short enough, else recorded as it is sent; so is one for a service
 // that may refuse to look at a request that was sent.
 func (s *session) bufferBody(x *exchange.Exchange, r *rule, b *backend) *Error {
-	s.replay, s.late = true, false
-	switch body := x.Request.Body.(type) {
-	case nil:
+	s.replay = true
+	if x.Request.Body == nil || s.takeSmall(x) {
 		return nil
+	}
+	return s.keepBody(x, r, b)
+}
+
+// takeSmall keeps a small body if all of it is here. It may be called again.
+func (s *session) takeSmall(x *exchange.Exchange) bool {
+	switch body := x.Request.Body.(type) {
 	case *exchange.Chunk:
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
-			return s.keepBody(x, r, b)
+			return false
 		}
 		s.whole, _ = body.Next()
 	case held:
 		if !body.Complete() || body.Buffered() > wire.SmallBuffer {
-			return s.keepBody(x, r, b)
+			return false
 		}
 		s.whole, _ = body.Next()
 	default:
-		return s.keepBody(x, r, b)
+		return false
 	}
 	s.chunk.Set(s.whole)
 	x.Request.Body = &s.chunk
-	return nil
+	return true
 }
 
 func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {

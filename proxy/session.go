@@ -55,6 +55,7 @@ type session struct {
 	secured    *secureListener // that the request came by; nil in the clear
 	rejected   bool            // it was no request
 	answered   time.Time       // when the head of the service's answer was read
+	extra      *extra          // of a rule with filters, once one needs it
 }
 
 // Begin implements listener.Session.
@@ -76,6 +77,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 		s.advertise(x)
 	}
 	x.Response.Fields.Set(headerRequestID, x.ID)
+	if s.rule != nil && s.rule.filters != nil {
+		s.seal(x, s.rule.filters)
+	}
 }
 
 var headerAltSvc = []byte("Alt-Svc")
@@ -102,6 +106,9 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	}
 	port := uint16(s.port.Load())
 	hit, ok := s.generation.table.Match(port, x)
+	if len(x.Request.Method) == len("OPTIONS") && s.preflight(x, port, &hit, ok) {
+		return nil
+	}
 	if !ok {
 		return errNoRoute
 	}
@@ -147,20 +154,16 @@ func (s *session) enter(x *exchange.Exchange, hit *router.Hit[*rule]) {
 	x.Route, x.Rule = s.rule.route, s.rule.name
 }
 
-// act does what the rule says: redirect, or forward and relay.
+// act does what the rule says: forward and relay, or what its filters say.
 func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
-	f := s.rule.filters
-	if f != nil && f.redirect != nil {
-		f.redirect.answer(x, hit)
-		return s.finishResponse(x)
-	}
-	if f != nil {
-		f.request.apply(&x.Request.Fields)
-		if f.rewrite != nil {
-			f.rewrite.apply(x, hit)
+	changed := s.run != nil
+	if f := s.rule.filters; f != nil {
+		if answered, err := s.filter(x, hit, f); answered || err != nil {
+			return err
 		}
+		changed = changed || f.rewrite != nil
 	}
-	if s.run != nil || f != nil && f.rewrite != nil {
+	if changed {
 		if err := http1.CheckRequest(&x.Request); err != nil {
 			return s.notSendable(err)
 		}
@@ -244,8 +247,11 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	if cap(s.recorder.kept) > wire.SmallBuffer {
 		s.recorder.kept = nil
 	}
+	if s.extra != nil {
+		s.extra.end()
+	}
 	s.generation.release()
-	s.generation, s.rule, s.run, s.whole, s.secured, s.rejected = nil, nil, nil, nil, nil, false
+	s.generation, s.rule, s.run, s.whole, s.secured, s.rejected, s.late = nil, nil, nil, nil, nil, false, false
 }
 
 // Cut implements listener.Session.

@@ -13,9 +13,20 @@ var filterNames = map[weirv1.RouteFilter_Type][2]string{
 	weirv1.RouteFilter_RESPONSE_HEADER_MODIFIER: {"ResponseHeaderModifier", "responseHeaderModifier"},
 	weirv1.RouteFilter_REQUEST_REDIRECT:         {"RequestRedirect", "requestRedirect"},
 	weirv1.RouteFilter_URL_REWRITE:              {"URLRewrite", "urlRewrite"},
+	weirv1.RouteFilter_CORS:                     {"CORS", "cors"},
+	weirv1.RouteFilter_REQUEST_MIRROR:           {"RequestMirror", "requestMirror"},
+	weirv1.RouteFilter_COMPRESSION:              {"Compression", "compression"},
+	weirv1.RouteFilter_FAULT:                    {"Fault", "fault"},
 }
 
-// filters: each type once; a redirect answers by itself, so nothing that
+// repeatable lists the types that a rule may have more than one of.
+var repeatable = map[weirv1.RouteFilter_Type]bool{
+	weirv1.RouteFilter_TYPE_UNSPECIFIED: true,
+	weirv1.RouteFilter_REQUEST_MIRROR:   true,
+	weirv1.RouteFilter_FAULT:            true,
+}
+
+// filters: most types once; a redirect answers by itself, so nothing that
 // concerns a backend stands beside it.
 func (c *check) filters(at Path, rule *weirv1.RouteRule) {
 	c.count(at.Field("filters"), len(rule.GetFilters()), 0, maxEntries, "filter")
@@ -23,7 +34,7 @@ func (c *check) filters(at Path, rule *weirv1.RouteRule) {
 	for i, f := range rule.GetFilters() {
 		at := at.Field("filters").Index(i)
 		c.filter(at, f, rule)
-		if types[f.GetType()] && f.GetType() != weirv1.RouteFilter_TYPE_UNSPECIFIED {
+		if types[f.GetType()] && !repeatable[f.GetType()] {
 			c.add(at, "a rule has one %s filter at most: join the two", filterNames[f.GetType()][0])
 		}
 		types[f.GetType()] = true
@@ -43,7 +54,7 @@ func (c *check) filter(at Path, f *weirv1.RouteFilter, rule *weirv1.RouteRule) {
 	set := filterTypes(f)
 	switch {
 	case len(set) == 0 && f.GetType() == weirv1.RouteFilter_TYPE_UNSPECIFIED:
-		c.add(at, "is empty: set requestHeaderModifier, responseHeaderModifier, requestRedirect or urlRewrite")
+		c.add(at, "is empty: set %s", english(filterFields()))
 		return
 	case len(set) > 1:
 		c.add(at, "sets %s and %s: a filter does one thing, so make them two filters",
@@ -59,6 +70,19 @@ func (c *check) filter(at Path, f *weirv1.RouteFilter, rule *weirv1.RouteRule) {
 	c.headerModifier(at.Field("responseHeaderModifier"), f.GetResponseHeaderModifier(), false)
 	c.redirect(at.Field("requestRedirect"), f.GetRequestRedirect(), rule)
 	c.rewrite(at.Field("urlRewrite"), f.GetUrlRewrite(), rule)
+	c.cors(at.Field("cors"), f.GetCors())
+	c.mirror(at.Field("requestMirror"), f.GetRequestMirror())
+	c.compression(at.Field("compression"), f.GetCompression())
+	c.fault(at.Field("fault"), f.GetFault())
+}
+
+// filterFields lists the fields that a filter may set, in their order.
+func filterFields() []string {
+	fields := make([]string, 0, len(filterNames))
+	for i := range len(filterNames) {
+		fields = append(fields, filterNames[weirv1.RouteFilter_Type(i+1)][1])
+	}
+	return fields
 }
 
 // framing lists the headers that say where a message ends or belong to one

@@ -99,6 +99,18 @@ func filterTypes(f *weirv1.RouteFilter) []weirv1.RouteFilter_Type {
 	if f.GetUrlRewrite() != nil {
 		set = append(set, weirv1.RouteFilter_URL_REWRITE)
 	}
+	if f.GetCors() != nil {
+		set = append(set, weirv1.RouteFilter_CORS)
+	}
+	if f.GetRequestMirror() != nil {
+		set = append(set, weirv1.RouteFilter_REQUEST_MIRROR)
+	}
+	if f.GetCompression() != nil {
+		set = append(set, weirv1.RouteFilter_COMPRESSION)
+	}
+	if f.GetFault() != nil {
+		set = append(set, weirv1.RouteFilter_FAULT)
+	}
 	return set
 }
 

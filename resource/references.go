@@ -97,6 +97,16 @@ func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
 					return
 				}
 			}
+			for j, f := range rule.GetFilters() {
+				b := f.GetRequestMirror().GetBackendRef()
+				at := Path("spec.rules").Index(i).Field("filters").Index(j).Field("requestMirror").Field("backendRef")
+				if !yield(Reference{
+					Field: at.Field("name"), To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()},
+					Part: b.GetSubset(), PartField: at.Field("subset"),
+				}) {
+					return
+				}
+			}
 		}
 	}
 }

@@ -59,15 +59,19 @@ func (c *check) rule(at Path, rule *weirv1.RouteRule) {
 	c.count(at.Field("backendRefs"), len(rule.GetBackendRefs()), 0, maxEntries, "backend")
 	for i, b := range rule.GetBackendRefs() {
 		at := at.Field("backendRefs").Index(i)
-		if k := b.GetKind(); k != "" && k != KindService {
-			c.add(at.Field("kind"), "a backend is a Service, not a %q", k)
-		}
-		c.syntax(at.Field("name"), checkLabel(b.GetName()))
-		c.optional(at.Field("subset"), b.GetSubset(), checkLabel)
+		c.backend(at, b)
 		c.weight(at.Field("weight"), b.GetWeight())
 	}
 	c.timeouts(at.Field("timeouts"), rule.GetTimeouts())
 	c.retry(at.Field("retry"), rule.GetRetry())
+}
+
+func (c *check) backend(at Path, b *weirv1.BackendRef) {
+	if k := b.GetKind(); k != "" && k != KindService {
+		c.add(at.Field("kind"), "a backend is a Service, not a %q", k)
+	}
+	c.syntax(at.Field("name"), checkLabel(b.GetName()))
+	c.optional(at.Field("subset"), b.GetSubset(), checkLabel)
 }
 
 func (c *check) match(at Path, m *weirv1.RouteMatch) {
@@ -79,10 +83,20 @@ func (c *check) match(at Path, m *weirv1.RouteMatch) {
 			c.syntax(value, checkPath(p.GetValue()))
 		}
 	}
-	c.count(at.Field("headers"), len(m.GetHeaders()), 0, maxEntries, "header")
+	c.headerMatches(at.Field("headers"), m.GetHeaders())
+	c.count(at.Field("queryParams"), len(m.GetQueryParams()), 0, maxEntries, "query parameter")
+	params := map[string]bool{}
+	for i, q := range m.GetQueryParams() {
+		c.queryParam(at.Field("queryParams").Index(i), q, params)
+	}
+	c.optional(at.Field("method"), m.GetMethod(), checkMethod)
+}
+
+func (c *check) headerMatches(at Path, matches []*weirv1.HeaderMatch) {
+	c.count(at, len(matches), 0, maxEntries, "header")
 	headers := map[string]bool{}
-	for i, h := range m.GetHeaders() {
-		at := at.Field("headers").Index(i)
+	for i, h := range matches {
+		at := at.Index(i)
 		c.syntax(at.Field("name"), checkHeaderName(h.GetName()))
 		c.unique(headers, at.Field("name"), strings.ToLower(h.GetName()), "the header")
 		if h.GetType() == weirv1.HeaderMatch_REGULAR_EXPRESSION {
@@ -91,12 +105,6 @@ func (c *check) match(at Path, m *weirv1.RouteMatch) {
 			c.syntax(at.Field("value"), checkHeaderValue(h.GetValue()))
 		}
 	}
-	c.count(at.Field("queryParams"), len(m.GetQueryParams()), 0, maxEntries, "query parameter")
-	params := map[string]bool{}
-	for i, q := range m.GetQueryParams() {
-		c.queryParam(at.Field("queryParams").Index(i), q, params)
-	}
-	c.optional(at.Field("method"), m.GetMethod(), checkMethod)
 }
 
 func (c *check) queryParam(at Path, q *weirv1.QueryParamMatch, seen map[string]bool) {

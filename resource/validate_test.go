@@ -83,6 +83,13 @@ func TestWhatIsValid(t *testing.T) {
 			{type: REQUEST_HEADER_MODIFIER, requestHeaderModifier: {set: [{name: a, value: "1"}], add: [{name: b, value: "1"}, {name: b, value: "2"}], remove: [c]}},
 			{responseHeaderModifier: {remove: [server]}},
 			{urlRewrite: {hostname: b.internal, path: {type: REPLACE_PREFIX_MATCH}}}]}]}`},
+		{"cors", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{cors: {allowOrigins: ["https://shop.example", "http://*.shop.example:8080", "https://*", "http://127.0.0.1:3000", "http://localhost"],
+			allowMethods: [PUT, PATCH], allowHeaders: ["*"], exposeHeaders: [X-A], allowCredentials: true, maxAge: 600}}]}]}`},
+		{"two mirrors", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{requestMirror: {backendRef: {name: a, subset: v2}, percent: 0}},
+			{type: REQUEST_MIRROR, requestMirror: {backendRef: {name: a}, fraction: {numerator: 1, denominator: 1000}}}]}]}`},
+		{"compression", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{compression: {}}]}, {filters: [{compression: {algorithms: [br, gzip], minLength: 0, types: [text/*, application/*+json, image/svg+xml]}}]}]}`},
+		{"faults", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{fault: {delay: {fixed: 0.4s, percent: 0.1}, abort: {grpcStatus: 0, percent: 100}}},
+			{fault: {headers: [{name: x, value: "1"}], bandwidth: {bytesPerSecond: 1}, disconnect: {}, abort: {status: 599}}}]}]}`},
 		{"a redirect", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{requestRedirect: {scheme: https, port: 8443, statusCode: 308, path: {replaceFullPath: /new}}}]}]}`},
 		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}}]}`},
 		{"a plugin", "Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 65536, fuel: 1}}`},
@@ -354,4 +361,45 @@ func TestConfigurationIsNotTooDeep(t *testing.T) {
 	const policy = `{targetRefs: [{kind: Route, name: a}], plugin: p, config: {a: %s, b: {c: 1}}}`
 	expect(t, read(t, "Policy", fmt.Sprintf(policy, nested(resource.MaxDepth))))
 	expect(t, read(t, "Policy", fmt.Sprintf(policy, nested(resource.MaxDepth+1))), "spec.config: is nested more than 64 deep")
+}
+
+func TestTrafficFiltersAreRefused(t *testing.T) {
+	const at = `spec.rules[0].filters[0]`
+	for _, c := range []struct{ filter, want string }{
+		{`{cors: {}}`, `.cors.allowOrigins: needs at least one origin`},
+		{`{cors: {allowOrigins: ["*", "https://a.example"]}}`, `.cors.allowOrigins: "*" is every one, so it stands alone`},
+		{`{cors: {allowOrigins: [a.example]}}`, `.cors.allowOrigins[0]: "a.example" has no scheme`},
+		{`{cors: {allowOrigins: ["ftp://a.example"]}}`, `.cors.allowOrigins[0]: "ftp://a.example": the scheme must be http or https`},
+		{`{cors: {allowOrigins: ["https://a.example/"]}}`, `.cors.allowOrigins[0]: "https://a.example/" is more than an origin`},
+		{`{cors: {allowOrigins: ["https://a.*.example"]}}`, `.cors.allowOrigins[0]: "https://a.*.example": a wildcard stands at the front`},
+		{`{cors: {allowOrigins: ["https://a.example:0"]}}`, `.cors.allowOrigins[0]: "https://a.example:0": the port must be from 1 to 65535, not "0"`},
+		{`{cors: {allowOrigins: ["https://A.example"]}}`, `.cors.allowOrigins[0]: "https://A.example" must be lower case: "https://a.example"`},
+		{`{cors: {allowOrigins: ["*"], allowMethods: [put]}}`, `.cors.allowMethods[0]: "put" must be upper case`},
+		{`{cors: {allowOrigins: ["*"], allowHeaders: ["a b"]}}`, `.cors.allowHeaders[0]: "a b" is not a header name`},
+		{`{cors: {allowOrigins: ["*"], exposeHeaders: [a, A]}}`, `.cors.exposeHeaders[1]: the entry "a" is there twice`},
+		{`{requestMirror: {}}`, `.requestMirror.backendRef.name: is required`},
+		{`{requestMirror: {backendRef: {name: a, weight: 1}}}`, `.requestMirror.backendRef.weight: has no meaning here`},
+		{`{requestMirror: {backendRef: {name: a}, percent: 101}}`, `.requestMirror.percent: must be from 0 to 100, not 101`},
+		{`{requestMirror: {backendRef: {name: a}, percent: 1, fraction: {numerator: 1}}}`, `.requestMirror.percent: cannot stand beside fraction`},
+		{`{requestMirror: {backendRef: {name: a}, fraction: {numerator: 101}}}`, `.requestMirror.fraction.numerator: must not be more than the denominator, 100`},
+		{`{requestMirror: {backendRef: {name: a}, fraction: {numerator: 0, denominator: 0}}}`, `.requestMirror.fraction.denominator: must be at least 1`},
+		{`{compression: {algorithms: [gzp]}}`, `.compression.algorithms[0]: must be zstd, br or gzip, not "gzp"; did you mean "gzip"?`},
+		{`{compression: {algorithms: [br, br]}}`, `.compression.algorithms[1]: the algorithm "br" is there twice`},
+		{`{compression: {types: [text]}}`, `.compression.types[0]: "text" is not a media type`},
+		{`{compression: {types: ["*/*"]}}`, `.compression.types[0]: "*/*" is not a media type`},
+		{`{fault: {}}`, `.fault: does nothing: give delay, abort, bandwidth or disconnect`},
+		{`{fault: {delay: {percent: 1}}}`, `.fault.delay.fixed: is required: how long, such as 400ms`},
+		{`{fault: {delay: {fixed: 1s, percent: 100.5}}}`, `.fault.delay.percent: must be from 0 to 100, not 100.5`},
+		{`{fault: {abort: {}}}`, `.fault.abort.status: must be from 200 to 599, not 0`},
+		{`{fault: {abort: {status: 500, grpcStatus: 1}}}`, `.fault.abort.grpcStatus: cannot stand beside status`},
+		{`{fault: {abort: {grpcStatus: 17}}}`, `.fault.abort.grpcStatus: must be from 0 to 16, not 17`},
+		{`{fault: {bandwidth: {}}}`, `.fault.bandwidth.bytesPerSecond: is required, and at least 1`},
+		{`{fault: {disconnect: {}, headers: [{name: a, value: "(", type: REGULAR_EXPRESSION}]}}`, `.fault.headers[0].value: "(" is not a regular expression`},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			expect(t, read(t, "Route", `{parentRefs: [{name: p}], rules: [{filters: [`+c.filter+`]}]}`), at+c.want)
+		})
+	}
+	expect(t, read(t, "Route", `{parentRefs: [{name: p}], rules: [{filters: [{compression: {}}, {compression: {}}]}]}`),
+		`spec.rules[0].filters[1]: a rule has one Compression filter at most`)
 }

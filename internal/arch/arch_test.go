@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"proto/weir/v1/weirv1connect": {"proto/weir/v1"},
 
 	"resource":              {"proto/weir/v1"},
-	"resource/manifest":     {"proto/weir/v1", "resource"},
+	"resource/manifest":     {"proto/weir/v1", "resource", "resource/manifest/gatewayapi"},
 	"store":                 {"proto/weir/v1", "resource", "internal/durable"},
 	"cluster":               {"proto/weir/v1", "internal/durable", "cluster/rpc", "cluster/roster", "cluster/wal"},
 	"cluster/wal":           {"internal/durable"},
@@ -35,6 +35,8 @@ var allowed = map[string][]string{
 	"acme":                  {"proto/weir/v1", "resource", "identity", "identity/record"},
 	"identity":              {"proto/weir/v1", "internal/durable", "identity/record"},
 	"telemetry":             {"proto/weir/v1", "proxy/exchange"},
+
+	"resource/manifest/gatewayapi": {},
 
 	"proxy/exchange": {},
 	"proxy/wire":     {},
@@ -48,9 +50,14 @@ var allowed = map[string][]string{
 	"proxy/resolve":  {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
 	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
+	"proxy/cors":     {"proto/weir/v1", "proxy/exchange"},
+	"proxy/compress": {"proto/weir/v1", "proxy/exchange"},
+	"proxy/fault":    {"proto/weir/v1", "proxy/exchange"},
+	"proxy/mirror":   {"proxy/exchange", "proxy/service", "proxy/upstream"},
 	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire"},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire",
-		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener"},
+		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
+		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror"},
 
 	"policy":            {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest": {"proto/weir/v1", "policy", "proxy/exchange"},
@@ -100,6 +107,8 @@ var onlyIn = map[string][]string{
 	"go.etcd.io/bbolt":                  {"store"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
 	"github.com/anishathalye/porcupine": {"test/linear"},
+	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi"},
+	"github.com/andybalholm/brotli":     {"proxy/compress"},
 }
 
 func TestImports(t *testing.T) {

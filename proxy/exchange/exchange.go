@@ -63,6 +63,9 @@ type Response struct {
 	Trailers Fields
 	// Tunnel is what follows the answer where that has status 101; else nil.
 	Tunnel Tunnel
+	// Reset: there is no answer, Status is 0. The client's connection is reset,
+	// by HTTP/2 its stream.
+	Reset bool
 }
 
 // Tunnel is a service's side of a conversation that is HTTP no more. One
@@ -177,7 +180,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 	x.Response.Status = status
 	x.Response.Fields.Reset()
 	x.Response.Trailers.Reset()
-	x.Response.Body, x.Response.Tunnel = nil, nil
+	x.Response.Body, x.Response.Tunnel, x.Response.Reset = nil, nil, false
 	if len(body) > 0 {
 		x.Response.Body = Bytes(body)
 	}

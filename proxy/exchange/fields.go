@@ -77,6 +77,21 @@ func (f *Fields) Set(name, value []byte) bool {
 	return f.Add(name, value)
 }
 
+// AddVary says that an answer differs by a field of the request (RFC 9110,
+// section 12.5.5), unless it says so already.
+func (f *Fields) AddVary(name string) {
+	for value := range f.Values("vary") {
+		for one := range bytes.SplitSeq(value, []byte{','}) {
+			if one = bytes.TrimSpace(one); equalFold(one, name) || string(one) == "*" {
+				return
+			}
+		}
+	}
+	f.AddParsed(fieldVary, []byte(name))
+}
+
+var fieldVary = []byte("Vary")
+
 // Del removes every field of that name and reports whether there was one.
 func (f *Fields) Del(name string) bool { return f.delAfter(0, name) }
 

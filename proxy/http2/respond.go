@@ -75,6 +75,9 @@ func (s *stream) finish(end code) {
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
 	if status := x.Response.Status; status < 200 || status > 999 {
+		if x.Response.Reset {
+			return 0, errReset
+		}
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
 	r := &x.Response
@@ -183,6 +186,8 @@ func (s *stream) relay(x *exchange.Exchange, length int64) (sent int64, err erro
 	}
 	return sent, s.sendEnd(&x.Response.Trailers)
 }
+
+var errReset = errors.New("the stream was to be reset")
 
 var errTooMuch = errors.New("the body is longer than its Content-Length")
 

@@ -338,6 +338,10 @@ func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool,
 		return sent, false, err
 	}
 	if s := x.Response.Status; s < 200 || s > 999 {
+		if x.Response.Reset {
+			c.closeNow()
+			return 0, false, errReset
+		}
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
 	d := http1.DeliveryOf(x, c.framing.Head)
@@ -424,5 +428,7 @@ func (c *conn) relay(x *exchange.Exchange, d http1.Delivery) (sent int64, err er
 	}
 	return sent, nil
 }
+
+var errReset = errors.New("the connection was to be reset")
 
 var errTooMuch = errors.New("the body is longer than its Content-Length")

@@ -14,6 +14,8 @@
 // Enumerations are read in the Gateway API's spelling (PathPrefix) and in
 // protobuf's (PATH_PREFIX), durations as "1h30m" and as "5400s".
 //
+// Documents of the Kubernetes Gateway API are read, too: see package gatewayapi.
+//
 // Input is bounded: a file by [MaxBytes], nesting by maxDepth, and the nodes
 // visited by the file's size, so that aliases cannot multiply.
 package manifest
@@ -34,6 +36,7 @@ import (
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/resource/manifest/gatewayapi"
 )
 
 // MaxBytes is the size of the biggest file that is read: some modules of stock
@@ -173,6 +176,8 @@ type parser struct {
 	budget   int
 	items    []Item
 	problems Problems
+
+	gatewayAPI *gatewayapi.Reader // once there is such a document
 }
 
 // root reads a document: a resource, a list of them, or {kind: List, items: …}.
@@ -206,13 +211,18 @@ func (p *parser) resource(n *yaml.Node) {
 		p.note(n, "", describe(n)+"; a resource is a mapping with apiVersion, kind, metadata and spec")
 		return
 	}
+	d := &decoder{budget: p.budget, places: map[resource.Path]place{"": placeOf(n)}}
+	if strings.HasPrefix(scalarAt(n, "apiVersion"), gatewayapi.Group) {
+		if n = p.foreign(n, d); n == nil {
+			return
+		}
+	}
 	kind := scalarAt(n, "kind")
 	r, body, ok := resource.New(kind)
 	if !ok {
 		p.unknownKind(n, kind)
 		return
 	}
-	d := &decoder{budget: p.budget, places: map[resource.Path]place{"": placeOf(n)}}
 	value := d.message("", n, body.ProtoReflect().Descriptor(), 0)
 	p.budget = d.budget
 	if err := decodeJSON(value, body); err != nil && len(d.problems) == 0 {
@@ -224,6 +234,24 @@ func (p *parser) resource(n *yaml.Node) {
 	}
 	p.problems = append(append(p.problems, d.problems...), item.violations(d.problems)...)
 	p.items = append(p.items, item)
+}
+
+// foreign translates a document of the Gateway API; nil: it is of no kind that is
+// read.
+func (p *parser) foreign(n *yaml.Node, d *decoder) *yaml.Node {
+	if p.gatewayAPI == nil {
+		p.gatewayAPI = gatewayapi.NewReader()
+	}
+	translated := p.gatewayAPI.Translate(n,
+		func(n *yaml.Node, field, message string) { d.note(n, resource.Path(field), "%s", message) },
+		func(n *yaml.Node, field string) bool { return d.enter(resource.Path(field), n, 0) })
+	if translated == nil {
+		for _, problem := range d.problems {
+			problem.File = p.file
+			p.problems = append(p.problems, problem)
+		}
+	}
+	return translated
 }
 
 func (p *parser) unknownKind(n *yaml.Node, kind string) {

@@ -120,11 +120,11 @@ func spell(value protoreflect.EnumValueDescriptor) string {
 }
 
 // camel is the Gateway API's spelling: PATH_PREFIX is PathPrefix, URL_REWRITE
-// is URLRewrite.
+// is URLRewrite, and CORS is CORS.
 func camel(name protoreflect.Name) string {
 	var b strings.Builder
 	for word := range strings.SplitSeq(string(name), "_") {
-		if word != "" && word != "URL" {
+		if word != "" && word != "URL" && word != "CORS" {
 			word = word[:1] + strings.ToLower(word[1:])
 		}
 		b.WriteString(word)

@@ -180,6 +180,10 @@ const (
 	RouteFilter_RESPONSE_HEADER_MODIFIER RouteFilter_Type = 2
 	RouteFilter_REQUEST_REDIRECT         RouteFilter_Type = 3
 	RouteFilter_URL_REWRITE              RouteFilter_Type = 4
+	RouteFilter_CORS                     RouteFilter_Type = 5
+	RouteFilter_REQUEST_MIRROR           RouteFilter_Type = 6
+	RouteFilter_COMPRESSION              RouteFilter_Type = 7
+	RouteFilter_FAULT                    RouteFilter_Type = 8
 )
 
 // Enum value maps for RouteFilter_Type.
@@ -190,6 +194,10 @@ var (
 		2: "RESPONSE_HEADER_MODIFIER",
 		3: "REQUEST_REDIRECT",
 		4: "URL_REWRITE",
+		5: "CORS",
+		6: "REQUEST_MIRROR",
+		7: "COMPRESSION",
+		8: "FAULT",
 	}
 	RouteFilter_Type_value = map[string]int32{
 		"TYPE_UNSPECIFIED":         0,
@@ -197,6 +205,10 @@ var (
 		"RESPONSE_HEADER_MODIFIER": 2,
 		"REQUEST_REDIRECT":         3,
 		"URL_REWRITE":              4,
+		"CORS":                     5,
+		"REQUEST_MIRROR":           6,
+		"COMPRESSION":              7,
+		"FAULT":                    8,
 	}
 )
 
@@ -273,7 +285,7 @@ func (x PathModifier_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PathModifier_Type.Descriptor instead.
 func (PathModifier_Type) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{13, 0}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Statuses of gRPC that are common enough to be tried again.
@@ -335,7 +347,7 @@ func (x RouteRetry_GrpcStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RouteRetry_GrpcStatus.Descriptor instead.
 func (RouteRetry_GrpcStatus) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{16, 0}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Route says which requests go where, in the words of the Gateway API's
@@ -889,8 +901,14 @@ type RouteFilter struct {
 	ResponseHeaderModifier *HeaderModifier        `protobuf:"bytes,3,opt,name=response_header_modifier,json=responseHeaderModifier,proto3" json:"response_header_modifier,omitempty"`
 	RequestRedirect        *RequestRedirect       `protobuf:"bytes,4,opt,name=request_redirect,json=requestRedirect,proto3" json:"request_redirect,omitempty"`
 	UrlRewrite             *UrlRewrite            `protobuf:"bytes,5,opt,name=url_rewrite,json=urlRewrite,proto3" json:"url_rewrite,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	Cors                   *Cors                  `protobuf:"bytes,6,opt,name=cors,proto3" json:"cors,omitempty"`
+	// May be there more than once.
+	RequestMirror *RequestMirror `protobuf:"bytes,7,opt,name=request_mirror,json=requestMirror,proto3" json:"request_mirror,omitempty"`
+	Compression   *Compression   `protobuf:"bytes,8,opt,name=compression,proto3" json:"compression,omitempty"`
+	// May be there more than once; each decides by itself.
+	Fault         *Fault `protobuf:"bytes,9,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteFilter) Reset() {
@@ -958,6 +976,604 @@ func (x *RouteFilter) GetUrlRewrite() *UrlRewrite {
 	return nil
 }
 
+func (x *RouteFilter) GetCors() *Cors {
+	if x != nil {
+		return x.Cors
+	}
+	return nil
+}
+
+func (x *RouteFilter) GetRequestMirror() *RequestMirror {
+	if x != nil {
+		return x.RequestMirror
+	}
+	return nil
+}
+
+func (x *RouteFilter) GetCompression() *Compression {
+	if x != nil {
+		return x.Compression
+	}
+	return nil
+}
+
+func (x *RouteFilter) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
+// Cors says which pages of other origins may use what the rule serves. The edge
+// answers their preflight requests itself and writes these fields of every
+// answer, whatever the service says.
+type Cors struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "https://shop.example", "https://*.shop.example:8443", or "*" alone.
+	AllowOrigins     []string `protobuf:"bytes,1,rep,name=allow_origins,json=allowOrigins,proto3" json:"allow_origins,omitempty"`
+	AllowCredentials bool     `protobuf:"varint,2,opt,name=allow_credentials,json=allowCredentials,proto3" json:"allow_credentials,omitempty"`
+	// Beside GET, HEAD and POST, which always may be. "*" alone: all.
+	AllowMethods []string `protobuf:"bytes,3,rep,name=allow_methods,json=allowMethods,proto3" json:"allow_methods,omitempty"`
+	// "*" alone: all.
+	AllowHeaders []string `protobuf:"bytes,4,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
+	// "*" alone: all, unless there are credentials.
+	ExposeHeaders []string `protobuf:"bytes,5,rep,name=expose_headers,json=exposeHeaders,proto3" json:"expose_headers,omitempty"`
+	// For how many seconds a browser may remember a preflight. 0: 5.
+	MaxAge        uint32 `protobuf:"varint,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cors) Reset() {
+	*x = Cors{}
+	mi := &file_weir_v1_route_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cors) ProtoMessage() {}
+
+func (x *Cors) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cors.ProtoReflect.Descriptor instead.
+func (*Cors) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Cors) GetAllowOrigins() []string {
+	if x != nil {
+		return x.AllowOrigins
+	}
+	return nil
+}
+
+func (x *Cors) GetAllowCredentials() bool {
+	if x != nil {
+		return x.AllowCredentials
+	}
+	return false
+}
+
+func (x *Cors) GetAllowMethods() []string {
+	if x != nil {
+		return x.AllowMethods
+	}
+	return nil
+}
+
+func (x *Cors) GetAllowHeaders() []string {
+	if x != nil {
+		return x.AllowHeaders
+	}
+	return nil
+}
+
+func (x *Cors) GetExposeHeaders() []string {
+	if x != nil {
+		return x.ExposeHeaders
+	}
+	return nil
+}
+
+func (x *Cors) GetMaxAge() uint32 {
+	if x != nil {
+		return x.MaxAge
+	}
+	return 0
+}
+
+// RequestMirror sends a copy of requests to another service, whose answers are
+// dropped. A request with more than 64 KiB of body is not mirrored.
+type RequestMirror struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	BackendRef *BackendRef            `protobuf:"bytes,1,opt,name=backend_ref,json=backendRef,proto3" json:"backend_ref,omitempty"`
+	// Of a hundred requests, how many. Neither percent nor fraction: all.
+	Percent       *uint32   `protobuf:"varint,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	Fraction      *Fraction `protobuf:"bytes,3,opt,name=fraction,proto3" json:"fraction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestMirror) Reset() {
+	*x = RequestMirror{}
+	mi := &file_weir_v1_route_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestMirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestMirror) ProtoMessage() {}
+
+func (x *RequestMirror) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestMirror.ProtoReflect.Descriptor instead.
+func (*RequestMirror) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RequestMirror) GetBackendRef() *BackendRef {
+	if x != nil {
+		return x.BackendRef
+	}
+	return nil
+}
+
+func (x *RequestMirror) GetPercent() uint32 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *RequestMirror) GetFraction() *Fraction {
+	if x != nil {
+		return x.Fraction
+	}
+	return nil
+}
+
+type Fraction struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Numerator uint32                 `protobuf:"varint,1,opt,name=numerator,proto3" json:"numerator,omitempty"`
+	// Unset: 100.
+	Denominator   *uint32 `protobuf:"varint,2,opt,name=denominator,proto3,oneof" json:"denominator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fraction) Reset() {
+	*x = Fraction{}
+	mi := &file_weir_v1_route_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fraction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fraction) ProtoMessage() {}
+
+func (x *Fraction) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fraction.ProtoReflect.Descriptor instead.
+func (*Fraction) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Fraction) GetNumerator() uint32 {
+	if x != nil {
+		return x.Numerator
+	}
+	return 0
+}
+
+func (x *Fraction) GetDenominator() uint32 {
+	if x != nil && x.Denominator != nil {
+		return *x.Denominator
+	}
+	return 0
+}
+
+// Compression compresses answers for clients that accept it.
+type Compression struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "zstd", "br" and "gzip", the preferred first. None: these, in this order.
+	Algorithms []string `protobuf:"bytes,1,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
+	// Shorter answers are left alone. Unset: 1024.
+	MinLength *uint32 `protobuf:"varint,2,opt,name=min_length,json=minLength,proto3,oneof" json:"min_length,omitempty"`
+	// Media types: "application/json", "text/*", "application/*+json". None: what
+	// is text by nature.
+	Types         []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compression) Reset() {
+	*x = Compression{}
+	mi := &file_weir_v1_route_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compression) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compression) ProtoMessage() {}
+
+func (x *Compression) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compression.ProtoReflect.Descriptor instead.
+func (*Compression) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Compression) GetAlgorithms() []string {
+	if x != nil {
+		return x.Algorithms
+	}
+	return nil
+}
+
+func (x *Compression) GetMinLength() uint32 {
+	if x != nil && x.MinLength != nil {
+		return *x.MinLength
+	}
+	return 0
+}
+
+func (x *Compression) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+// Fault makes some of the requests fare badly, to see what comes of it.
+type Fault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only requests with all of these headers. None: every request of the rule.
+	Headers       []*HeaderMatch   `protobuf:"bytes,1,rep,name=headers,proto3" json:"headers,omitempty"`
+	Delay         *FaultDelay      `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	Abort         *FaultAbort      `protobuf:"bytes,3,opt,name=abort,proto3" json:"abort,omitempty"`
+	Bandwidth     *FaultBandwidth  `protobuf:"bytes,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Disconnect    *FaultDisconnect `protobuf:"bytes,5,opt,name=disconnect,proto3" json:"disconnect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_weir_v1_route_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Fault) GetHeaders() []*HeaderMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Fault) GetDelay() *FaultDelay {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *Fault) GetAbort() *FaultAbort {
+	if x != nil {
+		return x.Abort
+	}
+	return nil
+}
+
+func (x *Fault) GetBandwidth() *FaultBandwidth {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+func (x *Fault) GetDisconnect() *FaultDisconnect {
+	if x != nil {
+		return x.Disconnect
+	}
+	return nil
+}
+
+// FaultDelay holds a request back before it is sent to the service.
+type FaultDelay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Fixed *durationpb.Duration   `protobuf:"bytes,1,opt,name=fixed,proto3" json:"fixed,omitempty"`
+	// From 0 to 100. Unset: all.
+	Percent       *float64 `protobuf:"fixed64,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultDelay) Reset() {
+	*x = FaultDelay{}
+	mi := &file_weir_v1_route_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultDelay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultDelay) ProtoMessage() {}
+
+func (x *FaultDelay) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultDelay.ProtoReflect.Descriptor instead.
+func (*FaultDelay) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FaultDelay) GetFixed() *durationpb.Duration {
+	if x != nil {
+		return x.Fixed
+	}
+	return nil
+}
+
+func (x *FaultDelay) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+// FaultAbort answers instead of the service.
+type FaultAbort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 200 to 599.
+	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// Instead of status: the answer is one of gRPC.
+	GrpcStatus *uint32 `protobuf:"varint,2,opt,name=grpc_status,json=grpcStatus,proto3,oneof" json:"grpc_status,omitempty"`
+	// From 0 to 100. Unset: all.
+	Percent       *float64 `protobuf:"fixed64,3,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultAbort) Reset() {
+	*x = FaultAbort{}
+	mi := &file_weir_v1_route_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultAbort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultAbort) ProtoMessage() {}
+
+func (x *FaultAbort) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultAbort.ProtoReflect.Descriptor instead.
+func (*FaultAbort) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FaultAbort) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetGrpcStatus() uint32 {
+	if x != nil && x.GrpcStatus != nil {
+		return *x.GrpcStatus
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+// FaultBandwidth slows the body of the answer down.
+type FaultBandwidth struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	BytesPerSecond uint32                 `protobuf:"varint,1,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// From 0 to 100. Unset: all.
+	Percent       *float64 `protobuf:"fixed64,2,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultBandwidth) Reset() {
+	*x = FaultBandwidth{}
+	mi := &file_weir_v1_route_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultBandwidth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultBandwidth) ProtoMessage() {}
+
+func (x *FaultBandwidth) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultBandwidth.ProtoReflect.Descriptor instead.
+func (*FaultBandwidth) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FaultBandwidth) GetBytesPerSecond() uint32 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *FaultBandwidth) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+// FaultDisconnect resets the client's connection, by HTTP/2 its stream, instead
+// of an answer.
+type FaultDisconnect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 0 to 100. Unset: all.
+	Percent       *float64 `protobuf:"fixed64,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultDisconnect) Reset() {
+	*x = FaultDisconnect{}
+	mi := &file_weir_v1_route_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultDisconnect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultDisconnect) ProtoMessage() {}
+
+func (x *FaultDisconnect) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultDisconnect.ProtoReflect.Descriptor instead.
+func (*FaultDisconnect) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FaultDisconnect) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
 // HeaderModifier sets, adds, then removes.
 type HeaderModifier struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -970,7 +1586,7 @@ type HeaderModifier struct {
 
 func (x *HeaderModifier) Reset() {
 	*x = HeaderModifier{}
-	mi := &file_weir_v1_route_proto_msgTypes[9]
+	mi := &file_weir_v1_route_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1598,7 @@ func (x *HeaderModifier) String() string {
 func (*HeaderModifier) ProtoMessage() {}
 
 func (x *HeaderModifier) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[9]
+	mi := &file_weir_v1_route_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1611,7 @@ func (x *HeaderModifier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderModifier.ProtoReflect.Descriptor instead.
 func (*HeaderModifier) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{9}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HeaderModifier) GetSet() []*HeaderValue {
@@ -1029,7 +1645,7 @@ type HeaderValue struct {
 
 func (x *HeaderValue) Reset() {
 	*x = HeaderValue{}
-	mi := &file_weir_v1_route_proto_msgTypes[10]
+	mi := &file_weir_v1_route_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1657,7 @@ func (x *HeaderValue) String() string {
 func (*HeaderValue) ProtoMessage() {}
 
 func (x *HeaderValue) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[10]
+	mi := &file_weir_v1_route_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1670,7 @@ func (x *HeaderValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderValue.ProtoReflect.Descriptor instead.
 func (*HeaderValue) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{10}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HeaderValue) GetName() string {
@@ -1087,7 +1703,7 @@ type RequestRedirect struct {
 
 func (x *RequestRedirect) Reset() {
 	*x = RequestRedirect{}
-	mi := &file_weir_v1_route_proto_msgTypes[11]
+	mi := &file_weir_v1_route_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1715,7 @@ func (x *RequestRedirect) String() string {
 func (*RequestRedirect) ProtoMessage() {}
 
 func (x *RequestRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[11]
+	mi := &file_weir_v1_route_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1728,7 @@ func (x *RequestRedirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRedirect.ProtoReflect.Descriptor instead.
 func (*RequestRedirect) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{11}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestRedirect) GetScheme() string {
@@ -1161,7 +1777,7 @@ type UrlRewrite struct {
 
 func (x *UrlRewrite) Reset() {
 	*x = UrlRewrite{}
-	mi := &file_weir_v1_route_proto_msgTypes[12]
+	mi := &file_weir_v1_route_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1789,7 @@ func (x *UrlRewrite) String() string {
 func (*UrlRewrite) ProtoMessage() {}
 
 func (x *UrlRewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[12]
+	mi := &file_weir_v1_route_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1802,7 @@ func (x *UrlRewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UrlRewrite.ProtoReflect.Descriptor instead.
 func (*UrlRewrite) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{12}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UrlRewrite) GetHostname() string {
@@ -1214,7 +1830,7 @@ type PathModifier struct {
 
 func (x *PathModifier) Reset() {
 	*x = PathModifier{}
-	mi := &file_weir_v1_route_proto_msgTypes[13]
+	mi := &file_weir_v1_route_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1842,7 @@ func (x *PathModifier) String() string {
 func (*PathModifier) ProtoMessage() {}
 
 func (x *PathModifier) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[13]
+	mi := &file_weir_v1_route_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1855,7 @@ func (x *PathModifier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathModifier.ProtoReflect.Descriptor instead.
 func (*PathModifier) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{13}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PathModifier) GetType() PathModifier_Type {
@@ -1279,7 +1895,7 @@ type BackendRef struct {
 
 func (x *BackendRef) Reset() {
 	*x = BackendRef{}
-	mi := &file_weir_v1_route_proto_msgTypes[14]
+	mi := &file_weir_v1_route_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1907,7 @@ func (x *BackendRef) String() string {
 func (*BackendRef) ProtoMessage() {}
 
 func (x *BackendRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[14]
+	mi := &file_weir_v1_route_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1920,7 @@ func (x *BackendRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendRef.ProtoReflect.Descriptor instead.
 func (*BackendRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{14}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BackendRef) GetKind() string {
@@ -1347,7 +1963,7 @@ type RouteTimeouts struct {
 
 func (x *RouteTimeouts) Reset() {
 	*x = RouteTimeouts{}
-	mi := &file_weir_v1_route_proto_msgTypes[15]
+	mi := &file_weir_v1_route_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1975,7 @@ func (x *RouteTimeouts) String() string {
 func (*RouteTimeouts) ProtoMessage() {}
 
 func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[15]
+	mi := &file_weir_v1_route_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1988,7 @@ func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
 func (*RouteTimeouts) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{15}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RouteTimeouts) GetRequest() *durationpb.Duration {
@@ -1414,7 +2030,7 @@ type RouteRetry struct {
 
 func (x *RouteRetry) Reset() {
 	*x = RouteRetry{}
-	mi := &file_weir_v1_route_proto_msgTypes[16]
+	mi := &file_weir_v1_route_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +2042,7 @@ func (x *RouteRetry) String() string {
 func (*RouteRetry) ProtoMessage() {}
 
 func (x *RouteRetry) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[16]
+	mi := &file_weir_v1_route_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +2055,7 @@ func (x *RouteRetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteRetry.ProtoReflect.Descriptor instead.
 func (*RouteRetry) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RouteRetry) GetCodes() []uint32 {
@@ -1479,7 +2095,7 @@ type RouteStatus struct {
 
 func (x *RouteStatus) Reset() {
 	*x = RouteStatus{}
-	mi := &file_weir_v1_route_proto_msgTypes[17]
+	mi := &file_weir_v1_route_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +2107,7 @@ func (x *RouteStatus) String() string {
 func (*RouteStatus) ProtoMessage() {}
 
 func (x *RouteStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[17]
+	mi := &file_weir_v1_route_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +2120,7 @@ func (x *RouteStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteStatus.ProtoReflect.Descriptor instead.
 func (*RouteStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RouteStatus) GetConditions() []*Condition {
@@ -1572,20 +2188,86 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05EXACT\x10\x01\x12\x16\n" +
-	"\x12REGULAR_EXPRESSION\x10\x02\"\xdb\x03\n" +
+	"\x12REGULAR_EXPRESSION\x10\x02\"\xd6\x05\n" +
 	"\vRouteFilter\x12-\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x19.weir.v1.RouteFilter.TypeR\x04type\x12O\n" +
 	"\x17request_header_modifier\x18\x02 \x01(\v2\x17.weir.v1.HeaderModifierR\x15requestHeaderModifier\x12Q\n" +
 	"\x18response_header_modifier\x18\x03 \x01(\v2\x17.weir.v1.HeaderModifierR\x16responseHeaderModifier\x12C\n" +
 	"\x10request_redirect\x18\x04 \x01(\v2\x18.weir.v1.RequestRedirectR\x0frequestRedirect\x124\n" +
 	"\vurl_rewrite\x18\x05 \x01(\v2\x13.weir.v1.UrlRewriteR\n" +
-	"urlRewrite\"~\n" +
+	"urlRewrite\x12!\n" +
+	"\x04cors\x18\x06 \x01(\v2\r.weir.v1.CorsR\x04cors\x12=\n" +
+	"\x0erequest_mirror\x18\a \x01(\v2\x16.weir.v1.RequestMirrorR\rrequestMirror\x126\n" +
+	"\vcompression\x18\b \x01(\v2\x14.weir.v1.CompressionR\vcompression\x12$\n" +
+	"\x05fault\x18\t \x01(\v2\x0e.weir.v1.FaultR\x05fault\"\xb8\x01\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REQUEST_HEADER_MODIFIER\x10\x01\x12\x1c\n" +
 	"\x18RESPONSE_HEADER_MODIFIER\x10\x02\x12\x14\n" +
 	"\x10REQUEST_REDIRECT\x10\x03\x12\x0f\n" +
-	"\vURL_REWRITE\x10\x04\"x\n" +
+	"\vURL_REWRITE\x10\x04\x12\b\n" +
+	"\x04CORS\x10\x05\x12\x12\n" +
+	"\x0eREQUEST_MIRROR\x10\x06\x12\x0f\n" +
+	"\vCOMPRESSION\x10\a\x12\t\n" +
+	"\x05FAULT\x10\b\"\xe2\x01\n" +
+	"\x04Cors\x12#\n" +
+	"\rallow_origins\x18\x01 \x03(\tR\fallowOrigins\x12+\n" +
+	"\x11allow_credentials\x18\x02 \x01(\bR\x10allowCredentials\x12#\n" +
+	"\rallow_methods\x18\x03 \x03(\tR\fallowMethods\x12#\n" +
+	"\rallow_headers\x18\x04 \x03(\tR\fallowHeaders\x12%\n" +
+	"\x0eexpose_headers\x18\x05 \x03(\tR\rexposeHeaders\x12\x17\n" +
+	"\amax_age\x18\x06 \x01(\rR\x06maxAge\"\x9f\x01\n" +
+	"\rRequestMirror\x124\n" +
+	"\vbackend_ref\x18\x01 \x01(\v2\x13.weir.v1.BackendRefR\n" +
+	"backendRef\x12\x1d\n" +
+	"\apercent\x18\x02 \x01(\rH\x00R\apercent\x88\x01\x01\x12-\n" +
+	"\bfraction\x18\x03 \x01(\v2\x11.weir.v1.FractionR\bfractionB\n" +
+	"\n" +
+	"\b_percent\"_\n" +
+	"\bFraction\x12\x1c\n" +
+	"\tnumerator\x18\x01 \x01(\rR\tnumerator\x12%\n" +
+	"\vdenominator\x18\x02 \x01(\rH\x00R\vdenominator\x88\x01\x01B\x0e\n" +
+	"\f_denominator\"v\n" +
+	"\vCompression\x12\x1e\n" +
+	"\n" +
+	"algorithms\x18\x01 \x03(\tR\n" +
+	"algorithms\x12\"\n" +
+	"\n" +
+	"min_length\x18\x02 \x01(\rH\x00R\tminLength\x88\x01\x01\x12\x14\n" +
+	"\x05types\x18\x03 \x03(\tR\x05typesB\r\n" +
+	"\v_min_length\"\xfe\x01\n" +
+	"\x05Fault\x12.\n" +
+	"\aheaders\x18\x01 \x03(\v2\x14.weir.v1.HeaderMatchR\aheaders\x12)\n" +
+	"\x05delay\x18\x02 \x01(\v2\x13.weir.v1.FaultDelayR\x05delay\x12)\n" +
+	"\x05abort\x18\x03 \x01(\v2\x13.weir.v1.FaultAbortR\x05abort\x125\n" +
+	"\tbandwidth\x18\x04 \x01(\v2\x17.weir.v1.FaultBandwidthR\tbandwidth\x128\n" +
+	"\n" +
+	"disconnect\x18\x05 \x01(\v2\x18.weir.v1.FaultDisconnectR\n" +
+	"disconnect\"h\n" +
+	"\n" +
+	"FaultDelay\x12/\n" +
+	"\x05fixed\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05fixed\x12\x1d\n" +
+	"\apercent\x18\x02 \x01(\x01H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"\x85\x01\n" +
+	"\n" +
+	"FaultAbort\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12$\n" +
+	"\vgrpc_status\x18\x02 \x01(\rH\x00R\n" +
+	"grpcStatus\x88\x01\x01\x12\x1d\n" +
+	"\apercent\x18\x03 \x01(\x01H\x01R\apercent\x88\x01\x01B\x0e\n" +
+	"\f_grpc_statusB\n" +
+	"\n" +
+	"\b_percent\"e\n" +
+	"\x0eFaultBandwidth\x12(\n" +
+	"\x10bytes_per_second\x18\x01 \x01(\rR\x0ebytesPerSecond\x12\x1d\n" +
+	"\apercent\x18\x02 \x01(\x01H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"<\n" +
+	"\x0fFaultDisconnect\x12\x1d\n" +
+	"\apercent\x18\x01 \x01(\x01H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"x\n" +
 	"\x0eHeaderModifier\x12&\n" +
 	"\x03set\x18\x01 \x03(\v2\x14.weir.v1.HeaderValueR\x03set\x12&\n" +
 	"\x03add\x18\x02 \x03(\v2\x14.weir.v1.HeaderValueR\x03add\x12\x16\n" +
@@ -1656,7 +2338,7 @@ func file_weir_v1_route_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_weir_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_weir_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_weir_v1_route_proto_goTypes = []any{
 	(PathMatch_Type)(0),         // 0: weir.v1.PathMatch.Type
 	(HeaderMatch_Type)(0),       // 1: weir.v1.HeaderMatch.Type
@@ -1673,30 +2355,39 @@ var file_weir_v1_route_proto_goTypes = []any{
 	(*HeaderMatch)(nil),         // 12: weir.v1.HeaderMatch
 	(*QueryParamMatch)(nil),     // 13: weir.v1.QueryParamMatch
 	(*RouteFilter)(nil),         // 14: weir.v1.RouteFilter
-	(*HeaderModifier)(nil),      // 15: weir.v1.HeaderModifier
-	(*HeaderValue)(nil),         // 16: weir.v1.HeaderValue
-	(*RequestRedirect)(nil),     // 17: weir.v1.RequestRedirect
-	(*UrlRewrite)(nil),          // 18: weir.v1.UrlRewrite
-	(*PathModifier)(nil),        // 19: weir.v1.PathModifier
-	(*BackendRef)(nil),          // 20: weir.v1.BackendRef
-	(*RouteTimeouts)(nil),       // 21: weir.v1.RouteTimeouts
-	(*RouteRetry)(nil),          // 22: weir.v1.RouteRetry
-	(*RouteStatus)(nil),         // 23: weir.v1.RouteStatus
-	(*Metadata)(nil),            // 24: weir.v1.Metadata
-	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
-	(*Condition)(nil),           // 26: weir.v1.Condition
+	(*Cors)(nil),                // 15: weir.v1.Cors
+	(*RequestMirror)(nil),       // 16: weir.v1.RequestMirror
+	(*Fraction)(nil),            // 17: weir.v1.Fraction
+	(*Compression)(nil),         // 18: weir.v1.Compression
+	(*Fault)(nil),               // 19: weir.v1.Fault
+	(*FaultDelay)(nil),          // 20: weir.v1.FaultDelay
+	(*FaultAbort)(nil),          // 21: weir.v1.FaultAbort
+	(*FaultBandwidth)(nil),      // 22: weir.v1.FaultBandwidth
+	(*FaultDisconnect)(nil),     // 23: weir.v1.FaultDisconnect
+	(*HeaderModifier)(nil),      // 24: weir.v1.HeaderModifier
+	(*HeaderValue)(nil),         // 25: weir.v1.HeaderValue
+	(*RequestRedirect)(nil),     // 26: weir.v1.RequestRedirect
+	(*UrlRewrite)(nil),          // 27: weir.v1.UrlRewrite
+	(*PathModifier)(nil),        // 28: weir.v1.PathModifier
+	(*BackendRef)(nil),          // 29: weir.v1.BackendRef
+	(*RouteTimeouts)(nil),       // 30: weir.v1.RouteTimeouts
+	(*RouteRetry)(nil),          // 31: weir.v1.RouteRetry
+	(*RouteStatus)(nil),         // 32: weir.v1.RouteStatus
+	(*Metadata)(nil),            // 33: weir.v1.Metadata
+	(*durationpb.Duration)(nil), // 34: google.protobuf.Duration
+	(*Condition)(nil),           // 35: weir.v1.Condition
 }
 var file_weir_v1_route_proto_depIdxs = []int32{
-	24, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
+	33, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
 	7,  // 1: weir.v1.Route.spec:type_name -> weir.v1.RouteSpec
-	23, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
+	32, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
 	8,  // 3: weir.v1.RouteSpec.parent_refs:type_name -> weir.v1.ParentRef
 	9,  // 4: weir.v1.RouteSpec.rules:type_name -> weir.v1.RouteRule
 	10, // 5: weir.v1.RouteRule.matches:type_name -> weir.v1.RouteMatch
 	14, // 6: weir.v1.RouteRule.filters:type_name -> weir.v1.RouteFilter
-	20, // 7: weir.v1.RouteRule.backend_refs:type_name -> weir.v1.BackendRef
-	21, // 8: weir.v1.RouteRule.timeouts:type_name -> weir.v1.RouteTimeouts
-	22, // 9: weir.v1.RouteRule.retry:type_name -> weir.v1.RouteRetry
+	29, // 7: weir.v1.RouteRule.backend_refs:type_name -> weir.v1.BackendRef
+	30, // 8: weir.v1.RouteRule.timeouts:type_name -> weir.v1.RouteTimeouts
+	31, // 9: weir.v1.RouteRule.retry:type_name -> weir.v1.RouteRetry
 	11, // 10: weir.v1.RouteMatch.path:type_name -> weir.v1.PathMatch
 	12, // 11: weir.v1.RouteMatch.headers:type_name -> weir.v1.HeaderMatch
 	13, // 12: weir.v1.RouteMatch.query_params:type_name -> weir.v1.QueryParamMatch
@@ -1704,25 +2395,37 @@ var file_weir_v1_route_proto_depIdxs = []int32{
 	1,  // 14: weir.v1.HeaderMatch.type:type_name -> weir.v1.HeaderMatch.Type
 	2,  // 15: weir.v1.QueryParamMatch.type:type_name -> weir.v1.QueryParamMatch.Type
 	3,  // 16: weir.v1.RouteFilter.type:type_name -> weir.v1.RouteFilter.Type
-	15, // 17: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
-	15, // 18: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
-	17, // 19: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
-	18, // 20: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
-	16, // 21: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
-	16, // 22: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
-	19, // 23: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
-	19, // 24: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
-	4,  // 25: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
-	25, // 26: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
-	25, // 27: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
-	25, // 28: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
-	5,  // 29: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
-	26, // 30: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	24, // 17: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
+	24, // 18: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
+	26, // 19: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
+	27, // 20: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
+	15, // 21: weir.v1.RouteFilter.cors:type_name -> weir.v1.Cors
+	16, // 22: weir.v1.RouteFilter.request_mirror:type_name -> weir.v1.RequestMirror
+	18, // 23: weir.v1.RouteFilter.compression:type_name -> weir.v1.Compression
+	19, // 24: weir.v1.RouteFilter.fault:type_name -> weir.v1.Fault
+	29, // 25: weir.v1.RequestMirror.backend_ref:type_name -> weir.v1.BackendRef
+	17, // 26: weir.v1.RequestMirror.fraction:type_name -> weir.v1.Fraction
+	12, // 27: weir.v1.Fault.headers:type_name -> weir.v1.HeaderMatch
+	20, // 28: weir.v1.Fault.delay:type_name -> weir.v1.FaultDelay
+	21, // 29: weir.v1.Fault.abort:type_name -> weir.v1.FaultAbort
+	22, // 30: weir.v1.Fault.bandwidth:type_name -> weir.v1.FaultBandwidth
+	23, // 31: weir.v1.Fault.disconnect:type_name -> weir.v1.FaultDisconnect
+	34, // 32: weir.v1.FaultDelay.fixed:type_name -> google.protobuf.Duration
+	25, // 33: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
+	25, // 34: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
+	28, // 35: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
+	28, // 36: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
+	4,  // 37: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
+	34, // 38: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
+	34, // 39: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
+	34, // 40: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
+	5,  // 41: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
+	35, // 42: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_route_proto_init() }
@@ -1731,14 +2434,21 @@ func file_weir_v1_route_proto_init() {
 		return
 	}
 	file_weir_v1_meta_proto_init()
+	file_weir_v1_route_proto_msgTypes[10].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[11].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[12].OneofWrappers = []any{}
 	file_weir_v1_route_proto_msgTypes[14].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[15].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[16].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[17].OneofWrappers = []any{}
+	file_weir_v1_route_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_route_proto_rawDesc), len(file_weir_v1_route_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   18,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
