@@ -42,3 +42,25 @@ func TestScopeHoldsTheCertificatesOfItsGateways(t *testing.T) {
 		t.Error("a certificate that is not shown any more:", diff)
 	}
 }
+
+// So are those by which the services of its routes are spoken to.
+func TestScopeHoldsTheCertificatesOfItsServices(t *testing.T) {
+	certificate := func(name string) *weirv1.Resource {
+		return resource.Wrap(&weirv1.Certificate{Metadata: &weirv1.Metadata{Name: name, Tenant: resource.DefaultTenant, Revision: 1}})
+	}
+	secured := func(name, ca, own string) *weirv1.Resource {
+		s := service(name)
+		s.GetService().Spec = &weirv1.ServiceSpec{Tls: &weirv1.UpstreamTLS{
+			CaCertificateRefs: []*weirv1.CertificateRef{{Name: ca}}, ClientCertificateRef: &weirv1.CertificateRef{Name: own}}}
+		return s
+	}
+	g := newGraph()
+	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{
+		gateway("all", nil), route("r", "all", "asked"), secured("asked", "ca", "own"), secured("other", "ca2", "own2"),
+		certificate("ca"), certificate("own"), certificate("ca2"), certificate("own2"),
+	}})
+	want := []string{"Certificate ca", "Certificate own", "Gateway all", "Route r", "Service asked"}
+	if diff := cmp.Diff(want, memberNames(newScope(nil, g))); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -166,7 +166,7 @@ func (p *Proxy) openQUIC(k bindKey, b *binding) error {
 func (p *Proxy) listenerConfig(h *handler) listener.Config {
 	return listener.Config{
 		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
-		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger,
 	}
 }
 
@@ -238,4 +238,19 @@ func (p *Proxy) drain(d drainable) {
 			p.cfg.Logger.Warn("exchanges cut", "listener", d.Addr().String(), "after", drainTime)
 		}
 	})
+}
+
+// Sockets are those that are open now, by the addresses that they were asked for
+// at: those of listeners, and that of the admin address.
+func (p *Proxy) Sockets() map[string]net.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sockets := map[string]net.Listener{}
+	for k, b := range p.bound {
+		sockets[k.String()] = b.listener.Socket()
+	}
+	if p.adminOn != nil {
+		sockets[p.cfg.AdminAddress] = p.adminOn
+	}
+	return sockets
 }

@@ -30,7 +30,7 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		return errOverloaded
 	}
 	key, newcomer := b.affinity.key(x)
-	if err := s.bufferBody(x, r); err != nil {
+	if err := s.bufferBody(x, r, b); err != nil {
 		return err
 	}
 	opts := upstream.Options{Now: x.Start, Stall: stall, Inline: s.run != nil, Queue: b.Queue()}

@@ -52,6 +52,9 @@ func grpcService(t testing.TB) *weirv1.Service {
 	recorder := orca.NewServerMetricsRecorder()
 	server := grpc.NewServer(orca.CallMetricsServerOption(recorder))
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer(interop.NewTestServerOptions{MetricsRecorder: recorder}))
+	if err := orca.Register(server, orca.ServiceOptions{ServerMetricsProvider: recorder, MinReportingInterval: 100 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
 	go server.Serve(l)
 	t.Cleanup(server.Stop)
 	s := service("s", l.Addr().String())
@@ -59,13 +62,13 @@ func grpcService(t testing.TB) *weirv1.Service {
 	return s
 }
 
-func grpcClient(t testing.TB, e *edge, secure bool) *grpc.ClientConn {
+func grpcClient(t testing.TB, e *edge, secure bool, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	creds := insecure.NewCredentials()
 	if secure {
 		creds = credentials.NewTLS(&tls.Config{RootCAs: testAuthority().pool(), ServerName: "shop.example"})
 	}
-	conn, err := grpc.NewClient("passthrough:///"+e.addr, grpc.WithTransportCredentials(creds), grpc.WithAuthority("shop.example"))
+	conn, err := grpc.NewClient("passthrough:///"+e.addr, append(more, grpc.WithTransportCredentials(creds), grpc.WithAuthority("shop.example"))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +82,7 @@ func TestGRPCInterop(t *testing.T) {
 	both(t, func(t *testing.T, secure bool, _ string) {
 		e := startBoth(t, secure, func(*proxy.Config) {}, grpcService(t), route("r", "/", "s"))
 		conn := grpcClient(t, e, secure)
+		loads := grpcClient(t, e, secure, grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`))
 		tc := testgrpc.NewTestServiceClient(conn)
 		for name, run := range map[string]func(context.Context){
 			"empty_unary":                 func(ctx context.Context) { interop.DoEmptyUnaryCall(ctx, tc) },
@@ -97,7 +101,8 @@ func TestGRPCInterop(t *testing.T) {
 			"unimplemented_service": func(ctx context.Context) {
 				interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
 			},
-			"pick_first_unary": func(ctx context.Context) { interop.DoPickFirstUnary(ctx, tc) },
+			"orca_per_rpc": func(ctx context.Context) { interop.DoORCAPerRPCTest(ctx, testgrpc.NewTestServiceClient(loads)) },
+			"orca_oob":     func(ctx context.Context) { interop.DoORCAOOBTest(ctx, testgrpc.NewTestServiceClient(loads)) },
 			"rpc_soak": func(ctx context.Context) {
 				interop.DoSoakTest(ctx, interop.SoakTestConfig{
 					RequestSize: 271828, ResponseSize: 314159, PerIterationMaxAcceptableLatency: time.Minute,

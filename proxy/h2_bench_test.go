@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // h2Loop asks for one thing after the other on a connection of HTTP/2, without
@@ -99,4 +101,102 @@ func BenchmarkHTTP2(b *testing.B) {
 func BenchmarkHTTP2TLS(b *testing.B) {
 	benchmarkLoops(b, startEdge(b, gateway(secureListener("https", "", nil, "shop")), certificate(b, "shop", "shop.example"),
 		service("s", plainOrigin(b)), route("r", "/", "s")), true)
+}
+
+// plainH2Origin is a service of HTTP/2 that answers each request with 500 bytes,
+// and allocates nothing for it.
+func plainH2Origin(t testing.TB) *weirv1.Service {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go answerH2(c)
+		}
+	}()
+	s := service("s", l.Addr().String())
+	s.Spec.Protocol = weirv1.ServiceSpec_HTTP2
+	return s
+}
+
+func answerH2(c net.Conn) {
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	var block, answer bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	encoder.SetMaxDynamicTableSize(0)
+	for _, f := range [][2]string{{":status", "200"}, {"content-type", "text/plain"}, {"content-length", "500"}} {
+		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	framer := http2.NewFramer(&answer, nil)
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	at := answer.Len()
+	_ = framer.WriteData(1, true, make([]byte, 500))
+	if _, err := io.WriteString(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00"+"\x00\x00\x00\x04\x01\x00\x00\x00\x00"+"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\x00\x00\x00"); err != nil {
+		return
+	}
+	in, held, raw, out := make([]byte, 64<<10), 0, answer.Bytes(), make([]byte, 0, 64<<10)
+	for {
+		n, err := c.Read(in[held:])
+		if err != nil {
+			return
+		}
+		held, out = held+n, out[:0]
+		from := 0
+		for held-from >= 9 {
+			f := in[from:held]
+			size := 9 + int(f[0])<<16 + int(f[1])<<8 + int(f[2])
+			if len(f) < size {
+				break
+			}
+			if f[3] == 1 { // HEADERS, which end it
+				copy(raw[5:9], f[5:9])
+				copy(raw[at+5:at+9], f[5:9])
+				out = append(out, raw...)
+			}
+			from += size
+		}
+		held = copy(in, in[from:held])
+		if len(out) > 0 {
+			if _, err := c.Write(out); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// What a request from HTTP/2 to HTTP/2 costs the collector: the stream of its
+// client, the goroutine that serves it, and what the decoders read into strings.
+func TestAllocationsFromHTTP2ToHTTP2(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector pools forget on purpose")
+	}
+	measure := func(s *weirv1.Service) float64 {
+		e := startEdge(t, s, route("r", "/", "s"))
+		conn, err := net.Dial("tcp", e.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		l := newH2Loop(t, conn)
+		return testing.AllocsPerRun(500, l.ask)
+	}
+	to1, to2 := measure(service("s", plainOrigin(t))), measure(plainH2Origin(t))
+	t.Logf("to HTTP/1.1: %v, to HTTP/2: %v", to1, to2)
+	if to2 > to1+6 {
+		t.Errorf("%v allocations, where HTTP/1.1 to the service makes them %v", to2, to1)
+	}
+}
+
+func BenchmarkHTTP2ToHTTP2(b *testing.B) {
+	benchmarkLoops(b, startEdge(b, plainH2Origin(b), route("r", "/", "s")), false)
 }

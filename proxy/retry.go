@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -32,6 +34,7 @@ const maxReplay = 64 << 10
 type retryRule struct {
 	attempts int // further tries
 	codes    []int
+	statuses []int // of gRPC
 	backoff  time.Duration
 }
 
@@ -48,6 +51,9 @@ func compileRetry(spec *weirv1.RouteRetry) *retryRule {
 	for _, c := range spec.GetCodes() {
 		r.codes = append(r.codes, int(c))
 	}
+	for _, status := range spec.GetGrpcStatuses() {
+		r.statuses = append(r.statuses, int(status))
+	}
 	return r
 }
 
@@ -58,6 +64,15 @@ func (r *retryRule) onStatus(status int) bool {
 		}
 	}
 	return false
+}
+
+// onGRPC: it is a call that was answered with nothing but such a status.
+func (r *retryRule) onGRPC(x *exchange.Exchange) bool {
+	if len(r.statuses) == 0 || x.Response.Body != nil || !isGRPC(x) {
+		return false
+	}
+	status, err := strconv.Atoi(string(x.Response.Fields.Get("grpc-status")))
+	return err == nil && slices.Contains(r.statuses, status)
 }
 
 // wait is how long to wait before a further try: a random part of what doubles
@@ -74,10 +89,12 @@ func (r *retryRule) wait(try int) time.Duration {
 // when that is nil. free: it is no retry, for the service has seen nothing.
 func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wanted, free bool) {
 	switch {
-	case err == nil && !r.retry.onStatus(x.Response.Status):
+	case err == nil && !r.retry.onStatus(x.Response.Status) && !r.retry.onGRPC(x):
 		return false, false
 	case s.life.now().Err() != nil:
 		return false, false
+	case err == nil && r.retry.onGRPC(x):
+		return try < r.retry.attempts && s.known(x), false
 	case err == nil:
 	case err.Blame != Upstream || errors.Is(err, upstream.ErrFull): // elsewhere it would be no better
 		return false, false
@@ -145,8 +162,9 @@ type held interface {
 
 // bufferBody makes a small body that is here already one that can be sent
 // again. Where the rule may want that of another one, it is awaited if it is
-// known to be short enough, else recorded as it is sent.
-func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
+// known to be short enough, else recorded as it is sent; so is one for a service
+// that may refuse to look at a request that was sent.
+func (s *session) bufferBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay, s.late = true, false
 	switch body := x.Request.Body.(type) {
 	case nil:
@@ -155,30 +173,32 @@ func (s *session) bufferBody(x *exchange.Exchange, r *rule) *Error {
 		s.whole, _ = body.Next()
 	case *http1.Body:
 		if n := body.Length(); n < 0 || n > wire.SmallBuffer || !body.Complete() {
-			return s.keepBody(x, r)
+			return s.keepBody(x, r, b)
 		}
 		s.whole, _ = body.Next()
 	case held:
 		if !body.Complete() || body.Buffered() > wire.SmallBuffer {
-			return s.keepBody(x, r)
+			return s.keepBody(x, r, b)
 		}
 		s.whole, _ = body.Next()
 	default:
-		return s.keepBody(x, r)
+		return s.keepBody(x, r, b)
 	}
 	s.chunk.Set(s.whole)
 	x.Request.Body = &s.chunk
 	return nil
 }
 
-func (s *session) keepBody(x *exchange.Exchange, r *rule) *Error {
+func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay = false
 	n := x.Request.Body.Length()
-	if r.retry.attempts == 0 || !idempotent(x.Request.Method) || n > maxReplay {
+	again := r.retry.attempts > 0 && idempotent(x.Request.Method)
+	switch {
+	case !again && !b.refuses || n > maxReplay:
 		return nil
-	}
-	if n < 0 {
-		s.record = &recorder{Body: x.Request.Body}
+	case !again || n < 0:
+		s.recorder = recorder{Body: x.Request.Body, kept: s.recorder.kept[:0]}
+		s.record = &s.recorder
 		x.Request.Body = s.record
 		return nil
 	}
@@ -215,9 +235,10 @@ func (r *recorder) Next() ([]byte, error) {
 		r.ended = true
 	case err != nil:
 		r.lost = true
+	case r.lost:
 	case len(r.kept)+len(chunk) > maxReplay:
 		r.kept, r.lost = nil, true
-	case !r.lost:
+	default:
 		r.kept = append(r.kept, chunk...)
 		r.ended = r.Body.Length() == 0
 	}

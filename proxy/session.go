@@ -14,6 +14,7 @@ import (
 	"github.com/weirmesh/weir/proxy/router"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/proxy/wire"
 )
 
 // handler serves the listeners of one port.
@@ -48,6 +49,7 @@ type session struct {
 	permits    service.Permits
 	whole      []byte          // the request's body, while it may have to be sent again
 	record     *recorder       // which becomes it
+	recorder   recorder        // what record points to
 	replay     bool            // it is known, or there is none
 	late       bool            // the client was waited for
 	secured    *secureListener // that the request came by; nil in the clear
@@ -238,7 +240,10 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.run.Close()
 	s.stream.Close(x)
 	s.permits.End()
-	s.record = nil
+	s.record, s.recorder.Body = nil, nil
+	if cap(s.recorder.kept) > wire.SmallBuffer {
+		s.recorder.kept = nil
+	}
 	s.generation.release()
 	s.generation, s.rule, s.run, s.whole, s.secured, s.rejected = nil, nil, nil, nil, nil, false
 }

@@ -15,7 +15,15 @@ func TestReferences(t *testing.T) {
 		message Message
 		want    []Reference
 	}{
-		"a Service refers to nothing": {message: &weirv1.Service{Metadata: meta}},
+		"a Service in the clear refers to nothing": {message: &weirv1.Service{Metadata: meta}},
+		"a Service refers to certificates": {
+			message: &weirv1.Service{Metadata: meta, Spec: &weirv1.ServiceSpec{Tls: &weirv1.UpstreamTLS{
+				CaCertificateRefs: []*weirv1.CertificateRef{{Name: "a"}}, ClientCertificateRef: &weirv1.CertificateRef{Name: "b"}}}},
+			want: []Reference{
+				{Field: "spec.tls.caCertificateRefs[0].name", To: Ref{"Certificate", "shop", "a"}},
+				{Field: "spec.tls.clientCertificateRef.name", To: Ref{"Certificate", "shop", "b"}},
+			},
+		},
 		"a Gateway refers to certificates": {
 			message: &weirv1.Gateway{Metadata: meta, Spec: &weirv1.GatewaySpec{Listeners: []*weirv1.Listener{
 				{Name: "http"}, {Name: "https", Tls: &weirv1.ListenerTLS{CertificateRefs: []*weirv1.CertificateRef{{Name: "a"}, {Kind: "Certificate", Name: "b"}}}},

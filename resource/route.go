@@ -134,6 +134,14 @@ func (c *check) retry(at Path, r *weirv1.RouteRetry) {
 		}
 		c.unique(codes, at, fmt.Sprint(code), "the code")
 	}
+	statuses := map[string]bool{}
+	for i, status := range r.GetGrpcStatuses() {
+		at := at.Field("grpcStatuses").Index(i)
+		if status == weirv1.RouteRetry_GRPC_STATUS_UNSPECIFIED {
+			c.add(at, "is required: a status such as UNAVAILABLE")
+		}
+		c.unique(statuses, at, status.String(), "the status")
+	}
 	if n := r.GetAttempts(); n > maxAttempts {
 		c.add(at.Field("attempts"), "must be at most %d, not %d", maxAttempts, n)
 	}

@@ -164,6 +164,15 @@ func TestServiceIsRefused(t *testing.T) {
 		{`{subsets: [{name: v1}]}`, `spec.subsets[0].labels: needs at least one label`},
 		{`{subsets: [{name: v1, labels: {a: b}}, {name: v1, labels: {a: c}}]}`, `spec.subsets[1].name: the subset "v1" is there twice`},
 		{`{connectTimeout: -1s}`, `spec.connectTimeout: must not be negative, not -1s`},
+		{`{tls: {hostname: "*.example.com"}}`, `spec.tls.hostname: "*.example.com"`},
+		{`{tls: {hostname: "10.0.0.1"}}`, `spec.tls.hostname: "10.0.0.1" is an IP address`},
+		{`{tls: {caCertificates: "none"}}`, `spec.tls.caCertificates: holds 0 certificates in PEM; 1 to`},
+		{`{tls: {caCertificateRefs: [{}]}}`, `spec.tls.caCertificateRefs[0].name: is required`},
+		{`{tls: {caCertificateRefs: [{name: a}, {name: a}]}}`, `spec.tls.caCertificateRefs[1].name: the certificate "a" is there twice`},
+		{`{tls: {clientCertificateRef: {kind: Secret, name: a}}}`, `spec.tls.clientCertificateRef.kind: must be Certificate, not "Secret"`},
+		{`{tls: {subjectAltNames: ["spiffe://"]}}`, `spec.tls.subjectAltNames[0]: "spiffe://" is neither a DNS name nor a URI`},
+		{`{tls: {subjectAltNames: [a.example, a.example]}}`, `spec.tls.subjectAltNames[1]: the name "a.example" is there twice`},
+		{`{tls: {subjectAltNames: [a.example], insecureSkipVerify: true}}`, `spec.tls.insecureSkipVerify: stands beside subjectAltNames`},
 		{`{connectTimeout: 0s}`, `spec.connectTimeout: must be more than 0`},
 	} {
 		t.Run(c.want, func(t *testing.T) { expect(t, read(t, "Service", c.spec), c.want) })
@@ -172,6 +181,7 @@ func TestServiceIsRefused(t *testing.T) {
 
 func TestRouteIsRefused(t *testing.T) {
 	for _, c := range []struct{ spec, want string }{
+		{`{parentRefs: [{name: p}], rules: [{retry: {grpcStatuses: [UNAVAILABLE, UNAVAILABLE]}}]}`, `spec.rules[0].retry.grpcStatuses[1]: the status "UNAVAILABLE" is there twice`},
 		{`{rules: [{}]}`, `spec.parentRefs: needs at least one Gateway`},
 		{`{parentRefs: [{name: p}]}`, `spec.rules: needs at least one rule`},
 		{`{parentRefs: [{name: p, kind: Service}], rules: [{}]}`, `spec.parentRefs[0].kind: a Service as a parent is not served yet`},

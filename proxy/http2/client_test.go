@@ -27,11 +27,10 @@ import (
 // origin is a service that does as its script says, frame by frame.
 type origin struct {
 	*xhttp2.Framer
-	t     *testing.T
-	conn  net.Conn
-	hpk   *hpack.Encoder
-	buf   bytes.Buffer
-	heads int
+	t    *testing.T
+	conn net.Conn
+	hpk  *hpack.Encoder
+	buf  bytes.Buffer
 }
 
 // originOf starts a service whose connections run the script, each told its

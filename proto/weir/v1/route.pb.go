@@ -276,6 +276,68 @@ func (PathModifier_Type) EnumDescriptor() ([]byte, []int) {
 	return file_weir_v1_route_proto_rawDescGZIP(), []int{13, 0}
 }
 
+// Statuses of gRPC that are common enough to be tried again.
+type RouteRetry_GrpcStatus int32
+
+const (
+	RouteRetry_GRPC_STATUS_UNSPECIFIED RouteRetry_GrpcStatus = 0
+	RouteRetry_CANCELLED               RouteRetry_GrpcStatus = 1
+	RouteRetry_DEADLINE_EXCEEDED       RouteRetry_GrpcStatus = 4
+	RouteRetry_RESOURCE_EXHAUSTED      RouteRetry_GrpcStatus = 8
+	RouteRetry_ABORTED                 RouteRetry_GrpcStatus = 10
+	RouteRetry_INTERNAL                RouteRetry_GrpcStatus = 13
+	RouteRetry_UNAVAILABLE             RouteRetry_GrpcStatus = 14
+)
+
+// Enum value maps for RouteRetry_GrpcStatus.
+var (
+	RouteRetry_GrpcStatus_name = map[int32]string{
+		0:  "GRPC_STATUS_UNSPECIFIED",
+		1:  "CANCELLED",
+		4:  "DEADLINE_EXCEEDED",
+		8:  "RESOURCE_EXHAUSTED",
+		10: "ABORTED",
+		13: "INTERNAL",
+		14: "UNAVAILABLE",
+	}
+	RouteRetry_GrpcStatus_value = map[string]int32{
+		"GRPC_STATUS_UNSPECIFIED": 0,
+		"CANCELLED":               1,
+		"DEADLINE_EXCEEDED":       4,
+		"RESOURCE_EXHAUSTED":      8,
+		"ABORTED":                 10,
+		"INTERNAL":                13,
+		"UNAVAILABLE":             14,
+	}
+)
+
+func (x RouteRetry_GrpcStatus) Enum() *RouteRetry_GrpcStatus {
+	p := new(RouteRetry_GrpcStatus)
+	*p = x
+	return p
+}
+
+func (x RouteRetry_GrpcStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RouteRetry_GrpcStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_route_proto_enumTypes[5].Descriptor()
+}
+
+func (RouteRetry_GrpcStatus) Type() protoreflect.EnumType {
+	return &file_weir_v1_route_proto_enumTypes[5]
+}
+
+func (x RouteRetry_GrpcStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RouteRetry_GrpcStatus.Descriptor instead.
+func (RouteRetry_GrpcStatus) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{16, 0}
+}
+
 // Route says which requests go where, in the words of the Gateway API's
 // HTTPRoute v1 and with its precedence.
 type Route struct {
@@ -1342,7 +1404,10 @@ type RouteRetry struct {
 	Attempts uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// The wait before the next try is random, up to this, doubled with each try,
 	// at most tenfold. Unset: 25 ms.
-	Backoff       *durationpb.Duration `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	Backoff *durationpb.Duration `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	// Calls of gRPC that are tried again: those that are answered with one of
+	// these and nothing else. Whether that does harm is for you to know.
+	GrpcStatuses  []RouteRetry_GrpcStatus `protobuf:"varint,4,rep,packed,name=grpc_statuses,json=grpcStatuses,proto3,enum=weir.v1.RouteRetry_GrpcStatus" json:"grpc_statuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1394,6 +1459,13 @@ func (x *RouteRetry) GetAttempts() uint32 {
 func (x *RouteRetry) GetBackoff() *durationpb.Duration {
 	if x != nil {
 		return x.Backoff
+	}
+	return nil
+}
+
+func (x *RouteRetry) GetGrpcStatuses() []RouteRetry_GrpcStatus {
+	if x != nil {
+		return x.GrpcStatuses
 	}
 	return nil
 }
@@ -1549,12 +1621,23 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\a_weight\"\x88\x01\n" +
 	"\rRouteTimeouts\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\arequest\x12B\n" +
-	"\x0fbackend_request\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ebackendRequest\"s\n" +
+	"\x0fbackend_request\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ebackendRequest\"\xce\x02\n" +
 	"\n" +
 	"RouteRetry\x12\x14\n" +
 	"\x05codes\x18\x01 \x03(\rR\x05codes\x12\x1a\n" +
 	"\battempts\x18\x02 \x01(\rR\battempts\x123\n" +
-	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"A\n" +
+	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\x12C\n" +
+	"\rgrpc_statuses\x18\x04 \x03(\x0e2\x1e.weir.v1.RouteRetry.GrpcStatusR\fgrpcStatuses\"\x93\x01\n" +
+	"\n" +
+	"GrpcStatus\x12\x1b\n" +
+	"\x17GRPC_STATUS_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tCANCELLED\x10\x01\x12\x15\n" +
+	"\x11DEADLINE_EXCEEDED\x10\x04\x12\x16\n" +
+	"\x12RESOURCE_EXHAUSTED\x10\b\x12\v\n" +
+	"\aABORTED\x10\n" +
+	"\x12\f\n" +
+	"\bINTERNAL\x10\r\x12\x0f\n" +
+	"\vUNAVAILABLE\x10\x0e\"A\n" +
 	"\vRouteStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
@@ -1572,7 +1655,7 @@ func file_weir_v1_route_proto_rawDescGZIP() []byte {
 	return file_weir_v1_route_proto_rawDescData
 }
 
-var file_weir_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weir_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_weir_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weir_v1_route_proto_goTypes = []any{
 	(PathMatch_Type)(0),         // 0: weir.v1.PathMatch.Type
@@ -1580,64 +1663,66 @@ var file_weir_v1_route_proto_goTypes = []any{
 	(QueryParamMatch_Type)(0),   // 2: weir.v1.QueryParamMatch.Type
 	(RouteFilter_Type)(0),       // 3: weir.v1.RouteFilter.Type
 	(PathModifier_Type)(0),      // 4: weir.v1.PathModifier.Type
-	(*Route)(nil),               // 5: weir.v1.Route
-	(*RouteSpec)(nil),           // 6: weir.v1.RouteSpec
-	(*ParentRef)(nil),           // 7: weir.v1.ParentRef
-	(*RouteRule)(nil),           // 8: weir.v1.RouteRule
-	(*RouteMatch)(nil),          // 9: weir.v1.RouteMatch
-	(*PathMatch)(nil),           // 10: weir.v1.PathMatch
-	(*HeaderMatch)(nil),         // 11: weir.v1.HeaderMatch
-	(*QueryParamMatch)(nil),     // 12: weir.v1.QueryParamMatch
-	(*RouteFilter)(nil),         // 13: weir.v1.RouteFilter
-	(*HeaderModifier)(nil),      // 14: weir.v1.HeaderModifier
-	(*HeaderValue)(nil),         // 15: weir.v1.HeaderValue
-	(*RequestRedirect)(nil),     // 16: weir.v1.RequestRedirect
-	(*UrlRewrite)(nil),          // 17: weir.v1.UrlRewrite
-	(*PathModifier)(nil),        // 18: weir.v1.PathModifier
-	(*BackendRef)(nil),          // 19: weir.v1.BackendRef
-	(*RouteTimeouts)(nil),       // 20: weir.v1.RouteTimeouts
-	(*RouteRetry)(nil),          // 21: weir.v1.RouteRetry
-	(*RouteStatus)(nil),         // 22: weir.v1.RouteStatus
-	(*Metadata)(nil),            // 23: weir.v1.Metadata
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
-	(*Condition)(nil),           // 25: weir.v1.Condition
+	(RouteRetry_GrpcStatus)(0),  // 5: weir.v1.RouteRetry.GrpcStatus
+	(*Route)(nil),               // 6: weir.v1.Route
+	(*RouteSpec)(nil),           // 7: weir.v1.RouteSpec
+	(*ParentRef)(nil),           // 8: weir.v1.ParentRef
+	(*RouteRule)(nil),           // 9: weir.v1.RouteRule
+	(*RouteMatch)(nil),          // 10: weir.v1.RouteMatch
+	(*PathMatch)(nil),           // 11: weir.v1.PathMatch
+	(*HeaderMatch)(nil),         // 12: weir.v1.HeaderMatch
+	(*QueryParamMatch)(nil),     // 13: weir.v1.QueryParamMatch
+	(*RouteFilter)(nil),         // 14: weir.v1.RouteFilter
+	(*HeaderModifier)(nil),      // 15: weir.v1.HeaderModifier
+	(*HeaderValue)(nil),         // 16: weir.v1.HeaderValue
+	(*RequestRedirect)(nil),     // 17: weir.v1.RequestRedirect
+	(*UrlRewrite)(nil),          // 18: weir.v1.UrlRewrite
+	(*PathModifier)(nil),        // 19: weir.v1.PathModifier
+	(*BackendRef)(nil),          // 20: weir.v1.BackendRef
+	(*RouteTimeouts)(nil),       // 21: weir.v1.RouteTimeouts
+	(*RouteRetry)(nil),          // 22: weir.v1.RouteRetry
+	(*RouteStatus)(nil),         // 23: weir.v1.RouteStatus
+	(*Metadata)(nil),            // 24: weir.v1.Metadata
+	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
+	(*Condition)(nil),           // 26: weir.v1.Condition
 }
 var file_weir_v1_route_proto_depIdxs = []int32{
-	23, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
-	6,  // 1: weir.v1.Route.spec:type_name -> weir.v1.RouteSpec
-	22, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
-	7,  // 3: weir.v1.RouteSpec.parent_refs:type_name -> weir.v1.ParentRef
-	8,  // 4: weir.v1.RouteSpec.rules:type_name -> weir.v1.RouteRule
-	9,  // 5: weir.v1.RouteRule.matches:type_name -> weir.v1.RouteMatch
-	13, // 6: weir.v1.RouteRule.filters:type_name -> weir.v1.RouteFilter
-	19, // 7: weir.v1.RouteRule.backend_refs:type_name -> weir.v1.BackendRef
-	20, // 8: weir.v1.RouteRule.timeouts:type_name -> weir.v1.RouteTimeouts
-	21, // 9: weir.v1.RouteRule.retry:type_name -> weir.v1.RouteRetry
-	10, // 10: weir.v1.RouteMatch.path:type_name -> weir.v1.PathMatch
-	11, // 11: weir.v1.RouteMatch.headers:type_name -> weir.v1.HeaderMatch
-	12, // 12: weir.v1.RouteMatch.query_params:type_name -> weir.v1.QueryParamMatch
+	24, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
+	7,  // 1: weir.v1.Route.spec:type_name -> weir.v1.RouteSpec
+	23, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
+	8,  // 3: weir.v1.RouteSpec.parent_refs:type_name -> weir.v1.ParentRef
+	9,  // 4: weir.v1.RouteSpec.rules:type_name -> weir.v1.RouteRule
+	10, // 5: weir.v1.RouteRule.matches:type_name -> weir.v1.RouteMatch
+	14, // 6: weir.v1.RouteRule.filters:type_name -> weir.v1.RouteFilter
+	20, // 7: weir.v1.RouteRule.backend_refs:type_name -> weir.v1.BackendRef
+	21, // 8: weir.v1.RouteRule.timeouts:type_name -> weir.v1.RouteTimeouts
+	22, // 9: weir.v1.RouteRule.retry:type_name -> weir.v1.RouteRetry
+	11, // 10: weir.v1.RouteMatch.path:type_name -> weir.v1.PathMatch
+	12, // 11: weir.v1.RouteMatch.headers:type_name -> weir.v1.HeaderMatch
+	13, // 12: weir.v1.RouteMatch.query_params:type_name -> weir.v1.QueryParamMatch
 	0,  // 13: weir.v1.PathMatch.type:type_name -> weir.v1.PathMatch.Type
 	1,  // 14: weir.v1.HeaderMatch.type:type_name -> weir.v1.HeaderMatch.Type
 	2,  // 15: weir.v1.QueryParamMatch.type:type_name -> weir.v1.QueryParamMatch.Type
 	3,  // 16: weir.v1.RouteFilter.type:type_name -> weir.v1.RouteFilter.Type
-	14, // 17: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
-	14, // 18: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
-	16, // 19: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
-	17, // 20: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
-	15, // 21: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
-	15, // 22: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
-	18, // 23: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
-	18, // 24: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
+	15, // 17: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
+	15, // 18: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
+	17, // 19: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
+	18, // 20: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
+	16, // 21: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
+	16, // 22: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
+	19, // 23: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
+	19, // 24: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
 	4,  // 25: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
-	24, // 26: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
-	24, // 27: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
-	24, // 28: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
-	25, // 29: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	25, // 26: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
+	25, // 27: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
+	25, // 28: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
+	5,  // 29: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
+	26, // 30: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_route_proto_init() }
@@ -1652,7 +1737,7 @@ func file_weir_v1_route_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_route_proto_rawDesc), len(file_weir_v1_route_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
