@@ -71,8 +71,8 @@ const (
 // bind opens the sockets that the generation declares and drains those that it
 // does not. A listener that was moved to where it cannot be opened stays where
 // it was meanwhile. Those that cannot be opened are tried again by themselves;
-// the error names those that could not be opened for the first time. The caller
-// holds p.mu.
+// the error names those that could not be opened for the first time, but for
+// those of HTTP/3, which are warned of. The caller holds p.mu.
 func (p *Proxy) bind() error {
 	p.shown.Lock()
 	defer p.shown.Unlock()
@@ -82,17 +82,16 @@ func (p *Proxy) bind() error {
 		if err := p.open(k, name, wanted); err != nil {
 			failing[k] = fmt.Errorf("open listener %s: %w", name, err)
 		} else if err := p.settleQUIC(k); err != nil {
-			// Clients find the way by TCP: it is no reason to refuse the rest.
-			failing[k.overUDP()] = fmt.Errorf("open listener %s for HTTP/3, it serves without: %w", name, err)
+			failing[k.overUDP()] = fmt.Errorf("open listener %s for HTTP/3 (it serves without): %w", name, err)
 		}
 	}
 	p.drainUnwanted(wanted, failing)
 	var fresh []error
 	for k, err := range failing {
 		switch {
-		case p.failing[k] != nil: // reported already
-		case k.udp:
-			p.cfg.Logger.Warn(err.Error())
+		case p.failing[k] != nil:
+		case k.udp: // no reason to hold anything back: clients do without
+			p.cfg.Logger.Warn("listener serves without HTTP/3", "address", k.String(), "error", err)
 		default:
 			fresh = append(fresh, err)
 		}

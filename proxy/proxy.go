@@ -117,11 +117,11 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
-	if cfg.ListenAdmin == nil {
-		cfg.ListenAdmin = net.Listen
-	}
 	if cfg.ListenPacket == nil {
 		cfg.ListenPacket = net.ListenPacket
+	}
+	if cfg.ListenAdmin == nil {
+		cfg.ListenAdmin = net.Listen
 	}
 	if cfg.Draw == nil {
 		cfg.Draw = rand.Float64

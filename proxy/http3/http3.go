@@ -1,10 +1,12 @@
 // Package http3 is HTTP/3 on the wire (RFC 9114) over quic-go's streams: frames
-// and field sections (RFC 9204), and the server's side of a connection, which
-// turns each stream into an exchange.
+// and field sections (RFC 9204), the server's side of a connection, which turns
+// each stream into an exchange, and the client's, which carries exchanges to a
+// service.
 //
 //	quic.Stream ─▶ stream (one goroutine each) ─▶ Place.Serve
 //	     ▲  └─ DATA, as it is asked for ─▶ request body
 //	     └──── HEADERS, DATA ◀─ response
+//	lane (upstream.Lane) ─▶ quic.Stream of a Client (upstream.Conn)
 //
 // # Promises
 //

@@ -329,7 +329,7 @@ func (l *lane) giveUp(err error) {
 func (l *lane) failed(x *exchange.Exchange, err error) error {
 	l.giveUp(err)
 	e := &upstream.Error{Sent: true, Timeout: isTimeout(err), Refused: l.wasRefused(err), Err: says(err)}
-	e.Stale = l.conn.answered.Load() && isGone(l.conn.quic) && !isOurs(err) && !e.Timeout
+	e.Stale = l.conn.answered.Load() && hasDied(err)
 	l.quic.CancelWrite(quic.StreamErrorCode(codeCancelled)) // what the pump waits for fails
 	if cause, client := l.pump.Stop(x); client {
 		return &upstream.Error{Sent: true, Client: true, Err: errors.Unwrap(cause)}
@@ -337,10 +337,13 @@ func (l *lane) failed(x *exchange.Exchange, err error) error {
 	return e
 }
 
-// isOurs: the connection was ended by us, for what the service has sent.
-func isOurs(err error) bool {
-	var e *connError
-	return errors.As(err, &e)
+// hasDied: the connection was ended, and not by us for what the service has sent.
+func hasDied(err error) bool {
+	var application *quic.ApplicationError
+	var transport *quic.TransportError
+	var idle *quic.IdleTimeoutError
+	var reset *quic.StatelessResetError
+	return errors.As(err, &application) || errors.As(err, &transport) || errors.As(err, &idle) || errors.As(err, &reset)
 }
 
 func (l *lane) wasRefused(err error) bool {
