@@ -26,13 +26,11 @@ const (
 
 // conn is one client's connection. One goroutine serves it.
 type conn struct {
-	listener *Listener
-	wire     *wire.Conn
-	state    atomic.Int32
-	secured  *secured // nil: in the clear
-	scheme   []byte
-	client   netip.AddrPort
-	local    netip.AddrPort
+	entry
+	wire    *wire.Conn
+	state   atomic.Int32
+	secured *secured // nil: in the clear
+	scheme  []byte
 
 	http2    atomic.Pointer[http2.Conn] // that it turned out to be
 	place    atomic.Pointer[place]      // where the exchange under way is served
@@ -95,6 +93,9 @@ func (c *conn) serve() {
 		}
 		c.wire.Free()
 	}()
+	if !c.enter(func() bool { return c.state.Load() == gone }) {
+		return
+	}
 	if c.secured != nil {
 		if !c.handshake() {
 			return
