@@ -20,20 +20,21 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 		c.optional(at.Field("hostname"), l.GetHostname(), func(s string) string { return checkHostname(s, true) })
 		c.listenerProtocol(at.Field("protocol"), l.GetProtocol())
 		c.listenerTLS(at.Field("tls"), l)
+		c.door(at, l)
+		if l.GetProtocol() == weirv1.Listener_TCP && l.GetHostname() != "" {
+			c.add(at.Field("hostname"), "is not for TCP, where a client asks for no name")
+		}
 		for _, earlier := range spec.GetListeners()[:i] {
 			c.listenersClash(at, l, earlier)
+			c.doorsClash(at, l, earlier)
 		}
 	}
 	c.labels(at.Field("selector"), spec.GetSelector())
 }
 
 func (c *check) listenerProtocol(at Path, p weirv1.Listener_Protocol) {
-	switch p {
-	case weirv1.Listener_HTTP, weirv1.Listener_HTTPS:
-	case weirv1.Listener_PROTOCOL_UNSPECIFIED:
-		c.add(at, "is required: HTTP or HTTPS")
-	default:
-		c.add(at, "%s is not served yet: HTTP and HTTPS are", p)
+	if p == weirv1.Listener_PROTOCOL_UNSPECIFIED {
+		c.add(at, "is required: HTTP, HTTPS, TCP or TLS")
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 func (c *check) service(spec *weirv1.ServiceSpec) {
 	const at = Path("spec")
 	switch spec.GetProtocol() {
-	case weirv1.ServiceSpec_HTTP, weirv1.ServiceSpec_PROTOCOL_UNSPECIFIED:
+	case weirv1.ServiceSpec_HTTP, weirv1.ServiceSpec_TCP, weirv1.ServiceSpec_PROTOCOL_UNSPECIFIED:
 	default:
-		c.add(at.Field("protocol"), "%s is not served yet: only HTTP is", spec.GetProtocol())
+		c.add(at.Field("protocol"), "%s is not served yet: only HTTP and TCP are", spec.GetProtocol())
 	}
 	c.count(at.Field("endpoints"), len(spec.GetEndpoints()), 0, maxList, "endpoint")
 	addresses := map[string]bool{}

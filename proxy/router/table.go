@@ -193,12 +193,14 @@ func (t *Table[T]) places(r *route[T], f func(l placedListener, hostname string)
 	}
 }
 
-// names reports whether one of the route's parentRefs means the listener.
+// names reports whether one of the route's parentRefs means the listener. One that
+// carries no HTTP has to be named.
 func (r *route[T]) names(l *Listener) bool {
 	return r.tenant == l.Gateway.Tenant && slices.ContainsFunc(r.parents, func(p *weirv1.ParentRef) bool {
 		return (p.GetKind() == "" || p.GetKind() == resource.KindGateway) && p.GetName() == l.Gateway.Name &&
 			(p.GetSectionName() == "" || p.GetSectionName() == l.Name) &&
-			(p.GetPort() == 0 || p.GetPort() == uint32(l.Port))
+			(p.GetPort() == 0 || p.GetPort() == uint32(l.Port)) &&
+			(!resource.IsStream(l.Protocol) || p.GetSectionName() != "" || p.GetPort() != 0)
 	})
 }
 
