@@ -6,6 +6,7 @@ import (
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
+	"github.com/weirmesh/weir/proxy/proxyproto"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/resource"
@@ -122,7 +123,8 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 			continue
 		}
 		d := service.Declared{Weight: 1, Zone: e.GetLabels()["zone"], Key: upstream.Key{
-			Address: e.GetAddress(), ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections}}
+			Address: e.GetAddress(), ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections,
+			Proxy: proxyVersions[declared.GetSendProxyProtocol()]}}
 		if e.Weight != nil {
 			d.Weight = e.GetWeight()
 		}
@@ -134,6 +136,10 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		b.Close()
 		p.cfg.Metrics.ForgetService(cfg.Name, "h1")
 	}, nil
+}
+
+var proxyVersions = map[weirv1.ServiceSpec_ProxyProtocolVersion]proxyproto.Version{
+	weirv1.ServiceSpec_V1: proxyproto.V1, weirv1.ServiceSpec_V2: proxyproto.V2,
 }
 
 func subsetLabels(ref resource.Ref, service *weirv1.ServiceSpec, subset string) (map[string]string, error) {

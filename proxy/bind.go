@@ -101,7 +101,7 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	h := &handler{proxy: p}
 	h.serve(k)
 	l := listener.Serve(socket, listener.Config{
-		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
+		Handler: h, Security: h, Admission: h.Admission, Streams: h, Budget: p.budget, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
 		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
 	})
 	p.bound[k] = &binding{name, l, h}

@@ -13,7 +13,10 @@ var (
 	descFailures  = prometheus.NewDesc("weir_upstream_failures_total", "Tries that brought no answer.", []string{"endpoint"}, nil)
 	descOpen      = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
 	descUnsecured = prometheus.NewDesc("weir_downstream_handshake_failures_total", "TLS handshakes that failed.", []string{"listener"}, nil)
-	descAccepted  = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
+	descRefused   = prometheus.NewDesc("weir_downstream_connections_refused_total",
+		"Client connections closed at once, by why: overload, total (too many), client (too many of one), proxy_protocol (no valid header).",
+		[]string{"listener", "reason"}, nil)
+	descAccepted = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
 )
 
 // poolCollector reads what pools and listeners count when it is asked, so that
@@ -25,7 +28,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured} {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRefused} {
 		ch <- d
 	}
 }
@@ -54,5 +57,8 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
 		ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
 		ch <- prometheus.MustNewConstMetric(descUnsecured, prometheus.CounterValue, float64(b.listener.Unsecured()), k.String())
+		for why, n := range b.listener.Refused() {
+			ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), k.String(), why.String())
+		}
 	}
 }

@@ -37,6 +37,7 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -60,6 +61,9 @@ type Config struct {
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
+	// MaxConnections of clients, over all listeners; 0: what the process has file
+	// descriptors for.
+	MaxConnections int
 	// Lookup resolves the names of endpoints; nil: the system's resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -85,7 +89,10 @@ type Proxy struct {
 	done     sync.WaitGroup
 
 	unrouted *telemetry.Series // what no route matches
-	tickets  *tickets
+	// unroutedConnections are those that carry no HTTP and have no route.
+	unroutedConnections *telemetry.Connections
+	budget              *listener.Budget
+	tickets             *tickets
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
@@ -110,6 +117,8 @@ func New(cfg Config) (*Proxy, error) {
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
 	p.unrouted = cfg.Metrics.Route("")
+	p.unroutedConnections = cfg.Metrics.Connections("")
+	p.budget = newBudget(cfg.MaxConnections)
 	if err := p.serveAdmin(); err != nil {
 		p.upstreams.close()
 		return nil, err

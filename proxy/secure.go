@@ -29,10 +29,12 @@ type secureListener struct {
 	terms   terms
 	forward bool // tell services who the client is
 	require bool // of clients that they prove who they are
-	config  *tls.Config
-	shown   shownCertificates
-	tickets *tickets
-	turn    int64 // whose keys it has; under tickets.mu
+	// passthrough: TLS ends at the service; there is no config.
+	passthrough bool
+	config      *tls.Config
+	shown       shownCertificates
+	tickets     *tickets
+	turn        int64 // whose keys it has; under tickets.mu
 }
 
 // terms is what a client has agreed to with its handshake. They are compared
@@ -69,7 +71,7 @@ func (p *Proxy) compileSockets(table *router.Table[*rule]) (sockets map[bindKey]
 				first.Protocol, first.Gateway.Name, first.Name))
 			continue
 		}
-		if l.Protocol != weirv1.Listener_HTTPS {
+		if l.Protocol != weirv1.Listener_HTTPS && l.Protocol != weirv1.Listener_TLS {
 			continue
 		}
 		if sockets == nil {
@@ -87,7 +89,13 @@ func (p *Proxy) compileSockets(table *router.Table[*rule]) (sockets map[bindKey]
 }
 
 func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*weirv1.Certificate]*tls.Certificate) error {
-	spec := p.listenerTLS(l)
+	spec := p.declaredListener(l).GetTls()
+	if spec.GetMode() == weirv1.ListenerTLS_PASSTHROUGH {
+		if socket.byName[l.Hostname] == nil {
+			socket.byName[l.Hostname] = &secureListener{passthrough: true}
+		}
+		return nil
+	}
 	certificates, names, err := p.certificates(l.Gateway.Tenant, spec, parsed)
 	if err != nil {
 		return err
@@ -102,17 +110,20 @@ func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*
 			socket.first = there
 		}
 	}
+	if there.passthrough {
+		return nil // the older listener of that name
+	}
 	for i := range certificates {
 		there.shown.add(certificates[i], names[i])
 	}
 	return nil
 }
 
-// listenerTLS finds what is declared of a listener.
-func (p *Proxy) listenerTLS(l *router.Listener) *weirv1.ListenerTLS {
+// declaredListener finds what is declared of a listener.
+func (p *Proxy) declaredListener(l *router.Listener) *weirv1.Listener {
 	for _, spec := range p.desired.resources[l.Gateway].GetGateway().GetSpec().GetListeners() {
 		if spec.GetName() == l.Name {
-			return spec.GetTls()
+			return spec
 		}
 	}
 	return nil
@@ -125,6 +136,9 @@ func (p *Proxy) newSecureListener(l *router.Listener, spec *weirv1.ListenerTLS) 
 		CipherSuites:   intermediate,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: s.shown.choose,
+	}
+	if l.Protocol == weirv1.Listener_TLS {
+		s.config.NextProtos = nil // the service's, whatever it speaks
 	}
 	if spec.GetProfile() == weirv1.ListenerTLS_MODERN || spec.GetMinVersion() == weirv1.ListenerTLS_TLS_1_3 {
 		s.config.MinVersion = tls.VersionTLS13

@@ -40,8 +40,25 @@ func Plain(c net.Conn) Side { return Side{c, c} }
 // Counts are bytes, as they pass.
 type Counts struct {
 	// In is what the client has sent and the service has got, Out the other way.
-	In, Out atomic.Int64
+	In, Out Counter
 }
+
+// Counter counts, and adds what it counts to another one, if there is one.
+type Counter struct {
+	n   atomic.Int64
+	And *atomic.Int64
+}
+
+// Add counts n.
+func (c *Counter) Add(n int64) {
+	c.n.Add(n)
+	if c.And != nil {
+		c.And.Add(n)
+	}
+}
+
+// Load is what has been counted.
+func (c *Counter) Load() int64 { return c.n.Load() }
 
 // ErrIdle: nothing moved for too long.
 var ErrIdle = errors.New("connection is idle")
@@ -88,7 +105,7 @@ type run struct {
 }
 
 // carry passes on what from says, and that it has ended.
-func (r *run) carry(to, from Side, counted *atomic.Int64) {
+func (r *run) carry(to, from Side, counted *Counter) {
 	err := copyCounting(to.Conn, from.Conn, counted)
 	if err == nil {
 		if w, ok := to.Conn.(interface{ CloseWrite() error }); ok {
@@ -144,7 +161,7 @@ func (r *run) unwatch() {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // copyCounting copies to the end of from.
-func copyCounting(to, from net.Conn, counted *atomic.Int64) error {
+func copyCounting(to, from net.Conn, counted *Counter) error {
 	t, okTo := to.(*net.TCPConn)
 	f, okFrom := from.(*net.TCPConn)
 	if okTo && okFrom {
@@ -170,7 +187,7 @@ func copyCounting(to, from net.Conn, counted *atomic.Int64) error {
 	}
 }
 
-func splice(to, from *net.TCPConn, counted *atomic.Int64) error {
+func splice(to, from *net.TCPConn, counted *Counter) error {
 	for {
 		limited := &io.LimitedReader{R: from, N: block}
 		n, err := to.ReadFrom(limited)
