@@ -55,6 +55,9 @@ func compileProxyProtocol(spec *weirv1.ProxyProtocol) *listener.Proxy {
 
 // Admission is how a connection that is accepted now is taken in.
 func (h *handler) Admission() *listener.Admission {
+	if h.proxy.cfg.Overload.Shedding() {
+		return &listener.Admission{Closed: true}
+	}
 	if a := h.proxy.current.Load().doors[*h.key.Load()]; a != nil {
 		return a
 	}

@@ -38,6 +38,7 @@ import (
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/listener"
+	"github.com/weirmesh/weir/proxy/overload"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -61,6 +62,8 @@ type Config struct {
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
+	// Overload says when there is too little memory for new work; nil: never.
+	Overload *overload.Monitor
 	// MaxConnections of clients, over all listeners; 0: what the process has file
 	// descriptors for.
 	MaxConnections int
@@ -92,6 +95,7 @@ type Proxy struct {
 	// unroutedConnections are those that carry no HTTP and have no route.
 	unroutedConnections *telemetry.Connections
 	budget              *listener.Budget
+	shed                atomic.Uint64 // requests turned away because memory is short
 	tickets             *tickets
 
 	mu      sync.Mutex // one update at a time

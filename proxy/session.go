@@ -71,6 +71,10 @@ func (s *session) Serve(x *exchange.Exchange) {
 }
 
 func (s *session) serve(x *exchange.Exchange) *Error {
+	if s.proxy.cfg.Overload.Shedding() {
+		s.proxy.shed.Add(1)
+		return errShed
+	}
 	if err := normalisePath(x); err != nil {
 		return err
 	}

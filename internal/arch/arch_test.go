@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"telemetry", "nodeport", "nodeapi", "fleet", "admin", "internal/durable",
-		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
+		"proxy", "proxy/overload", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node"},
 
 	"internal/arch":        {},
