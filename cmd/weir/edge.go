@@ -2,16 +2,15 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"github.com/weirmesh/weir/node"
 )
 
 func newEdgeCommand() *cobra.Command {
 	var (
-		process                         processFlags
-		name, token, proxyAdmin, access string
-		servers                         []string
-		labels                          map[string]string
+		process     processFlags
+		proxy       proxyFlags
+		name, token string
+		servers     []string
+		labels      map[string]string
 	)
 	cmd := &cobra.Command{
 		Use:   "edge",
@@ -32,11 +31,10 @@ and without a server.`,
 			if err != nil {
 				return err
 			}
-			log, err := accessLog(cmd, access)
-			if err != nil {
+			if config.Edge, err = proxy.config(cmd); err != nil {
 				return err
 			}
-			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log}
+			config.Edge.Name, config.Edge.Servers, config.Edge.Token, config.Edge.Labels = name, servers, token, labels
 			return runProcess(cmd.Context(), config)
 		},
 	}
@@ -46,7 +44,6 @@ and without a server.`,
 	flags.StringSliceVar(&servers, "servers", nil, "node addresses of servers: HOST:PORT[,HOST:PORT] (WEIR_SERVERS)")
 	flags.StringVar(&token, "token", "", "join token, for the first start (WEIR_TOKEN)")
 	flags.StringToStringVar(&labels, "labels", nil, "labels that Gateways select edges by: KEY=VALUE[,KEY=VALUE] (WEIR_LABELS)")
-	addProxyAdmin(flags, &proxyAdmin)
-	addAccessLog(flags, &access)
+	proxy.add(flags)
 	return cmd
 }
