@@ -8,7 +8,7 @@ func TestMemoryLimit(t *testing.T) {
 			t.Errorf("%s: %d, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "0", "1Mi", "-1", "much", "99999999Gi", "18446744073709551615"} {
+	for _, text := range []string{"", "0", "1Mi", "-1", "much", "99999999999Gi", "18446744073709551615"} {
 		if got, err := memoryLimit(text); err == nil {
 			t.Errorf("%q is taken for %d", text, got)
 		}

@@ -39,7 +39,9 @@ type conn struct {
 	headSize int           // of the request's head, which lies before what is buffered
 	bodied   bool          // the request came with a body, whatever became of x.Request.Body
 	head     wire.Detached // the request's head, where its body had to be read over it
-	renew    func()        // the body's hook, made once
+	pace     pace
+	renew    func() // the body's hooks, made once
+	waited   func()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -253,9 +255,10 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 		c.wire.Discard(-head)
 		c.head = c.wire.Detach(head)
 		if c.renew == nil {
-			c.renew = c.renewRead
+			c.renew, c.waited = c.renewRead, c.paceBody
 		}
-		c.body.Idle = c.renew
+		c.pace = pace{length: c.body.Length()}
+		c.body.Idle, c.body.Waited = c.renew, c.waited
 		if f.Continue {
 			c.body.Before = c.sendContinue
 		}
@@ -265,7 +268,8 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 
 // renewRead runs before each wait for more of the body.
 func (c *conn) renewRead() {
-	until := time.Now().Add(c.listener.cfg.Stall)
+	now := time.Now()
+	until := now.Add(c.patience(now))
 	if d := c.place.Load().x.Request.Deadline; !d.IsZero() && d.Before(until) {
 		until = d
 	}
