@@ -294,3 +294,24 @@ func TestConnectionsOfAClient(t *testing.T) {
 	first.Close()
 	waitFor(t, func() bool { return ask("[2001:db8::3]:3") != nil }, func() string { return "a place that is free again is not given" })
 }
+
+// All listeners of a process share what it may have.
+func TestConnectionsInAll(t *testing.T) {
+	e := startEdgeWith(t, func(c *proxy.Config) { c.MaxConnections, c.AdminAddress = 2, "127.0.0.1:0" }, forwardedFor(t), route("r", "/", "who"))
+	first, second := dial(t, e.addr), dial(t, e.addr)
+	first.exchange(getX)
+	second.exchange(getX)
+	if heard, _ := cutWith(t, dial(t, e.addr)); heard != "" {
+		t.Errorf("a third heard %q", heard)
+	}
+	if _, text := get(t, "http://"+e.AdminAddr()+"/metrics"); !strings.Contains(text, `reason="total"} 1`+"\n") {
+		t.Error("it is not counted")
+	}
+	first.Close()
+	waitFor(t, func() bool {
+		c := dial(t, e.addr)
+		_, _ = io.WriteString(c, getX)
+		_, err := c.in.Peek(1)
+		return err == nil
+	}, func() string { return "a place that is free again is not given" })
+}

@@ -132,10 +132,11 @@ func (p *Proxy) declaredListener(l *router.Listener) *weirv1.Listener {
 func (p *Proxy) newSecureListener(l *router.Listener, spec *weirv1.ListenerTLS) (*secureListener, error) {
 	s := &secureListener{terms: terms{hostname: l.Hostname}, tickets: p.tickets}
 	s.config = &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		CipherSuites:   intermediate,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: s.shown.choose,
+		MinVersion:       tls.VersionTLS12,
+		CipherSuites:     intermediate,
+		CurvePreferences: curves,
+		NextProtos:       []string{"h2", "http/1.1"},
+		GetCertificate:   s.shown.choose,
 	}
 	if l.Protocol == weirv1.Listener_TLS {
 		s.config.NextProtos = nil // the service's, whatever it speaks
@@ -159,6 +160,10 @@ var intermediate = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
+
+// curves are those of both profiles: of Mozilla's, which say nothing of the hybrid
+// yet, against who records today what a quantum computer reads one day.
+var curves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
 
 func (s *secureListener) verifyClients(v *weirv1.ClientValidation) error {
 	authorities, err := resource.ParseAuthorities(v.GetCaCertificates())

@@ -125,6 +125,25 @@ func TestWhatCarriesNoHTTPHasToBeNamed(t *testing.T) {
 	}
 }
 
+// A socket carries HTTP or it does not: as its oldest listener says.
+func TestListenersThatDisagree(t *testing.T) {
+	web, raw := gateway("a", "http:80"), gateway("b", "raw:80")
+	raw.Spec.Listeners[0].Protocol = weirv1.Listener_TCP
+	httpRoute, rawRoute := route("web", "", on("/web")), route("raw", "", on())
+	httpRoute.Spec.ParentRefs = []*weirv1.ParentRef{{Name: "a"}}
+	rawRoute.Spec.ParentRefs = []*weirv1.ParentRef{{Name: "b", SectionName: "raw"}}
+	tab := newTable(t, []*weirv1.Gateway{web, raw}, httpRoute, rawRoute)
+	if got := match(tab, 80, request("GET h/web")); got != "web/0" {
+		t.Errorf("got %q", got)
+	}
+	if got := match(tab, 80, request("GET h/other")); got != "" {
+		t.Errorf("a route for bytes has a request: %q", got)
+	}
+	if n := len(slices.Collect(tab.Listeners())); n != 2 {
+		t.Errorf("%d listeners are known of", n)
+	}
+}
+
 func TestWithLeavesTheOlderTable(t *testing.T) {
 	first := newTable(t, public(), route("a", "x.example", on("/a")), route("b", "x.example", on("/b")))
 	second, err := first.With(router.Change{
