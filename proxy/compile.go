@@ -92,10 +92,10 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		return swapped{}, err
 	}
 	s := swapped{next: p.newGeneration(next, revision, seq)}
-	s.next.sockets, s.next.doors = current.sockets, current.doors
+	s.next.sockets, s.next.doors, s.next.challenges = current.sockets, current.doors, current.challenges
 	if p.desired.securityChanged() {
 		s.next.doors = p.compileDoors(next)
-		if s.next.sockets, s.clash, err = p.compileSockets(next); err != nil {
+		if err = p.compileSecurity(&s, next); err != nil {
 			for _, r := range made {
 				r.release()
 			}

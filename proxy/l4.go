@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -31,7 +32,8 @@ type connection struct {
 	rule       *rule
 	series     *telemetry.Connections
 	counts     relay.Counts
-	said       []byte // what the client has said that the service has to hear first
+	said       []byte   // what the client has said that the service has to hear first
+	offers     []string // the protocols that it offers by ALPN
 	client     relay.Side
 }
 
@@ -40,10 +42,12 @@ type connection struct {
 const (
 	resultDone      = "done"
 	resultNoHello   = "no_client_hello"
+	resultUnknown   = "unrecognized_name"
 	resultNoRoute   = "no_route"
 	resultPolicies  = "policies_need_http"
 	resultHandshake = "handshake_failed"
 	resultNoBackend = "no_backend"
+	resultChallenge = "acme_challenge"
 	resultIdle      = "idle"
 	resultCut       = "cut"
 	resultBroken    = "reset"
@@ -53,6 +57,11 @@ const (
 type endedBy struct {
 	result string
 	err    error
+}
+
+// polite: the client has been told all that there is to tell.
+func (e endedBy) polite() bool {
+	return e.result == resultDone || e.result == resultUnknown || e.result == resultChallenge
 }
 
 // ServeStream implements listener.StreamHandler.
@@ -66,7 +75,8 @@ func (h *handler) ServeStream(ctx context.Context, s *listener.Stream) {
 	c.x.Details = end.result
 	if end.result == resultDone {
 		c.x.Details = ""
-	} else {
+	}
+	if !end.polite() {
 		breakOff(s.Conn())
 	}
 	c.series.Ended(end.result)
@@ -81,6 +91,10 @@ func (c *connection) serve(ctx context.Context) endedBy {
 		c.protocol = "TLS"
 		if err := c.listen(); err != nil {
 			return endedBy{resultNoHello, err}
+		}
+		if config := c.generation.challenges.certificateFor(&tls.ClientHelloInfo{ServerName: string(c.x.Request.Authority), SupportedProtos: c.offers}); config != nil {
+			_, _, err := c.stream.Secure(c.said, config)
+			return endedBy{resultChallenge, err}
 		}
 		var buf [maxHost]byte
 		if l = secure.find(hostOf(&buf, c.x.Request.Authority)); l == nil {
@@ -123,7 +137,7 @@ func (c *connection) listen() error {
 		case parsed != nil:
 			return parsed
 		case !more:
-			c.said = buf
+			c.said, c.offers = buf, info.Protocols
 			c.x.Request.Authority = []byte(info.ServerName)
 			return nc.SetReadDeadline(time.Time{})
 		case err == io.EOF:
@@ -142,6 +156,7 @@ var alertUnrecognized = []byte{21, 3, 1, 0, 2, 2, 112}
 func (c *connection) unrecognized() endedBy {
 	if c.protocol == "TLS" {
 		_, _ = c.stream.Conn().Write(alertUnrecognized) // it is told, or has gone
+		return endedBy{resultUnknown, nil}
 	}
 	return endedBy{resultNoRoute, nil}
 }

@@ -306,7 +306,7 @@ func orNil(s string) string {
 
 func TestTLSForNobody(t *testing.T) {
 	e, log := startByName(t)
-	for name, details := range map[string]string{"elsewhere.example": "no_route", "y.w.example": "no_route", "": "no_route"} {
+	for name, details := range map[string]string{"elsewhere.example": "unrecognized_name", "y.w.example": "unrecognized_name", "": "unrecognized_name"} {
 		_, err := e.dialTLS(name, func(c *tls.Config) { c.InsecureSkipVerify = true })
 		if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 			t.Errorf("%q: %v", name, err)
@@ -368,5 +368,19 @@ func TestTCPInBulk(t *testing.T) {
 	got, err := io.ReadAll(c.in)
 	if sender.Wait(); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes of %d came back, %v", len(got), len(want), err)
+	}
+}
+
+// A listener that ends TLS answers an authority that checks a name, too.
+func TestTLSChallengeOfAListenerForBytes(t *testing.T) {
+	e, log := watched(t, gateway(tlsListener("here", "", weirv1.ListenerTLS_TERMINATE, "shop")), challenged(t,
+		&weirv1.AcmeChallenge{Type: weirv1.Acme_TLS_ALPN_01, Hostname: "shop.example", Token: "t", KeyAuthorization: "t.thumb"}))
+	conn, err := tls.Dial("tcp", e.addr, &tls.Config{ServerName: "shop.example", NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if line := log.await(t); line["details"] != "acme_challenge" {
+		t.Errorf("the log says %v", line)
 	}
 }

@@ -104,6 +104,7 @@ type entry struct {
 // tracked is a connection as Close sees it.
 type tracked interface {
 	closeIfIdle()
+	isTold() bool // closeIfIdle tells the client that no more is served
 	cut()
 	serve()
 	base() *entry

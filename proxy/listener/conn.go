@@ -66,6 +66,8 @@ func (c *conn) closeIfIdle() {
 	}
 }
 
+func (c *conn) isTold() bool { return c.http2.Load() != nil }
+
 // cut ends an exchange. The listener says that it is cutting before it asks for
 // the place, the exchange takes its place before it looks whether it is: one of
 // the two sees the other.

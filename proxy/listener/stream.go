@@ -53,6 +53,8 @@ func (s *Stream) closeIfIdle() {
 	}
 }
 
+func (*Stream) isTold() bool { return false }
+
 func (s *Stream) cut() {
 	s.end()
 	_ = s.socket.Close()
