@@ -30,8 +30,7 @@ func TestShedsWhenMemoryIsShort(t *testing.T) {
 		return
 	}
 	const limit = 256 << 20
-	var e *edge
-	e = startEdgeWith(t, func(c *proxy.Config) {
+	e := startEdgeWith(t, func(c *proxy.Config) {
 		c.AdminAddress, c.Policies = "127.0.0.1:0", new(holder)
 		c.Overload = overload.Start(limit, c.Logger)
 		t.Cleanup(c.Overload.Close)
