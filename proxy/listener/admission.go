@@ -114,9 +114,11 @@ func (e *entry) base() *entry { return e }
 
 // admit decides whether a socket becomes a connection.
 func (l *Listener) admit(nc net.Conn) (entry, bool) {
-	e := entry{listener: l, socket: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), admission: &Admission{}}
+	e := entry{listener: l, socket: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
 	if l.cfg.Admission != nil {
 		e.admission = l.cfg.Admission()
+	} else {
+		e.admission = &Admission{}
 	}
 	a := e.admission
 	switch {
