@@ -78,6 +78,11 @@ type EdgeConfig struct {
 	Drain time.Duration
 	// AccessLog gets a line for each request; nil: nobody does.
 	AccessLog io.Writer
+	// MemoryLimit is what the process may have, in bytes. 0: what its control group
+	// may have; below 0: there is none.
+	MemoryLimit int64
+	// MaxConnections of clients; 0: what there are file descriptors for.
+	MaxConnections int
 }
 
 // Validate says what is wrong with the settings.

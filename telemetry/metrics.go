@@ -28,6 +28,7 @@ type Metrics struct {
 	mirrored *tally
 	rejected *prometheus.CounterVec
 	policies *prometheus.CounterVec
+	connections *connectionFamily
 
 	// Revision is the configuration in force, Refused counts those that were
 	// refused.
@@ -54,11 +55,12 @@ func NewMetrics(version string) *Metrics {
 		mirrored: newTally("weir_mirrored_requests_total", "Requests that were to be mirrored, by what became of the copy.", "route", "service", "outcome"),
 		rejected: counter("weir_rejected_requests_total", "Messages that were no valid request, by status.", "code"),
 		policies: counter("weir_policy_failures_total", "Policies that failed, by policy.", "policy"),
+		connections: newConnectionFamily(),
 		Revision: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_config_revision", Help: "The configuration in force."}),
 		Refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_config_refused_total", Help: "Configurations that were refused."}),
 		LogLost:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_access_log_lost_total", Help: "Access log lines dropped because the log could not follow."}),
 	}
-	r.MustRegister(m.routes, m.services, m.faults, m.mirrored, m.Revision, m.Refused, m.LogLost)
+	r.MustRegister(m.routes, m.services, m.faults, m.mirrored, m.connections, m.Revision, m.Refused, m.LogLost)
 	return m
 }
 

@@ -73,6 +73,7 @@ type Conn struct {
 	past        past
 	out         output
 	sendWindow  int64
+	sentData    int64 // bytes of bodies, of all streams
 	recvWindow  int64
 	credit      int   // read, and not given back as window yet
 	peerWindow  int64 // that new streams have to send

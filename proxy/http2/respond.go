@@ -235,6 +235,8 @@ func (s *stream) sendData(p []byte, last bool) error {
 		c.out.set(append(b, p[:n]...))
 		s.sendWindow -= int64(n)
 		c.sendWindow -= int64(n)
+		c.sentData += int64(n)
+		s.sending.Moved(int64(n))
 		c.productive++
 		p = p[n:]
 		if c.out.pending() >= pageSize-headerSize {
@@ -259,6 +261,7 @@ func (s *stream) awaitRoom(n int) (int, error) {
 	c := s.conn
 	var limit *time.Timer
 	late := false
+	defer s.paceSending(time.Now())()
 	for {
 		if n, err := s.room(n); n > 0 || err != nil {
 			return n, err
@@ -270,7 +273,7 @@ func (s *stream) awaitRoom(n int) (int, error) {
 			continue
 		}
 		if limit == nil {
-			limit = time.AfterFunc(c.cfg.Stall, func() {
+			limit = time.AfterFunc(min(c.cfg.Stall, s.sending.Left(c.cfg.Stall)), func() {
 				c.mu.Lock()
 				late = true
 				s.cond.Broadcast()
