@@ -81,6 +81,11 @@ var allowed = map[string][]string{
 	// Real processes under real faults. Its tests alone know what Weir is.
 	"test/cluster": {},
 
+	// An edge inside a test.
+	"test/edge": {"proto/weir/v1", "proxy", "resource", "telemetry"},
+	// Debian's servers behind it, and what is done to it for long. Tests alone.
+	"test/garden": {},
+	"test/soak":   {},
 	// Messages that could be read in two ways, and the grammar that judges what
 	// becomes of them. It knows nothing of Weir; its tests and others' do.
 	"test/smuggling": {},

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -21,7 +22,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
 			u := startRecorder(t)
-			b := &bench{recorder: u, edge: startEdge(t, u.addr)}
+			b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
 			ask := f.Ask
 			if ask == "" {
 				ask = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

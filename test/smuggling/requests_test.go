@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -35,7 +36,7 @@ func TestRequests(t *testing.T) {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
 			u := startRecorder(t)
-			b := &bench{recorder: u, edge: startEdge(t, u.addr)}
+			b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
 			for _, r := range f.Rows {
 				t.Run(r.Name, func(t *testing.T) {
 					for _, behind := range []bool{false, true} {
