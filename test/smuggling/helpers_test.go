@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // waitFor waits until something is so.
-func waitFor(t *testing.T, what string, so func() bool) {
+func waitFor(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(edge.Patience); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -48,7 +48,7 @@ func send(c *net.TCPConn, s, end string, piecemeal bool) {
 }
 
 // dial opens a connection that the test closes at its end at the latest.
-func dial(t *testing.T, addr string) *net.TCPConn {
+func dial(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -156,7 +156,8 @@ func own(got, id string) bool { return got == text(id, len(got)) }
 // converse says back what it hears.
 func (u *upstream) converse(c *net.TCPConn, in *bufio.Reader) {
 	if _, err := io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err == nil {
-		_, _ = io.Copy(c, in)
+		// Not by splice: Go keeps its pipes until a collection.
+		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{in})
 	}
 }
 
