@@ -97,6 +97,17 @@ var allowed = map[string][]string{
 	// Real processes under real faults. Its tests alone know what Weir is.
 	"test/cluster": {},
 
+	// An edge inside a test.
+	"test/edge": {"proto/weir/v1", "proxy", "resource", "telemetry"},
+	// Debian's servers behind it, a model of it, and what is done to it for long.
+	// Tests alone.
+	"test/garden": {},
+	"test/model":  {},
+	"test/soak":   {},
+	// Messages that could be read in two ways, and the grammar that judges what
+	// becomes of them. It knows nothing of Weir; its tests and others' do.
+	"test/smuggling": {},
+
 	// Machinery for tests that run real processes. It knows nothing of Weir.
 	"test/hosts":    {},
 	"test/relay":    {},

@@ -205,8 +205,9 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 			return 0, headError(err, len(c.wire.Buffered()))
 		}
 		b := c.wire.Buffered()
-		whole := bytes.Contains(b[seen:], []byte("\r\n\r\n"))
-		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
+		whole := bytes.Contains(b[seen:], []byte("\n\r\n")) // or one that is refused, for its bare line feed
+		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || bytes.Contains(b[seen:], []byte("\r\r")) ||
+			seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
 		if !whole && !suspect {
 			continue
 		}

@@ -299,7 +299,9 @@ func (s *Stream) blame(x *exchange.Exchange, err error) error {
 	return err
 }
 
+// Interim answers may, together, be as large as one head.
 func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error) {
+	interim := 0
 	for {
 		b := s.link.Buffered()
 		if len(b) > 0 {
@@ -316,6 +318,9 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				}
 				if x.Response.Status == 101 {
 					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: it switches protocols unasked", s.pool.key.Address)}
+				}
+				if interim += n; interim > http1.MaxHead {
+					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: interim answers without end", s.pool.key.Address)}
 				}
 				_ = x.Inform() // who cannot be told this cannot be told the answer either
 				s.link.Discard(n)
