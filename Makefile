@@ -61,7 +61,7 @@ CONFORMANCE := v1.0.7
 conformance:
 	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/connectconformance@$(CONFORMANCE)
 	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/referenceserver@$(CONFORMANCE)
-	$(GO) test -count=1 -run TestConnectConformance -v ./proxy
+	CONFORMANCE_RUN="$${CONFORMANCE_RUN:-**}" $(GO) test -count=1 -run TestConnectConformance -v ./proxy
 
 bench: build
 	$(GO) run ./bench $(ARGS)

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -40,7 +41,8 @@ const conformanceFeatures = `features:
 
 // The Connect project's suite is not ours; where it is installed (make
 // conformance), its client and its server have to be content with an edge between
-// them, for Connect, gRPC and gRPC-Web over HTTP/1.1 and HTTP/2.
+// them, for Connect, gRPC and gRPC-Web over HTTP/1.1 and HTTP/2: the basic cases, or
+// those that CONFORMANCE_RUN names.
 func TestConnectConformance(t *testing.T) {
 	runner, server := installed("connectconformance"), installed("referenceserver")
 	if runner == "" || server == "" {
@@ -54,10 +56,7 @@ func TestConnectConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--mode", "server", "--conf", conf, "--max-servers", "2"}
-	if only := os.Getenv("CONFORMANCE_RUN"); only != "" {
-		args = append(args, "--run", only)
-	}
+	args := []string{"--mode", "server", "--conf", conf, "--max-servers", "2", "--run", cmp.Or(os.Getenv("CONFORMANCE_RUN"), "Basic/**")}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, runner, append(args, "--", self, "-test.run", "^TestConformanceEdge$")...)
