@@ -17,7 +17,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios check vet h2spec bench bench-raft bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios check vet h2spec conformance bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -53,6 +53,15 @@ vet:
 # What the HTTP/2 side makes of h2spec's 145 cases, by TLS and in the clear.
 h2spec: tools
 	$(GO) test -count=1 -run TestH2Spec -v ./proxy
+
+# The Connect project's suite with an edge between its client and its server:
+# Connect, gRPC and gRPC-Web, HTTP/1.1 and HTTP/2, some 10,700 cases in two
+# minutes. CONFORMANCE_RUN='**/unary/**' runs some of them.
+CONFORMANCE := v1.0.7
+conformance:
+	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/connectconformance@$(CONFORMANCE)
+	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/referenceserver@$(CONFORMANCE)
+	CONFORMANCE_RUN="$${CONFORMANCE_RUN:-**}" $(GO) test -count=1 -run TestConnectConformance -v ./proxy
 
 bench: build
 	$(GO) run ./bench $(ARGS)

@@ -36,12 +36,20 @@ func (s *stream) run() {
 	}
 	sent, err := s.respond(x)
 	p.Finish(x, sent, err)
-	end := codeNone
-	if err != nil {
-		end = codeInternal
-	}
-	s.finish(end)
+	s.finish(codeOf(err))
 	c.cfg.Give(p)
+}
+
+// codeOf is how an answer that broke off is reset. One whose time is over was
+// given up: to a client of gRPC, INTERNAL_ERROR would say something else.
+func codeOf(err error) code {
+	switch {
+	case err == nil:
+		return codeNone
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return codeCancel
+	}
+	return codeInternal
 }
 
 // left: the client has gone before it was served.
