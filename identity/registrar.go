@@ -28,10 +28,12 @@ type Registrar struct {
 	opened  atomic.Pointer[openedAuthority]
 }
 
-// openedAuthority is the authority and the record that it was read from.
+// openedAuthority is the authority and the record that it was read from. It is
+// over once another record was read.
 type openedAuthority struct {
 	sealed    []byte
 	authority *Authority
+	over      chan struct{}
 }
 
 // OpenRegistrar reads the cluster's authority from its records, and makes it
@@ -77,7 +79,10 @@ func (r *Registrar) refresh(ctx context.Context) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.opened.Store(&openedAuthority{sealed: sealed, authority: authority})
+	was := r.opened.Swap(&openedAuthority{sealed: sealed, authority: authority, over: make(chan struct{})})
+	if was != nil {
+		close(was.over)
+	}
 	return authority, nil
 }
 

@@ -167,6 +167,13 @@ func (s *session) close() {
 	})
 }
 
+// count is how many proxies are connected.
+func (p *Proxies) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected
+}
+
 // Connected tells whether a node has a stream open right now.
 func (p *Proxies) Connected(id identity.ID) bool {
 	p.mu.Lock()

@@ -27,6 +27,9 @@ type Registrar interface {
 	Join(ctx context.Context, m identity.JoinRequest, inUse func(identity.ID) bool) (*identity.Admission, error)
 	Check(ctx context.Context, id identity.ID, peer crypto.PublicKey) error
 	Renew(ctx context.Context, id identity.ID, peer crypto.PublicKey, csr []byte) (*weirv1.Credentials, error)
+	// Waits tells whether a rotation of the root waits until a node renews; the
+	// channel is closed when that may have changed.
+	Waits(ctx context.Context, id identity.ID) (waits bool, changed <-chan struct{}, err error)
 }
 
 // ServerConfig is what a server is made of. All but Servers and MaxProxies is
