@@ -93,11 +93,26 @@ func (n *Node) askBackIn(ctx context.Context) {
 			n.standing.letIn()
 			return
 		case errors.Is(err, ErrRefused):
-			n.cfg.Logger.Warn("this member was removed, and is not let in again", "reason", err)
-			n.standing.refuse(err.Error())
+			n.castOut(err)
 			return
 		}
 	}
+}
+
+// castOut notes that this member is not let in again. What an operator must do is
+// said once.
+func (n *Node) castOut(why error) {
+	if !n.standing.refuse(n.raft.CurrentTerm(), why.Error()) {
+		return
+	}
+	n.cfg.Logger.Error("this member was removed from the cluster, and is not let in again: stop it; it can only join anew, with an empty directory", "reason", why)
+}
+
+// Outcast says why this member, which was removed, is not let in again. It is
+// empty for one that is in the cluster, or may come to be.
+func (n *Node) Outcast() string {
+	_, refused := n.standing.now()
+	return refused
 }
 
 // answerJoin lets a member in, or relays its request to the leader.

@@ -127,8 +127,12 @@ func (p *proposal) wait() outcome {
 }
 
 // waitForLeader waits until another leads than in the period, or for a moment:
-// the same one may take what it did not take before.
+// the same one may take what it did not take before. Who was removed for good
+// waits for nothing.
 func (n *Node) waitForLeader(ctx, period context.Context) error {
+	if why := n.Outcast(); why != "" {
+		return fmt.Errorf("%w: %s", ErrRemoved, why)
+	}
 	moment := time.NewTimer(n.cfg.Election / 6)
 	defer moment.Stop()
 	select {
