@@ -148,10 +148,7 @@ func (b *beginning) enrol(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	if err := s.identity.Install(issued); err != nil {
-		return err
-	}
-	return os.Remove(filepath.Join(s.dir, recoveredFile))
+	return s.identity.Install(issued)
 }
 
 // settle ends the founding once all founders are members.

@@ -162,7 +162,34 @@ func TestServersJoin(t *testing.T) {
 	s.awaitStatus("a", "c", func(m *weirv1.ClusterStatus) bool { return m.GetRemoved() })
 	s.put("a", "b", "zwei")
 	s.requireHolds("a", "a", "one", "two", "zwei")
+	requireRemoved(t, s, "c")
 }
+
+// requireRemoved: a member that was taken out says so to whoever asks, at once, and
+// still when it is started again; its process stays.
+func requireRemoved(t *testing.T, s *several, name string) {
+	t.Helper()
+	for range 2 {
+		api, _ := s.services("a", name)
+		var err error
+		for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+			ctx, cancel := context.WithTimeout(t.Context(), leaderless/2)
+			_, err = api.List(ctx, &weirv1.ListRequest{Kind: resource.KindService})
+			cancel()
+			if connect.CodeOf(err) == connect.CodeUnavailable && strings.Contains(err.Error(), name+" was removed") {
+				break
+			}
+		}
+		if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), name+" was removed") {
+			t.Fatalf("%s answers %v", name, err)
+		}
+		s.running[name].stop()
+		s.start(name)
+	}
+}
+
+// leaderless is how long calls wait where there may yet be a leader.
+const leaderless = 10 * time.Second
 
 // requireBackup: what is in a backup comes back, and what came after it goes.
 func requireBackup(t *testing.T, s *several) {

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/admin"
@@ -23,7 +25,9 @@ import (
 type server struct {
 	name, dir string
 	log       *slog.Logger
-	founders  *foundersOf // while it founds a cluster together with others
+	// lifetime is that of the certificates that it issues.
+	lifetime time.Duration
+	founders *foundersOf // while it founds a cluster together with others
 
 	port    *nodeport.Port
 	dialer  *nodeport.Dialer
@@ -32,6 +36,7 @@ type server struct {
 	identity  *identity.Identity
 	keyring   *identity.Keyring
 	store     *store.Store
+	opened    atomic.Pointer[store.Store] // the same, for those who may ask before
 	cluster   *cluster.Node
 	records   records
 	registrar *identity.Registrar
@@ -55,7 +60,7 @@ type server struct {
 // APIs, which serve by that, whether or not there is a majority; last the wait
 // until this member has caught up with the others.
 func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *host) (*server, error) {
-	s := &server{name: sc.Name, dir: dir, log: p.log, enrolled: make(chan struct{})}
+	s := &server{name: sc.Name, dir: dir, log: p.log, lifetime: cmp.Or(sc.CertificateLifetime, identity.LeafLifetime), enrolled: make(chan struct{})}
 	listener, err := s.listen(p, sc)
 	if err != nil {
 		return nil, err
@@ -80,6 +85,9 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 		if err := s.leaveAdminEnv(p.ctx, filepath.Join(dir, "admin.env")); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.recovered(); err != nil {
+		return nil, err
 	}
 	p.log.Info("server started", "name", sc.Name, "node", s.port.Addr().String(), "advertised", s.nodeAddress,
 		"admin", listener.Addr().String(), "trust_domain", s.identity.TrustDomain(), "revision", s.store.View().Revision())
@@ -118,7 +126,7 @@ func (s *server) listen(p *process, sc ServerConfig) (net.Listener, error) {
 func (s *server) servePort(p *process) {
 	p.run("node port", func(ctx context.Context) error {
 		return s.port.Serve(ctx, nodeport.Config{
-			Identity: s.identity, Members: s.members, Logger: p.log.With("part", "node port"),
+			Identity: s.identity, Members: s.members, Refuse: s.refuseServer, Logger: p.log.With("part", "node port"),
 			ResetKey: s.keyring.Derive("quic stateless reset"),
 		})
 	})
@@ -131,6 +139,7 @@ func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err er
 		return err
 	}
 	p.onStop("store", s.store.Close)
+	s.opened.Store(s.store)
 	s.cluster, err = cluster.Start(s.clusterConfig(p, sc, start), machine{s.store, s})
 	if err != nil {
 		return err
@@ -143,7 +152,7 @@ func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err er
 func (s *server) clusterConfig(p *process, sc ServerConfig, start *beginning) cluster.Config {
 	return cluster.Config{
 		Name: sc.Name, Dir: s.raftDir(), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
-		Network: s.members, Found: start.found, Seeds: sc.Join, Existing: start.existing,
+		Network: network{s.members}, Found: start.found, Seeds: sc.Join, Existing: start.existing,
 		Admit: s.admit, DeadAfter: sc.DeadAfter,
 		Floor: func() uint64 { return s.store.View().Revision() },
 	}
@@ -158,11 +167,11 @@ func (s *server) startIdentity(p *process, start *beginning) (err error) {
 	}
 	if s.identity.Joined() && !time.Now().Before(s.identity.NotAfter()) {
 		// It was off for long, perhaps all were: nobody else need be asked.
-		if err := identity.Revive(s.store.View(), s.keyring, s.identity, s.name, s.names); err != nil {
+		if err := identity.Revive(s.store.View(), s.keyring, s.identity, s.name, s.names, s.lifetime); err != nil {
 			s.log.Warn("the certificate has run out, and cannot be renewed without another server", "error", err)
 		}
 	}
-	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring); err != nil {
+	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring, s.lifetime); err != nil {
 		return err
 	}
 	close(s.enrolled)
@@ -220,6 +229,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	s.port.Handle(s.nodeHandler())
 	p.run("addresses", addresses.run)
 	p.run("fleet", s.fleet.Run)
+	p.run("standing", s.mindStanding)
 	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {
 		log := p.log.With("part", "admin API")

@@ -41,6 +41,7 @@ type configStream = weirv1connect.NodeServiceStreamConfigServerStream
 var (
 	errStopping   = connect.NewError(connect.CodeUnavailable, "the server is stopping")
 	errSuperseded = connect.NewError(connect.CodeAborted, "the same proxy has opened a newer stream")
+	errNoServer   = connect.NewError(connect.CodeUnavailable, "this server was removed from the cluster; try another")
 	errRenew      = connect.NewError(connect.CodeUnauthenticated, "the certificate that the stream began with has expired")
 )
 
@@ -110,6 +111,9 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 		return errFull()
 	}
 	defer session.close()
+	if s.away.Load() { // only now: whoever turns all away ends those that are here
+		return errNoServer
+	}
 	scope := s.hub.join(sub.GetLabels())
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)

@@ -36,6 +36,11 @@ func TestANewClusterBeginsWithABackup(t *testing.T) {
 	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--from", file))
 	first.start()
 	first.ready()
+	operator := restored.token
+	restored.readAdminEnv(first) // the first start leaves one anew
+	if restored.token == operator {
+		t.Error("admin.env has no token of its own")
+	}
 	restored.newMember(1)
 	restored.newMember(2)
 	restored.awaitVoters()
