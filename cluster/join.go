@@ -21,6 +21,7 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 	ctx, cancel := n.whileOpen(ctx)
 	defer cancel()
 	var last error
+	begun, said := time.Now(), ""
 	for {
 		_, period := n.leadership.now()
 		for _, address := range addresses {
@@ -36,6 +37,11 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 				return fmt.Errorf("join cluster: %w", err)
 			}
 			last = err
+		}
+		// That nobody leads just then is nothing to tell.
+		if time.Since(begun) > n.cfg.healthy() && last.Error() != said {
+			n.cfg.Logger.Warn("not let in yet; trying on", "addresses", addresses, "error", last)
+			said = last.Error()
 		}
 		if err := n.waitForLeader(ctx, period); err != nil {
 			return fmt.Errorf("join cluster: %w", errors.Join(err, last))

@@ -35,7 +35,10 @@ const (
 
 // processError is why a process did not start, or ended: its hints are not those
 // of a call.
-type processError struct{ cause error }
+type processError struct {
+	cause  error
+	server bool // else a proxy
+}
 
 func (e *processError) Error() string { return e.cause.Error() }
 func (e *processError) Unwrap() error { return e.cause }
@@ -45,7 +48,13 @@ func (e *processError) hint() string {
 	case errors.Is(e, syscall.EADDRINUSE):
 		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	case connect.CodeOf(e) == connect.CodeUnauthenticated:
-		return "make another on a server: weir join-token create --role edge"
+		role := "edge"
+		if e.server {
+			role = "server"
+		}
+		return "make another on a server: weir join-token create --role " + role
+	case connect.CodeOf(e) == connect.CodeAlreadyExists:
+		return "choose another --name; or, if that server is lost, free its name first: weir cluster remove NAME"
 	}
 	return ""
 }
@@ -55,7 +64,7 @@ func runProcess(ctx context.Context, config node.Config) error {
 		return usagef("%s", err)
 	}
 	if err := node.Run(ctx, config); err != nil {
-		return &processError{err}
+		return &processError{err, config.Server != nil}
 	}
 	return nil
 }

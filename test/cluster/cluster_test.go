@@ -126,6 +126,12 @@ func (c *cluster) foundTogether() {
 	for _, m := range c.members {
 		m.ready()
 	}
+	c.readAdminEnv(c.withAdminEnv())
+}
+
+// withAdminEnv is a founder that has left an admin.env.
+func (c *cluster) withAdminEnv() *member {
+	c.t.Helper()
 	i := slices.IndexFunc(c.members, func(m *member) bool {
 		_, err := os.Stat(filepath.Join(m.data, "admin.env"))
 		return err == nil
@@ -133,7 +139,7 @@ func (c *cluster) foundTogether() {
 	if i < 0 {
 		c.t.Fatal("no founder has left an admin.env")
 	}
-	c.readAdminEnv(c.members[i])
+	return c.members[i]
 }
 
 // readAdminEnv takes from a member what it takes to use the admin API.

@@ -6,7 +6,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/weirmesh/weir/test/hosts"
 )
 
 func TestFormByJoining(t *testing.T) {
@@ -31,6 +35,44 @@ func TestFormAllAtOnce(t *testing.T) {
 	for _, m := range c.all() {
 		m.restart()
 	}
+	load.goesOn()
+	c.require(load)
+}
+
+// A founder is killed as soon as it has its certificate, and may not know of the
+// others'. When it comes back, they have been started anew, and the first of them has
+// to be led by it.
+func TestAFounderIsKilledWhileItFounds(t *testing.T) {
+	inFull(t)
+	h := hosts.New(t, 4)
+	c := newCluster(t, h[:3], h[3], options{expect: true})
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	c.must(c.command("cluster", "keys", "new", keyring))
+	c.addMembers(3, keyring)
+	late := c.all()[c.random(0).IntN(3)]
+	for _, m := range c.all() {
+		m.start("--bootstrap-expect", "3", "--join", addresses(m.others()))
+	}
+	await(t, "a certificate of "+late.name, func(context.Context) error {
+		_, err := os.Stat(late.inside("identity/cert.pem"))
+		return err
+	})
+	late.kill()
+	for _, m := range late.others() {
+		m.ready()
+	}
+	for _, m := range late.others() {
+		m.kill()
+	}
+	others := late.others()
+	late.start()
+	others[0].start()
+	late.ready()
+	others[0].ready()
+	others[1].restart()
+	c.readAdminEnv(c.withAdminEnv())
+	c.awaitVoters()
+	load := c.load()
 	load.goesOn()
 	c.require(load)
 }
