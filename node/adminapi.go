@@ -147,6 +147,8 @@ func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyRespo
 		return nil, translate(r)
 	case *weirv1.ApplyResponse:
 		return r, nil
+	case error: // it is agreed on, and what came of it is not known here
+		return nil, fmt.Errorf("%w: %w", admin.ErrUnknown, r)
 	}
 	return nil, nil
 }

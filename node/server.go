@@ -135,7 +135,7 @@ func (s *server) servePort(p *process) {
 
 // startLog opens the store and has the log fill it.
 func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err error) {
-	if s.store, err = store.Open(store.Config{Dir: filepath.Join(s.dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
+	if s.store, err = store.Open(store.Config{Dir: filepath.Join(s.dir, "state"), Logger: p.log.With("part", "store"), Stop: p.ctx.Done()}); err != nil {
 		return err
 	}
 	p.onStop("store", s.store.Close)
