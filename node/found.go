@@ -35,7 +35,7 @@ const (
 	helloEvery = 300 * time.Millisecond
 	// foundersMayLag is how long one may not answer before that is told.
 	foundersMayLag = 15 * time.Second
-	helloTimeout = 5 * time.Second
+	helloTimeout   = 5 * time.Second
 )
 
 // helloRefused is what a founder has answered to a hello that it does not take.

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -78,7 +79,11 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	if err := s.serve(p, cfg, sc, host, listener); err != nil {
 		return nil, err
 	}
-	if err := s.cluster.Ready(p.ctx); err != nil {
+	switch err := s.cluster.Ready(p.ctx); {
+	case errors.Is(err, cluster.ErrRemoved):
+		<-p.ctx.Done() // it never becomes ready, and says why to whoever asks
+		return nil, context.Cause(p.ctx)
+	case err != nil:
 		return nil, fmt.Errorf("start server: wait for the log: %w", err)
 	}
 	if !sc.Open {
@@ -153,7 +158,7 @@ func (s *server) clusterConfig(p *process, sc ServerConfig, start *beginning) cl
 	return cluster.Config{
 		Name: sc.Name, Dir: s.raftDir(), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
 		Network: network{s.members}, Found: start.found, Seeds: sc.Join, Existing: start.existing,
-		Admit: s.admit, DeadAfter: sc.DeadAfter,
+		Admit: s.admit, DeadAfter: sc.DeadAfter, Newest: newestKind,
 		Floor: func() uint64 { return s.store.View().Revision() },
 	}
 }

@@ -20,7 +20,7 @@ func (n network) Dial(ctx context.Context, address, member string) (net.Conn, er
 	conn, err := n.Members.Dial(ctx, address, member)
 	var refused *nodeport.RefusedError
 	if errors.As(err, &refused) {
-		err = fmt.Errorf("%w: %w", cluster.ErrRefused, err)
+		err = fmt.Errorf("%w: %s", cluster.ErrRefused, refused.Reason)
 	}
 	return conn, err
 }
