@@ -133,7 +133,7 @@ func recoverFromBackup(cfg RecoverConfig) error {
 		return tryState(cfg.Data, keyring, cfg.Logger, state)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("begin with %s: %w", cfg.From, err)
 	}
 	return durable.WriteFile(filepath.Join(cfg.Data, recoveredFile), nil)
 }
