@@ -99,7 +99,7 @@ type Node struct {
 	log       *logStore
 	raft      *raft.Raft
 	machine   *machine
-	snapshots *raft.FileSnapshotStore
+	snapshots *snapshots
 
 	roster     *roster.Roster
 	contacts   *contacts
