@@ -83,13 +83,13 @@ func (n *Node) propose(ctx context.Context, c *weirv1.Command) (any, error) {
 		return nil, err
 	}
 	for {
-		if n.log.full.Load() {
+		if n.isFull() {
 			return nil, ErrNoSpace
 		}
 		_, period := n.leadership.now()
 		out := n.submit(newProposal(ctx, data))
 		// A leader without space steps down: the next one may have some.
-		far := errors.Is(out.err, ErrNoSpace) && !n.log.full.Load()
+		far := errors.Is(out.err, ErrNoSpace) && !n.isFull()
 		if !errors.Is(out.err, ErrNotLeader) && !far {
 			return out.result, out.err
 		}

@@ -33,7 +33,7 @@ func (v servers) Status(context.Context) (*weirv1.ClusterStatus, error) {
 		Member: status.Name, Leader: status.Leader, Term: status.Term, CommitIndex: status.Commit, AppliedIndex: status.Applied,
 		Revision: v.s.store.View().Revision(), TrustDomain: v.s.identity.TrustDomain(), Removed: status.Removed,
 	}
-	if status.Full || v.s.store.Full() {
+	if status.Full {
 		m.Impaired = "its disk is full"
 	}
 	reports := map[string]fleet.Report{}

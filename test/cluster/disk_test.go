@@ -111,6 +111,20 @@ func TestTheDiskOfTheStateIsFull(t *testing.T) {
 	})
 	full.freeDisk()
 	load.goesOn()
+	c.awaitVoters()
+
+	// And once more while it leads: another does then.
+	c.try("cluster", "transfer", full.name)
+	full.fillDisk()
+	await(t, "another to lead", func(ctx context.Context) error {
+		if c.leader() == full {
+			return errors.New("it still leads")
+		}
+		return nil
+	})
+	load.goesOn()
+	full.freeDisk()
+	load.goesOn()
 	c.require(load)
 	if !full.isRunning() {
 		t.Error("the member has died of its full disk")
