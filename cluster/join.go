@@ -79,7 +79,7 @@ func (n *Node) awaitEntry(ctx context.Context) error {
 // told that it will not be.
 func (n *Node) askBackIn(ctx context.Context) {
 	out, refused := n.standing.now()
-	if out > 0 && n.raft.CurrentTerm() >= out && n.isMember(n.cfg.Name) {
+	if out > 0 && refused == "" && n.raft.CurrentTerm() >= out && n.isMember(n.cfg.Name) {
 		if leader, _ := n.leadership.now(); leader != "" {
 			n.standing.letIn()
 			return
@@ -159,7 +159,11 @@ func (n *Node) letIn(ctx context.Context, name string, blank bool) error {
 		return nil
 	}
 	if n.cfg.Admit != nil {
-		if err := n.cfg.Admit(ctx, name); err != nil {
+		err := n.cfg.Admit(ctx, name)
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // that is no verdict
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
