@@ -82,5 +82,5 @@ func (v servers) Doctor(ctx context.Context) ([]*weirv1.DoctorCheck, error) {
 		f := <-results
 		probes[f.name] = f.probe
 	}
-	return append(checks, doctorChecks(v.s.name, reports, probes, time.Now())...), nil
+	return append(checks, doctorChecks(v.s.name, reports, probes, v.s.lifetime, time.Now())...), nil
 }

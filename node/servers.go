@@ -76,6 +76,7 @@ func (v servers) member(status cluster.Status, peer cluster.Peer, member cluster
 		c.State = weirv1.ClusterMember_LEADER
 	case !peer.Reachable:
 		c.State = weirv1.ClusterMember_UNREACHABLE
+		c.Streams = 0 // what it said last: its proxies have gone to others
 	case member.Role == cluster.NonVoter:
 		c.State = weirv1.ClusterMember_CATCHING_UP
 	default:

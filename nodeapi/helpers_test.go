@@ -196,7 +196,7 @@ func newCluster(t *testing.T) *cluster {
 	c.dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: logger(t)})
 	t.Cleanup(c.dialer.Close)
 	var err error
-	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring); err != nil {
+	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring, 0); err != nil {
 		t.Fatal(err)
 	}
 	c.node = c.enrol(identity.RoleServer, "s1")

@@ -39,7 +39,10 @@ const (
 
 // processError is why a process did not start, or ended: its hints are not those
 // of a call.
-type processError struct{ cause error }
+type processError struct {
+	cause  error
+	server bool // else a proxy
+}
 
 func (e *processError) Error() string { return e.cause.Error() }
 func (e *processError) Unwrap() error { return e.cause }
@@ -49,7 +52,13 @@ func (e *processError) hint() string {
 	case errors.Is(e, syscall.EADDRINUSE):
 		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	case connect.CodeOf(e) == connect.CodeUnauthenticated:
-		return "make another on a server: weir join-token create --role edge"
+		role := "edge"
+		if e.server {
+			role = "server"
+		}
+		return "make another on a server: weir join-token create --role " + role
+	case connect.CodeOf(e) == connect.CodeAlreadyExists:
+		return "choose another --name; or, if that server is lost, free its name first: weir cluster remove NAME"
 	}
 	return ""
 }
@@ -59,7 +68,7 @@ func runProcess(ctx context.Context, config node.Config) error {
 		return usagef("%s", err)
 	}
 	if err := node.Run(ctx, config); err != nil {
-		return &processError{err}
+		return &processError{err, config.Server != nil}
 	}
 	return nil
 }
@@ -68,14 +77,14 @@ func runProcess(ctx context.Context, config node.Config) error {
 // to, and may itself follow one that did.
 func runUpgradable(ctx context.Context, config node.Config) (err error) {
 	if config.Inherited, err = handover.Inherited(); err != nil {
-		return &processError{err}
+		return &processError{cause: err}
 	}
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		return &processError{fmt.Errorf("find the program: %w", err)}
+		return &processError{cause: fmt.Errorf("find the program: %w", err)}
 	}
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
