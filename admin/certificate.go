@@ -6,10 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"fmt"
 	"math/big"
 	"net"
@@ -17,7 +15,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -58,7 +55,7 @@ func (s *service) fillMaterial(puts []*weirv1.Resource, index func(resource.Ref)
 			violations = append(violations, *problem)
 			continue
 		}
-		c.Status = certificateStatus(c.GetMaterial())
+		c.Status = resource.CertificateStatus(c)
 	}
 	if len(violations) > 0 {
 		return refusal(&Refused{Violations: violations}, index)
@@ -71,6 +68,9 @@ func (s *service) fillCertificate(ref resource.Ref, c, stored *weirv1.Certificat
 		return &Violation{Ref: ref, Field: field, Reason: ReasonInvalid, Message: fmt.Sprintf(format, args...)}
 	}
 	spec := c.GetSpec()
+	if spec.GetAcme() != nil {
+		return s.fillAcme(ref, c, stored)
+	}
 	if spec.GetSelfSigned() != nil {
 		if stored.GetSpec().GetSelfSigned() != nil && slices.Equal(stored.GetSpec().GetHostnames(), spec.GetHostnames()) {
 			c.Material = stored.GetMaterial()
@@ -159,18 +159,6 @@ func selfSigned(names []string, now time.Time) (chain [][]byte, key crypto.Signe
 		return nil, nil, err
 	}
 	return [][]byte{der}, private, nil
-}
-
-func certificateStatus(m *weirv1.CertificateMaterial) *weirv1.CertificateStatus {
-	leaf, err := x509.ParseCertificate(m.GetChain()[0])
-	if err != nil {
-		return nil // it was parsed before it was put there
-	}
-	sum := sha256.Sum256(leaf.Raw)
-	return &weirv1.CertificateStatus{
-		Fingerprint: hex.EncodeToString(sum[:]), Issuer: leaf.Issuer.String(), KeyType: resource.KeyType(leaf),
-		NotBefore: timestamppb.New(leaf.NotBefore), NotAfter: timestamppb.New(leaf.NotAfter),
-	}
 }
 
 // shown is a resource as callers see it: without what is between servers and

@@ -115,6 +115,7 @@ func (s source) open(puts []*weirv1.Resource) []*weirv1.Resource {
 		}
 		whole := proto.CloneOf(r.GetCertificate())
 		whole.Material.SealedKey, whole.Material.Key = nil, key
+		whole.Material.SealedHmacKey, whole.Material.AcmeProblem = nil, "" // no proxy's business
 		opened[i] = resource.Wrap(whole)
 	}
 	return opened

@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/internal/handover"
 )
 
 // Config says what to run. At least one of Server and Edge is set; with both,
@@ -23,6 +25,11 @@ type Config struct {
 
 	Server *ServerConfig
 	Edge   *EdgeConfig
+	// Inherited is what the process before has passed to this one; nil: nothing.
+	Inherited *handover.Inheritance
+	// Upgrade asks an edge to hand over to a process of Program; nil: nobody does.
+	Upgrade <-chan os.Signal
+	Program handover.Program
 	// Demo runs the bookshop behind it all and tells Hints what to try.
 	Demo  bool
 	Hints io.Writer
@@ -66,6 +73,9 @@ type EdgeConfig struct {
 	Labels map[string]string
 	// Admin is where the proxy serves its metrics and health; empty: nowhere.
 	Admin string
+	// Drain is how long requests in flight may take when the edge stops or hands
+	// over; 0: 10 s.
+	Drain time.Duration
 	// AccessLog gets a line for each request; nil: nobody does.
 	AccessLog io.Writer
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,14 +15,23 @@ import (
 	"github.com/weirmesh/weir/telemetry"
 )
 
-// drain is how long requests in flight may take when a proxy stops.
-const drain = 10 * time.Second
+// How a proxy stops: drain is how long requests in flight may take, unless it is
+// told otherwise, linger how long a client that is idle may come with another.
+const (
+	drain  = 10 * time.Second
+	linger = time.Second
+)
 
 // edge is a running proxy.
 type edge struct {
-	proxy   *proxy.Proxy
+	proxy *proxy.Proxy
+	// connect makes a client of the servers, follow hands it over to be run; see
+	// upgrade.go.
+	connect func() (*nodeapi.Client, error)
 	client  *nodeapi.Client
+	pause   chan chan struct{}
 	inForce chan struct{} // closed once some configuration is
+	force   func()
 }
 
 // startEdge starts a proxy with its data in dir. It joins first, if it has not.
@@ -38,19 +48,29 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	if err := p.join(node, ec, dir); err != nil {
 		return nil, fmt.Errorf("start edge: %w", err)
 	}
-	e := &edge{inForce: make(chan struct{})}
-	if e.client, err = nodeapi.NewClient(nodeapi.ClientConfig{
-		Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
-		Labels: ec.Labels, Version: cfg.Version, Logger: log,
-	}); err != nil {
+	e := &edge{inForce: make(chan struct{}), pause: make(chan chan struct{})}
+	e.force = sync.OnceFunc(func() { close(e.inForce) })
+	e.connect = func() (*nodeapi.Client, error) {
+		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
+			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+		})
+		if err == nil {
+			get := fetch(client.Blob)
+			host.modules.Store(&get)
+		}
+		return client, err
+	}
+	if e.client, err = e.connect(); err != nil {
 		return nil, err
 	}
-	get := fetch(e.client.Blob)
-	host.modules.Store(&get)
 	if err := e.startProxy(p, cfg, ec, host); err != nil {
 		return nil, err
 	}
-	p.run("edge", func(ctx context.Context) error { return e.client.Run(ctx, e.apply()) })
+	p.run("edge", e.follow)
+	if cfg.Upgrade != nil {
+		p.run("upgrade", func(ctx context.Context) error { return e.awaitUpgrade(ctx, p, cfg) })
+	}
 	log.Info("edge started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
 	return e, nil
 }
@@ -85,13 +105,13 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	var err error
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
-		Zone: ec.Labels["zone"],
+		Zone: ec.Labels["zone"], ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
 	p.onStop("proxy", func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), drain)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), cmp.Or(ec.Drain, drain))
 		defer cancel()
 		return e.proxy.Shutdown(ctx)
 	})
@@ -99,15 +119,12 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 }
 
 // apply hands updates to the proxy, and notes when one is in force.
-func (e *edge) apply() nodeapi.Apply {
-	force := sync.OnceFunc(func() { close(e.inForce) })
-	return func(ctx context.Context, u nodeapi.Update) error {
-		if err := e.proxy.Update(ctx, proxy.Update(u)); err != nil {
-			return err
-		}
-		force()
-		return nil
+func (e *edge) apply(ctx context.Context, u nodeapi.Update) error {
+	if err := e.proxy.Update(ctx, proxy.Update(u)); err != nil {
+		return err
 	}
+	e.force()
+	return nil
 }
 
 func (e *edge) awaitForce(ctx context.Context) error {

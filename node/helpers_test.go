@@ -28,7 +28,10 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The ACME authority of tests has no end.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"))
+}
 
 // patience ends a test that would otherwise hang. Nothing is decided by it.
 const patience = 2 * time.Minute

@@ -14,12 +14,25 @@ import (
 // ErrInUse is the cause when another process has a data directory.
 var ErrInUse = errors.New("in use by another weir")
 
+// lockName is the name by which a lock is passed to the next process.
+const lockName = "lock"
+
 // lockDir keeps other processes out of a data directory until the file is
-// closed, by whatever ends this process.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+// closed, by whatever ends this process. held is the lock where the process
+// before has passed it; it is one that both have.
+func lockDir(dir string, held *os.File) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if held != nil {
+		if sameFile(f, held) {
+			f.Close()
+			f = held
+		} else {
+			held.Close() // of another directory
+		}
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -42,4 +55,10 @@ func writeHolder(f *os.File) error {
 	}
 	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
+}
+
+func sameFile(a, b *os.File) bool {
+	x, errX := a.Stat()
+	y, errY := b.Stat()
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }

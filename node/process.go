@@ -27,6 +27,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if cause := context.Cause(p.ctx); cause != nil && ctx.Err() == nil {
 		err = cause // a part failed, and what came of that is no news
 	}
+	if errors.Is(err, errHandedOver) {
+		err = nil
+	}
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // it was told to stop while it started
 	}
@@ -40,6 +43,7 @@ type process struct {
 	fail  context.CancelCauseFunc
 	log   *slog.Logger
 	parts []part
+	lock  *os.File // of the data directory
 }
 
 type part struct {
@@ -100,11 +104,11 @@ func (p *process) start(cfg Config) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	lock, err := lockDir(cfg.Data)
-	if err != nil {
+	var err error
+	if p.lock, err = lockDir(cfg.Data, cfg.Inherited.File(lockName)); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	p.onStop("lock", lock.Close)
+	p.onStop("lock", p.lock.Close)
 	switch {
 	case cfg.Server == nil:
 		return p.startEdgeAlone(cfg)
@@ -191,5 +195,5 @@ func (p *process) ready(cfg Config) error {
 	if _, err := fmt.Fprintln(cfg.Out, readyLine); err != nil {
 		return fmt.Errorf("say that all is ready: %w", err)
 	}
-	return nil
+	return cfg.Inherited.Ready()
 }

@@ -52,7 +52,7 @@ func recoverServer(cfg RecoverConfig) error {
 	if _, err := os.Stat(cfg.Data); err != nil {
 		return fmt.Errorf("there is no data directory: %w", err)
 	}
-	lock, err := lockDir(cfg.Data)
+	lock, err := lockDir(cfg.Data, nil)
 	if err != nil {
 		return err
 	}

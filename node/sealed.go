@@ -23,34 +23,57 @@ var _ identity.Sealed = certificates{}
 func (c certificates) SealedBy(context.Context) (map[string]int, error) {
 	count := map[string]int{}
 	for _, certificate := range c.all() {
-		id, err := identity.SealedBy(certificate.GetMaterial().GetSealedKey())
-		if err != nil {
-			return nil, fmt.Errorf("look at certificate %s: %w", certificate.GetMetadata().GetName(), err)
+		for _, sealed := range sealedIn(certificate) {
+			id, err := identity.SealedBy(*sealed.data)
+			if err != nil {
+				return nil, fmt.Errorf("look at certificate %s: %w", certificate.GetMetadata().GetName(), err)
+			}
+			count[id]++
 		}
-		count[id]++
 	}
 	return count, nil
+}
+
+// sealed is a secret of a certificate, and what it is sealed for.
+type sealed struct {
+	data    *[]byte
+	purpose string
+}
+
+func sealedIn(c *weirv1.Certificate) (all []sealed) {
+	ref := resource.Of(resource.Wrap(c))
+	if m := c.GetMaterial(); len(m.GetSealedKey()) > 0 {
+		all = append(all, sealed{&m.SealedKey, admin.SealPurpose(ref)})
+	}
+	if m := c.GetMaterial(); len(m.GetSealedHmacKey()) > 0 {
+		all = append(all, sealed{&m.SealedHmacKey, admin.HMACPurpose(ref)})
+	}
+	return all
 }
 
 // Reseal seals those anew that another key than the keyring's first has sealed.
 // Who changes one meanwhile has sealed it with the first key himself.
 func (c certificates) Reseal(ctx context.Context, k *identity.Keyring) error {
 	for _, certificate := range c.all() {
-		material := certificate.GetMaterial()
-		if id, err := identity.SealedBy(material.GetSealedKey()); err != nil || id == k.ID() {
+		whole := proto.CloneOf(certificate)
+		name, changed := whole.GetMetadata().GetName(), false
+		for _, sealed := range sealedIn(whole) {
+			if id, err := identity.SealedBy(*sealed.data); err != nil || id == k.ID() {
+				continue
+			}
+			secret, err := k.Open(sealed.purpose, *sealed.data)
+			if err != nil {
+				return fmt.Errorf("open the key of certificate %s: %w", name, err)
+			}
+			*sealed.data, changed = k.Seal(sealed.purpose, secret), true
+		}
+		if !changed {
 			continue
 		}
-		whole := proto.CloneOf(certificate)
 		r := resource.Wrap(whole)
-		purpose := admin.SealPurpose(resource.Of(r))
-		key, err := k.Open(purpose, material.GetSealedKey())
-		if err != nil {
-			return fmt.Errorf("open the key of certificate %s: %w", whole.GetMetadata().GetName(), err)
-		}
-		whole.Material.SealedKey = k.Seal(purpose, key)
 		result, err := c.s.cluster.Propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{r}}}})
 		if err != nil {
-			return fmt.Errorf("seal the key of certificate %s anew: %w", whole.GetMetadata().GetName(), err)
+			return fmt.Errorf("seal the key of certificate %s anew: %w", name, err)
 		}
 		if refused, ok := result.(*store.RefusedError); ok && !conflict(refused) {
 			return refused

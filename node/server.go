@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/weirmesh/weir/acme"
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/fleet"
@@ -36,6 +37,7 @@ type server struct {
 	records   records
 	registrar *identity.Registrar
 	keys      *identity.Keys
+	accounts  *acme.Accounts
 	fleet     *fleet.Fleet
 	api       *nodeapi.Server
 	// enrolled is closed once registrar is set, for those who may ask before.
@@ -180,8 +182,10 @@ func (s *server) startIdentity(p *process, start *beginning) (err error) {
 		s.identity.Maintain(ctx, log, renew)
 		return ctx.Err()
 	})
+	s.accounts = acme.NewAccounts(s.records, s.keyring)
 	s.keys = identity.NewKeys(identity.KeysConfig{
-		Records: s.records, Keyring: s.keyring, Member: s.name, Members: s.memberNames, Sealed: []identity.Sealed{s.registrar, certificates{s}},
+		Records: s.records, Keyring: s.keyring, Member: s.name, Members: s.memberNames,
+		Sealed: []identity.Sealed{s.registrar, certificates{s}, s.accounts},
 	})
 	p.run("identity records", func(ctx context.Context) error {
 		s.registrar.Follow(ctx, identity.FollowConfig{
@@ -220,6 +224,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	s.port.Handle(s.nodeHandler())
 	p.run("addresses", addresses.run)
 	p.run("fleet", s.fleet.Run)
+	s.runIssuer(p)
 	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {
 		log := p.log.With("part", "admin API")

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -14,7 +13,7 @@ func (p *Proxy) serveAdmin() error {
 	if p.cfg.AdminAddress == "" {
 		return nil
 	}
-	socket, err := net.Listen("tcp", p.cfg.AdminAddress)
+	socket, err := p.cfg.ListenAdmin("tcp", p.cfg.AdminAddress)
 	if err != nil {
 		return fmt.Errorf("open proxy admin address: %w", err)
 	}

@@ -102,7 +102,7 @@ func (p *Proxy) open(k bindKey, name string, wanted map[bindKey]string) error {
 	h.serve(k)
 	l := listener.Serve(socket, listener.Config{
 		Handler: h, Security: h, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
-		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger,
 	})
 	p.bound[k] = &binding{name, l, h}
 	p.cfg.Logger.Info("listener open", "listener", name, "address", socket.Addr().String())
@@ -171,4 +171,19 @@ func (p *Proxy) drain(b *binding) {
 			p.cfg.Logger.Warn("exchanges cut", "listener", b.listener.Addr().String(), "after", drainTime)
 		}
 	})
+}
+
+// Sockets are those that are open now, by the addresses that they were asked for
+// at: those of listeners, and that of the admin address.
+func (p *Proxy) Sockets() map[string]net.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sockets := map[string]net.Listener{}
+	for k, b := range p.bound {
+		sockets[k.String()] = b.listener.Socket()
+	}
+	if p.adminOn != nil {
+		sockets[p.cfg.AdminAddress] = p.adminOn
+	}
+	return sockets
 }

@@ -90,9 +90,9 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		return swapped{}, err
 	}
 	s := swapped{next: p.newGeneration(next, revision, seq)}
-	s.next.sockets = current.sockets
+	s.next.sockets, s.next.challenges = current.sockets, current.challenges
 	if p.desired.securityChanged() {
-		if s.next.sockets, s.clash, err = p.compileSockets(next); err != nil {
+		if err = p.compileSecurity(&s, next); err != nil {
 			for _, r := range made {
 				r.release()
 			}

@@ -17,10 +17,12 @@ import (
 // another: it is released when the last of these ends. So a request that lasts
 // for hours keeps what it may still reach, and nothing that came and went since.
 type generation struct {
-	table    *router.Table[*rule]
-	sockets  map[bindKey]*secureSocket // those that speak TLS; nil: none
-	revision uint64
-	seq      uint64 // counts swaps
+	table   *router.Table[*rule]
+	sockets map[bindKey]*secureSocket // those that speak TLS; nil: none
+	// challenges of ACME authorities; nil: none.
+	challenges *challenges
+	revision   uint64
+	seq        uint64 // counts swaps
 
 	refs  atomic.Int64
 	proxy *Proxy

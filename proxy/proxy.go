@@ -55,8 +55,12 @@ type Config struct {
 	// ClientIdle, ClientHead and ClientStall bound what clients may take their
 	// time for: Idle, Head and Stall of listener.Config, whose defaults hold.
 	ClientIdle, ClientHead, ClientStall time.Duration
-	// Listen opens the socket of a listener; nil: net.Listen.
-	Listen func(network, address string) (net.Listener, error)
+	// ClientLinger is how long idle connections stay when a listener is closed:
+	// listener.Config's Linger.
+	ClientLinger time.Duration
+	// Listen opens the socket of a listener, ListenAdmin that of the admin
+	// address; nil: net.Listen.
+	Listen, ListenAdmin func(network, address string) (net.Listener, error)
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
@@ -104,6 +108,9 @@ type Proxy struct {
 func New(cfg Config) (*Proxy, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
+	}
+	if cfg.ListenAdmin == nil {
+		cfg.ListenAdmin = net.Listen
 	}
 	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets()}
 	first := p.newGeneration(nil, 0, 0)

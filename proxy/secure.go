@@ -51,6 +51,15 @@ func socketOf(l *router.Listener) bindKey {
 	return k
 }
 
+// compileSecurity makes what a generation needs for TLS.
+func (p *Proxy) compileSecurity(s *swapped, table *router.Table[*rule]) (err error) {
+	if s.next.challenges, err = p.compileChallenges(); err != nil {
+		return err
+	}
+	s.next.sockets, s.clash, err = p.compileSockets(table)
+	return err
+}
+
 // compileSockets makes the secure sockets of a table. A socket speaks one
 // protocol, that of its oldest listener; those that disagree are not served
 // there, and the second error says so, which holds back nothing.

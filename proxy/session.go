@@ -74,6 +74,9 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	if err := normalisePath(x); err != nil {
 		return err
 	}
+	if s.generation.challenges != nil && s.answerChallenge(x) {
+		return nil
+	}
 	if err := s.checkConnection(x); err != nil {
 		return err
 	}

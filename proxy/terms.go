@@ -21,9 +21,13 @@ func (h *handler) socket(g *generation) *secureSocket {
 // Terms implements listener.Security. A client that asks for a name that nobody
 // serves is told so (unrecognized_name), by a configuration without certificate.
 func (h *handler) Terms(hello *tls.ClientHelloInfo) (*tls.Config, any) {
-	socket := h.socket(h.proxy.current.Load())
+	generation := h.proxy.current.Load()
+	socket := h.socket(generation)
 	if socket == nil {
 		return &tls.Config{}, nil
+	}
+	if config := generation.challenges.certificateFor(hello); config != nil {
+		return config, nil
 	}
 	var buf [maxHost]byte
 	l := socket.find(hostOf(&buf, []byte(hello.ServerName)))

@@ -36,15 +36,17 @@ func (c *check) certificate(spec *weirv1.CertificateSpec) {
 	}
 	switch sources := sourcesOf(spec); {
 	case len(sources) == 0:
-		c.add(at, "needs a source: selfSigned or pem")
+		c.add(at, "needs a source: selfSigned, pem or acme")
 	case len(sources) > 1:
 		c.add(at.Field(sources[1]), "stands beside %s: give one source", sources[0])
 	case sources[0] == "selfSigned" && len(spec.GetHostnames()) == 0:
 		c.add(at.Field("hostnames"), "needs at least one hostname for a self-signed certificate")
 	case sources[0] == "pem":
 		c.pem(at, spec)
+	case sources[0] == "acme":
+		c.acme(at, spec)
 	case sources[0] != "selfSigned":
-		c.add(at.Field(sources[0]), "is not offered yet: give selfSigned or pem")
+		c.add(at.Field(sources[0]), "is not offered yet: give selfSigned, pem or acme")
 	}
 }
 

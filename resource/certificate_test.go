@@ -62,10 +62,9 @@ func TestCertificate(t *testing.T) {
 		"a certificate and its key":          {spec(certificate, key), nil},
 		"names that the certificate is for":  {spec(certificate, key, "shop.example", "*.shop.example", "eu.shop.example"), nil},
 		"the hash of a key":                  {spec(certificate, hash), nil},
-		"no source":                          {&weirv1.CertificateSpec{}, []string{"spec: needs a source: selfSigned or pem"}},
+		"no source":                          {&weirv1.CertificateSpec{}, []string{"spec: needs a source: selfSigned, pem or acme"}},
 		"two sources":                        {&weirv1.CertificateSpec{SelfSigned: &weirv1.SelfSigned{}, Pem: &weirv1.PemCertificate{}}, []string{"spec.pem: stands beside selfSigned: give one source"}},
 		"self-signed for nothing":            {&weirv1.CertificateSpec{SelfSigned: &weirv1.SelfSigned{}}, []string{"spec.hostnames: needs at least one hostname"}},
-		"ACME":                               {&weirv1.CertificateSpec{Acme: &weirv1.Acme{}}, []string{"spec.acme: is not offered yet"}},
 		"the cluster's authority":            {&weirv1.CertificateSpec{Authority: &weirv1.OwnAuthority{}}, []string{"spec.authority: is not offered yet"}},
 		"no certificate":                     {spec("", key), []string{"spec.pem.certificate: is required"}},
 		"no PEM":                             {spec("certificate", key), []string{"spec.pem.certificate: holds 0 certificates"}},
@@ -80,6 +79,36 @@ func TestCertificate(t *testing.T) {
 		"a wildcard that it does not bear":   {spec(certificate, key, "*.eu.shop.example"), []string{`spec.hostnames[0]: "*.eu.shop.example" is not in the certificate`}},
 		"a hostname that is none":            {spec(certificate, key, "Shop.example"), []string{`spec.hostnames[0]: "Shop.example" must be lower case`}},
 		"a hostname that is there two times": {spec(certificate, key, "shop.example", "shop.example"), []string{`spec.hostnames[1]: the hostname "shop.example" is there twice`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			expect(t, resource.Wrap(&weirv1.Certificate{Metadata: &weirv1.Metadata{Name: "c"}, Spec: c.spec}), c.want...)
+		})
+	}
+}
+
+func TestACMECertificate(t *testing.T) {
+	spec := func(a *weirv1.Acme, hostnames ...string) *weirv1.CertificateSpec {
+		return &weirv1.CertificateSpec{Hostnames: hostnames, Acme: a}
+	}
+	hmac := "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
+	for name, c := range map[string]struct {
+		spec *weirv1.CertificateSpec
+		want []string
+	}{
+		"with all defaults": {spec(&weirv1.Acme{}, "shop.example"), nil},
+		"with everything": {spec(&weirv1.Acme{Directory: "https://acme.example/dir", Email: "ops@shop.example", Profile: "short",
+			Challenges: []weirv1.Acme_Challenge{weirv1.Acme_TLS_ALPN_01}, KeyType: weirv1.Acme_RSA_2048,
+			ExternalAccount: &weirv1.ExternalAccount{KeyId: "k", HmacKey: hmac}}, "shop.example", "192.0.2.1"), nil},
+		"a padded HMAC key":        {spec(&weirv1.Acme{ExternalAccount: &weirv1.ExternalAccount{KeyId: "k", HmacKey: "MDEyMzQ1Njc4OWFiY2RlZg=="}}, "shop.example"), nil},
+		"for nothing":              {spec(&weirv1.Acme{}), []string{"spec.hostnames: needs at least one hostname"}},
+		"a wildcard":               {spec(&weirv1.Acme{}, "*.shop.example"), []string{"spec.hostnames[0]: \"*.shop.example\": authorities give out wildcards"}},
+		"a directory in the clear": {spec(&weirv1.Acme{Directory: "http://acme.example/dir"}, "shop.example"), []string{"spec.acme.directory:"}},
+		"no e-mail address":        {spec(&weirv1.Acme{Email: "Ops <ops@shop.example>"}, "shop.example"), []string{"spec.acme.email:"}},
+		"a challenge twice": {spec(&weirv1.Acme{Challenges: []weirv1.Acme_Challenge{weirv1.Acme_HTTP_01, weirv1.Acme_HTTP_01}}, "shop.example"),
+			[]string{"spec.acme.challenges[1]: HTTP_01 stands there twice"}},
+		"no authority":          {spec(&weirv1.Acme{CaCertificates: "none"}, "shop.example"), []string{"spec.acme.caCertificates:"}},
+		"no name of the key":    {spec(&weirv1.Acme{ExternalAccount: &weirv1.ExternalAccount{HmacKey: hmac}}, "shop.example"), []string{"spec.acme.externalAccount.keyId:"}},
+		"a HMAC key of nothing": {spec(&weirv1.Acme{ExternalAccount: &weirv1.ExternalAccount{KeyId: "k"}}, "shop.example"), []string{"spec.acme.externalAccount.hmacKey:"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			expect(t, resource.Wrap(&weirv1.Certificate{Metadata: &weirv1.Metadata{Name: "c"}, Spec: c.spec}), c.want...)

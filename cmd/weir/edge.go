@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/weirmesh/weir/node"
@@ -12,6 +14,7 @@ func newEdgeCommand() *cobra.Command {
 		name, token, proxyAdmin, access string
 		servers                         []string
 		labels                          map[string]string
+		drain                           time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "edge",
@@ -21,7 +24,12 @@ func newEdgeCommand() *cobra.Command {
 The first start joins the cluster by a token (weir join-token create --role
 edge). From then on the edge has a key of its own, which renews its
 certificate, and what it was last told: it starts and serves without a token,
-and without a server.`,
+and without a server.
+
+SIGUSR2 has the edge start the program anew, from the file that it was started
+from, and hand its sockets over; it ends once the new one serves and the
+requests in flight are done. Where the new one does not come to serve, the old
+one goes on.`,
 		Example: "  weir edge --name e1 --data /var/lib/weir --servers 10.0.0.1:7400 --token TOKEN --labels zone=public",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,8 +44,8 @@ and without a server.`,
 			if err != nil {
 				return err
 			}
-			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log}
-			return runProcess(cmd.Context(), config)
+			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log, Drain: drain}
+			return runUpgradable(cmd.Context(), config)
 		},
 	}
 	flags := cmd.Flags()
@@ -46,6 +54,7 @@ and without a server.`,
 	flags.StringSliceVar(&servers, "servers", nil, "node addresses of servers: HOST:PORT[,HOST:PORT] (WEIR_SERVERS)")
 	flags.StringVar(&token, "token", "", "join token, for the first start (WEIR_TOKEN)")
 	flags.StringToStringVar(&labels, "labels", nil, "labels that Gateways select edges by: KEY=VALUE[,KEY=VALUE] (WEIR_LABELS)")
+	durationFlag(flags, &drain, "drain", 10*time.Second, "how long requests in flight may take when the edge stops (WEIR_DRAIN)")
 	addProxyAdmin(flags, &proxyAdmin)
 	addAccessLog(flags, &access)
 	return cmd

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/weirmesh/weir/internal/handover"
 	"github.com/weirmesh/weir/node"
 )
 
@@ -58,6 +61,26 @@ func runProcess(ctx context.Context, config node.Config) error {
 		return &processError{err}
 	}
 	return nil
+}
+
+// runUpgradable runs a process that hands over to another one when it is told
+// to, and may itself follow one that did.
+func runUpgradable(ctx context.Context, config node.Config) (err error) {
+	if config.Inherited, err = handover.Inherited(); err != nil {
+		return &processError{err}
+	}
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return &processError{fmt.Errorf("find the program: %w", err)}
+	}
+	upgrade := make(chan os.Signal, 1)
+	signal.Notify(upgrade, syscall.SIGUSR2)
+	defer signal.Stop(upgrade)
+	config.Upgrade, config.Program = upgrade, handover.Program{Path: path, Args: os.Args}
+	return runProcess(ctx, config)
 }
 
 // processFlags are what all processes have in common.

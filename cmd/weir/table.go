@@ -89,6 +89,14 @@ func certificateCells(r *weirv1.Resource) []string {
 	if spec.GetSelfSigned() != nil {
 		source = "selfSigned"
 	}
+	if spec.GetAcme() != nil {
+		source = "acme"
+		for _, c := range status.GetConditions() {
+			if c.GetType() == "Issued" && c.GetReason() != "Issued" {
+				source += " (" + c.GetReason() + ")"
+			}
+		}
+	}
 	if t := status.GetNotAfter(); t != nil {
 		expires = t.AsTime().Format(time.DateOnly)
 	}

@@ -12,7 +12,8 @@
 //     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
-//     connections as they turn idle, and cuts what is left when its context ends.
+//     connections as they turn idle, those that are idle already after Linger, and
+//     cuts what is left when its context ends.
 package listener
 
 import (
@@ -64,6 +65,10 @@ type Config struct {
 	// one may take, its wait for a place included. Zero: 512, 10 s.
 	Handshakes int
 	Handshake  time.Duration
+	// Linger is how long a connection that waits for a request may go on to do so
+	// when the listener is closed: a client that is about to send one has not seen
+	// yet that the connection ends. Zero: it is closed at once.
+	Linger time.Duration
 	// Idle bounds the wait for the next request, Head the wait for the rest of
 	// a head, Stall the wait for the client to take or send part of a body.
 	// Zero: 75 s, 10 s, 60 s.
@@ -125,6 +130,9 @@ func (l *Listener) give(p *place) {
 	p.x.Reset()
 	l.sessions.Put(p)
 }
+
+// Socket is what is listened on.
+func (l *Listener) Socket() net.Listener { return l.socket }
 
 // Addr is the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
@@ -188,6 +196,16 @@ func (l *Listener) StopAccepting() {
 	l.draining.Store(true)
 	_ = l.socket.Close() // first: who is turned away here must find no one at the door
 	for c := range l.conns {
+		if l.cfg.Linger == 0 || c.http2.Load() != nil { // who speaks HTTP/2 is told
+			c.closeIfIdle()
+		}
+	}
+}
+
+func (l *Listener) closeIdle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
 		c.closeIfIdle()
 	}
 }
@@ -198,10 +216,19 @@ func (l *Listener) Close(ctx context.Context) error {
 	l.StopAccepting()
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest
+	linger := time.NewTimer(l.cfg.Linger)
+	defer linger.Stop()
 	select {
 	case <-drained:
 		return nil
 	case <-ctx.Done():
+	case <-linger.C:
+		l.closeIdle()
+		select {
+		case <-drained:
+			return nil
+		case <-ctx.Done():
+		}
 	}
 	l.cutting.Store(true)
 	l.mu.Lock()

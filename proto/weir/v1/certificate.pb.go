@@ -22,6 +22,109 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Acme_Challenge int32
+
+const (
+	Acme_CHALLENGE_UNSPECIFIED Acme_Challenge = 0
+	// A file under /.well-known/acme-challenge/, asked for on port 80.
+	Acme_HTTP_01 Acme_Challenge = 1
+	// A handshake for the protocol acme-tls/1 on port 443 (RFC 8737).
+	Acme_TLS_ALPN_01 Acme_Challenge = 2
+)
+
+// Enum value maps for Acme_Challenge.
+var (
+	Acme_Challenge_name = map[int32]string{
+		0: "CHALLENGE_UNSPECIFIED",
+		1: "HTTP_01",
+		2: "TLS_ALPN_01",
+	}
+	Acme_Challenge_value = map[string]int32{
+		"CHALLENGE_UNSPECIFIED": 0,
+		"HTTP_01":               1,
+		"TLS_ALPN_01":           2,
+	}
+)
+
+func (x Acme_Challenge) Enum() *Acme_Challenge {
+	p := new(Acme_Challenge)
+	*p = x
+	return p
+}
+
+func (x Acme_Challenge) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Acme_Challenge) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_certificate_proto_enumTypes[0].Descriptor()
+}
+
+func (Acme_Challenge) Type() protoreflect.EnumType {
+	return &file_weir_v1_certificate_proto_enumTypes[0]
+}
+
+func (x Acme_Challenge) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Acme_Challenge.Descriptor instead.
+func (Acme_Challenge) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{4, 0}
+}
+
+type Acme_KeyType int32
+
+const (
+	Acme_KEY_TYPE_UNSPECIFIED Acme_KeyType = 0 // ECDSA_P256
+	Acme_ECDSA_P256           Acme_KeyType = 1
+	Acme_ECDSA_P384           Acme_KeyType = 2
+	Acme_RSA_2048             Acme_KeyType = 3
+)
+
+// Enum value maps for Acme_KeyType.
+var (
+	Acme_KeyType_name = map[int32]string{
+		0: "KEY_TYPE_UNSPECIFIED",
+		1: "ECDSA_P256",
+		2: "ECDSA_P384",
+		3: "RSA_2048",
+	}
+	Acme_KeyType_value = map[string]int32{
+		"KEY_TYPE_UNSPECIFIED": 0,
+		"ECDSA_P256":           1,
+		"ECDSA_P384":           2,
+		"RSA_2048":             3,
+	}
+)
+
+func (x Acme_KeyType) Enum() *Acme_KeyType {
+	p := new(Acme_KeyType)
+	*p = x
+	return p
+}
+
+func (x Acme_KeyType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Acme_KeyType) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_certificate_proto_enumTypes[1].Descriptor()
+}
+
+func (Acme_KeyType) Type() protoreflect.EnumType {
+	return &file_weir_v1_certificate_proto_enumTypes[1]
+}
+
+func (x Acme_KeyType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Acme_KeyType.Descriptor instead.
+func (Acme_KeyType) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{4, 1}
+}
+
 // Certificate is what a listener shows its clients, and the key behind it.
 type Certificate struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -279,9 +382,26 @@ func (x *PemCertificate) GetPrivateKey() string {
 	return ""
 }
 
-// Acme: from an authority that speaks ACME, such as Let's Encrypt.
+// Acme: from an authority that speaks ACME (RFC 8555), such as Let's Encrypt.
+// The servers order it, renew it, and have the proxies answer the challenges;
+// until the first one has come, listeners show one that is self-signed. Who
+// declares this agrees with the authority's terms of service.
 type Acme struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The URL of the authority's directory. Empty: Let's Encrypt's.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// Where the authority writes to when something is wrong.
+	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
+	// How the authority may prove that the names are ours. Empty: all of these.
+	Challenges []Acme_Challenge `protobuf:"varint,3,rep,packed,name=challenges,proto3,enum=weir.v1.Acme_Challenge" json:"challenges,omitempty"`
+	// What the authority's own certificate is verified by, in PEM. Empty: what
+	// the system trusts.
+	CaCertificates string `protobuf:"bytes,4,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	// Binds the account here to one that the authority knows (RFC 8555, 7.3.4).
+	ExternalAccount *ExternalAccount `protobuf:"bytes,5,opt,name=external_account,json=externalAccount,proto3" json:"external_account,omitempty"`
+	KeyType         Acme_KeyType     `protobuf:"varint,6,opt,name=key_type,json=keyType,proto3,enum=weir.v1.Acme_KeyType" json:"key_type,omitempty"`
+	// One of the profiles that the authority's directory offers.
+	Profile       string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +436,109 @@ func (*Acme) Descriptor() ([]byte, []int) {
 	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{4}
 }
 
+func (x *Acme) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *Acme) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Acme) GetChallenges() []Acme_Challenge {
+	if x != nil {
+		return x.Challenges
+	}
+	return nil
+}
+
+func (x *Acme) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+func (x *Acme) GetExternalAccount() *ExternalAccount {
+	if x != nil {
+		return x.ExternalAccount
+	}
+	return nil
+}
+
+func (x *Acme) GetKeyType() Acme_KeyType {
+	if x != nil {
+		return x.KeyType
+	}
+	return Acme_KEY_TYPE_UNSPECIFIED
+}
+
+func (x *Acme) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+type ExternalAccount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	KeyId string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// In base64url, as the authority gives it. Never shown again: what is read in
+	// its place is its hash, which may be applied again.
+	HmacKey       string `protobuf:"bytes,2,opt,name=hmac_key,json=hmacKey,proto3" json:"hmac_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalAccount) Reset() {
+	*x = ExternalAccount{}
+	mi := &file_weir_v1_certificate_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalAccount) ProtoMessage() {}
+
+func (x *ExternalAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_certificate_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalAccount.ProtoReflect.Descriptor instead.
+func (*ExternalAccount) Descriptor() ([]byte, []int) {
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExternalAccount) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ExternalAccount) GetHmacKey() string {
+	if x != nil {
+		return x.HmacKey
+	}
+	return ""
+}
+
 // OwnAuthority: from the cluster's own authority.
 type OwnAuthority struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -325,7 +548,7 @@ type OwnAuthority struct {
 
 func (x *OwnAuthority) Reset() {
 	*x = OwnAuthority{}
-	mi := &file_weir_v1_certificate_proto_msgTypes[5]
+	mi := &file_weir_v1_certificate_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +560,7 @@ func (x *OwnAuthority) String() string {
 func (*OwnAuthority) ProtoMessage() {}
 
 func (x *OwnAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_certificate_proto_msgTypes[5]
+	mi := &file_weir_v1_certificate_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +573,7 @@ func (x *OwnAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnAuthority.ProtoReflect.Descriptor instead.
 func (*OwnAuthority) Descriptor() ([]byte, []int) {
-	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{6}
 }
 
 // CertificateMaterial is what proxies need. In the store the key is sealed; the
@@ -361,14 +584,23 @@ type CertificateMaterial struct {
 	Chain     [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
 	SealedKey []byte   `protobuf:"bytes,2,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
 	// PKCS #8. Set on its way to a proxy alone.
-	Key           []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// What an ACME authority asks for while it makes sure of the names.
+	Challenges []*AcmeChallenge `protobuf:"bytes,4,rep,name=challenges,proto3" json:"challenges,omitempty"`
+	// The directory of the ACME authority that issued it; empty: none did.
+	AcmeDirectory string `protobuf:"bytes,5,opt,name=acme_directory,json=acmeDirectory,proto3" json:"acme_directory,omitempty"`
+	// The HMAC key of the external account, sealed. Of no use to proxies, and not
+	// sent to them.
+	SealedHmacKey []byte `protobuf:"bytes,6,opt,name=sealed_hmac_key,json=sealedHmacKey,proto3" json:"sealed_hmac_key,omitempty"`
+	// Why the last order came to nothing.
+	AcmeProblem   string `protobuf:"bytes,7,opt,name=acme_problem,json=acmeProblem,proto3" json:"acme_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CertificateMaterial) Reset() {
 	*x = CertificateMaterial{}
-	mi := &file_weir_v1_certificate_proto_msgTypes[6]
+	mi := &file_weir_v1_certificate_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +612,7 @@ func (x *CertificateMaterial) String() string {
 func (*CertificateMaterial) ProtoMessage() {}
 
 func (x *CertificateMaterial) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_certificate_proto_msgTypes[6]
+	mi := &file_weir_v1_certificate_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +625,7 @@ func (x *CertificateMaterial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateMaterial.ProtoReflect.Descriptor instead.
 func (*CertificateMaterial) Descriptor() ([]byte, []int) {
-	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CertificateMaterial) GetChain() [][]byte {
@@ -417,9 +649,108 @@ func (x *CertificateMaterial) GetKey() []byte {
 	return nil
 }
 
+func (x *CertificateMaterial) GetChallenges() []*AcmeChallenge {
+	if x != nil {
+		return x.Challenges
+	}
+	return nil
+}
+
+func (x *CertificateMaterial) GetAcmeDirectory() string {
+	if x != nil {
+		return x.AcmeDirectory
+	}
+	return ""
+}
+
+func (x *CertificateMaterial) GetSealedHmacKey() []byte {
+	if x != nil {
+		return x.SealedHmacKey
+	}
+	return nil
+}
+
+func (x *CertificateMaterial) GetAcmeProblem() string {
+	if x != nil {
+		return x.AcmeProblem
+	}
+	return ""
+}
+
+// AcmeChallenge is a question that proxies know the answer to.
+type AcmeChallenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  Acme_Challenge         `protobuf:"varint,1,opt,name=type,proto3,enum=weir.v1.Acme_Challenge" json:"type,omitempty"`
+	// The name that is asked about.
+	Hostname         string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Token            string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	KeyAuthorization string `protobuf:"bytes,4,opt,name=key_authorization,json=keyAuthorization,proto3" json:"key_authorization,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AcmeChallenge) Reset() {
+	*x = AcmeChallenge{}
+	mi := &file_weir_v1_certificate_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcmeChallenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcmeChallenge) ProtoMessage() {}
+
+func (x *AcmeChallenge) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_certificate_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcmeChallenge.ProtoReflect.Descriptor instead.
+func (*AcmeChallenge) Descriptor() ([]byte, []int) {
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AcmeChallenge) GetType() Acme_Challenge {
+	if x != nil {
+		return x.Type
+	}
+	return Acme_CHALLENGE_UNSPECIFIED
+}
+
+func (x *AcmeChallenge) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *AcmeChallenge) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AcmeChallenge) GetKeyAuthorization() string {
+	if x != nil {
+		return x.KeyAuthorization
+	}
+	return ""
+}
+
 type CertificateStatus struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Conditions []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Issued, for one by ACME: whether the authority's certificate has come.
+	Conditions []*Condition `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// SHA-256 of the certificate, in hexadecimal.
 	Fingerprint string                 `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Issuer      string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
@@ -433,7 +764,7 @@ type CertificateStatus struct {
 
 func (x *CertificateStatus) Reset() {
 	*x = CertificateStatus{}
-	mi := &file_weir_v1_certificate_proto_msgTypes[7]
+	mi := &file_weir_v1_certificate_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +776,7 @@ func (x *CertificateStatus) String() string {
 func (*CertificateStatus) ProtoMessage() {}
 
 func (x *CertificateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_certificate_proto_msgTypes[7]
+	mi := &file_weir_v1_certificate_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +789,7 @@ func (x *CertificateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateStatus.ProtoReflect.Descriptor instead.
 func (*CertificateStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_certificate_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CertificateStatus) GetConditions() []*Condition {
@@ -528,14 +859,48 @@ const file_weir_v1_certificate_proto_rawDesc = "" +
 	"\x0ePemCertificate\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12\x1f\n" +
 	"\vprivate_key\x18\x02 \x01(\tR\n" +
-	"privateKey\"\x06\n" +
-	"\x04Acme\"\x0e\n" +
-	"\fOwnAuthority\"\\\n" +
+	"privateKey\"\xc6\x03\n" +
+	"\x04Acme\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x14\n" +
+	"\x05email\x18\x02 \x01(\tR\x05email\x127\n" +
+	"\n" +
+	"challenges\x18\x03 \x03(\x0e2\x17.weir.v1.Acme.ChallengeR\n" +
+	"challenges\x12'\n" +
+	"\x0fca_certificates\x18\x04 \x01(\tR\x0ecaCertificates\x12C\n" +
+	"\x10external_account\x18\x05 \x01(\v2\x18.weir.v1.ExternalAccountR\x0fexternalAccount\x120\n" +
+	"\bkey_type\x18\x06 \x01(\x0e2\x15.weir.v1.Acme.KeyTypeR\akeyType\x12\x18\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\"D\n" +
+	"\tChallenge\x12\x19\n" +
+	"\x15CHALLENGE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aHTTP_01\x10\x01\x12\x0f\n" +
+	"\vTLS_ALPN_01\x10\x02\"Q\n" +
+	"\aKeyType\x12\x18\n" +
+	"\x14KEY_TYPE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"ECDSA_P256\x10\x01\x12\x0e\n" +
+	"\n" +
+	"ECDSA_P384\x10\x02\x12\f\n" +
+	"\bRSA_2048\x10\x03\"C\n" +
+	"\x0fExternalAccount\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bhmac_key\x18\x02 \x01(\tR\ahmacKey\"\x0e\n" +
+	"\fOwnAuthority\"\x86\x02\n" +
 	"\x13CertificateMaterial\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1d\n" +
 	"\n" +
 	"sealed_key\x18\x02 \x01(\fR\tsealedKey\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\fR\x03key\"\x90\x02\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x126\n" +
+	"\n" +
+	"challenges\x18\x04 \x03(\v2\x16.weir.v1.AcmeChallengeR\n" +
+	"challenges\x12%\n" +
+	"\x0eacme_directory\x18\x05 \x01(\tR\racmeDirectory\x12&\n" +
+	"\x0fsealed_hmac_key\x18\x06 \x01(\fR\rsealedHmacKey\x12!\n" +
+	"\facme_problem\x18\a \x01(\tR\vacmeProblem\"\x9b\x01\n" +
+	"\rAcmeChallenge\x12+\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x17.weir.v1.Acme.ChallengeR\x04type\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12+\n" +
+	"\x11key_authorization\x18\x04 \x01(\tR\x10keyAuthorization\"\x90\x02\n" +
 	"\x11CertificateStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
@@ -559,37 +924,47 @@ func file_weir_v1_certificate_proto_rawDescGZIP() []byte {
 	return file_weir_v1_certificate_proto_rawDescData
 }
 
-var file_weir_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_weir_v1_certificate_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_weir_v1_certificate_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_weir_v1_certificate_proto_goTypes = []any{
-	(*Certificate)(nil),           // 0: weir.v1.Certificate
-	(*CertificateSpec)(nil),       // 1: weir.v1.CertificateSpec
-	(*SelfSigned)(nil),            // 2: weir.v1.SelfSigned
-	(*PemCertificate)(nil),        // 3: weir.v1.PemCertificate
-	(*Acme)(nil),                  // 4: weir.v1.Acme
-	(*OwnAuthority)(nil),          // 5: weir.v1.OwnAuthority
-	(*CertificateMaterial)(nil),   // 6: weir.v1.CertificateMaterial
-	(*CertificateStatus)(nil),     // 7: weir.v1.CertificateStatus
-	(*Metadata)(nil),              // 8: weir.v1.Metadata
-	(*Condition)(nil),             // 9: weir.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(Acme_Challenge)(0),           // 0: weir.v1.Acme.Challenge
+	(Acme_KeyType)(0),             // 1: weir.v1.Acme.KeyType
+	(*Certificate)(nil),           // 2: weir.v1.Certificate
+	(*CertificateSpec)(nil),       // 3: weir.v1.CertificateSpec
+	(*SelfSigned)(nil),            // 4: weir.v1.SelfSigned
+	(*PemCertificate)(nil),        // 5: weir.v1.PemCertificate
+	(*Acme)(nil),                  // 6: weir.v1.Acme
+	(*ExternalAccount)(nil),       // 7: weir.v1.ExternalAccount
+	(*OwnAuthority)(nil),          // 8: weir.v1.OwnAuthority
+	(*CertificateMaterial)(nil),   // 9: weir.v1.CertificateMaterial
+	(*AcmeChallenge)(nil),         // 10: weir.v1.AcmeChallenge
+	(*CertificateStatus)(nil),     // 11: weir.v1.CertificateStatus
+	(*Metadata)(nil),              // 12: weir.v1.Metadata
+	(*Condition)(nil),             // 13: weir.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_weir_v1_certificate_proto_depIdxs = []int32{
-	8,  // 0: weir.v1.Certificate.metadata:type_name -> weir.v1.Metadata
-	1,  // 1: weir.v1.Certificate.spec:type_name -> weir.v1.CertificateSpec
-	7,  // 2: weir.v1.Certificate.status:type_name -> weir.v1.CertificateStatus
-	6,  // 3: weir.v1.Certificate.material:type_name -> weir.v1.CertificateMaterial
-	2,  // 4: weir.v1.CertificateSpec.self_signed:type_name -> weir.v1.SelfSigned
-	3,  // 5: weir.v1.CertificateSpec.pem:type_name -> weir.v1.PemCertificate
-	4,  // 6: weir.v1.CertificateSpec.acme:type_name -> weir.v1.Acme
-	5,  // 7: weir.v1.CertificateSpec.authority:type_name -> weir.v1.OwnAuthority
-	9,  // 8: weir.v1.CertificateStatus.conditions:type_name -> weir.v1.Condition
-	10, // 9: weir.v1.CertificateStatus.not_before:type_name -> google.protobuf.Timestamp
-	10, // 10: weir.v1.CertificateStatus.not_after:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 0: weir.v1.Certificate.metadata:type_name -> weir.v1.Metadata
+	3,  // 1: weir.v1.Certificate.spec:type_name -> weir.v1.CertificateSpec
+	11, // 2: weir.v1.Certificate.status:type_name -> weir.v1.CertificateStatus
+	9,  // 3: weir.v1.Certificate.material:type_name -> weir.v1.CertificateMaterial
+	4,  // 4: weir.v1.CertificateSpec.self_signed:type_name -> weir.v1.SelfSigned
+	5,  // 5: weir.v1.CertificateSpec.pem:type_name -> weir.v1.PemCertificate
+	6,  // 6: weir.v1.CertificateSpec.acme:type_name -> weir.v1.Acme
+	8,  // 7: weir.v1.CertificateSpec.authority:type_name -> weir.v1.OwnAuthority
+	0,  // 8: weir.v1.Acme.challenges:type_name -> weir.v1.Acme.Challenge
+	7,  // 9: weir.v1.Acme.external_account:type_name -> weir.v1.ExternalAccount
+	1,  // 10: weir.v1.Acme.key_type:type_name -> weir.v1.Acme.KeyType
+	10, // 11: weir.v1.CertificateMaterial.challenges:type_name -> weir.v1.AcmeChallenge
+	0,  // 12: weir.v1.AcmeChallenge.type:type_name -> weir.v1.Acme.Challenge
+	13, // 13: weir.v1.CertificateStatus.conditions:type_name -> weir.v1.Condition
+	14, // 14: weir.v1.CertificateStatus.not_before:type_name -> google.protobuf.Timestamp
+	14, // 15: weir.v1.CertificateStatus.not_after:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_certificate_proto_init() }
@@ -603,13 +978,14 @@ func file_weir_v1_certificate_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_certificate_proto_rawDesc), len(file_weir_v1_certificate_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      2,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_weir_v1_certificate_proto_goTypes,
 		DependencyIndexes: file_weir_v1_certificate_proto_depIdxs,
+		EnumInfos:         file_weir_v1_certificate_proto_enumTypes,
 		MessageInfos:      file_weir_v1_certificate_proto_msgTypes,
 	}.Build()
 	File_weir_v1_certificate_proto = out.File

@@ -1,0 +1,96 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/weirmesh/weir/internal/handover"
+)
+
+// upgradeTime is how long the next process may take to serve.
+const upgradeTime = time.Minute
+
+// errHandedOver ends a process whose work another one does from now on.
+var errHandedOver = errors.New("handed over to another process")
+
+// follow runs the client of the servers. While an upgrade is under way there is
+// none: two processes must not write what the edge was last told.
+func (e *edge) follow(ctx context.Context) error {
+	for {
+		running, cancel := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- e.client.Run(running, e.apply) }()
+		var goOn chan struct{}
+		select {
+		case err := <-ended:
+			cancel()
+			return err
+		case goOn = <-e.pause:
+		}
+		cancel()
+		<-ended
+		goOn <- struct{}{}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-goOn:
+		}
+		var err error
+		if e.client, err = e.connect(); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitUpgrade hands over when it is asked to. An attempt that fails leaves all
+// as it was.
+func (e *edge) awaitUpgrade(ctx context.Context, p *process, cfg Config) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-cfg.Upgrade:
+		}
+		pid, err := e.upgrade(ctx, p, cfg)
+		if err == nil {
+			p.log.Info("handed over; requests in flight end here", "process", pid)
+			tellSystemd(fmt.Sprintf("MAINPID=%d", pid))
+			p.fail(errHandedOver)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if ctx.Err() == nil {
+			p.log.Error("the next process does not serve; this one goes on", "program", cfg.Program.Path, "error", err)
+		}
+	}
+}
+
+func (e *edge) upgrade(ctx context.Context, p *process, cfg Config) (pid int, err error) {
+	p.log.Info("handing over to another process", "program", cfg.Program.Path)
+	goOn := make(chan struct{})
+	select {
+	case e.pause <- goOn:
+		<-goOn
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() {
+		if err != nil {
+			close(goOn)
+		}
+	}()
+	open := map[string]handover.Socket{lockName: p.lock}
+	for address, socket := range e.proxy.Sockets() {
+		tcp, ok := socket.(*net.TCPListener)
+		if !ok {
+			return 0, fmt.Errorf("a %T cannot be handed over", socket)
+		}
+		open[handover.SocketName("tcp", address)] = tcp
+	}
+	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
+	defer cancel()
+	return handover.Start(ctx, cfg.Program, open)
+}
