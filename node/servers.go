@@ -158,7 +158,7 @@ func membersOutcome(err error) error {
 // known refuses names that no member has.
 func (v servers) known(name string) error {
 	var names []string
-	for _, m := range v.s.cluster.Status().Members {
+	for _, m := range v.s.cluster.Members() {
 		if m.Name == name {
 			return nil
 		}

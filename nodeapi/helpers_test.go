@@ -421,3 +421,16 @@ func (c *cluster) awaitAccepted(name string, revision uint64) {
 	c.t.Helper()
 	c.await(name, func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRevision() == revision })
 }
+
+// arrived is a part of a frame as the other side reads it.
+func arrived(t interface{ Fatal(...any) }, part *weirv1.StreamConfigResponse) *weirv1.StreamConfigResponse {
+	raw, err := proto.Marshal(part)
+	m := new(weirv1.StreamConfigResponse)
+	if err == nil {
+		err = proto.Unmarshal(raw, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

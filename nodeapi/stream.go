@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// sendTimeout is how long one message may wait for a proxy to make room.
+	// sendTimeout is how long one message may wait for a proxy to make room, and
+	// half of it is what each may.
 	sendTimeout = 30 * time.Second
 	// catchUp is how long a proxy that knows more than this server waits for it
 	// to learn the rest, before it is sent what the server has.
@@ -177,6 +178,8 @@ type sender struct {
 	// may be to do so again.
 	renewal func(context.Context, identity.ID) (*durationpb.Duration, <-chan struct{})
 	rotated <-chan struct{}
+	// until is how long the proxy may keep us from writing.
+	until time.Time
 }
 
 func (s *sender) run(ctx context.Context, at position) error {
@@ -294,11 +297,18 @@ func (s *sender) send(f *frame) error {
 }
 
 func (s *sender) sendPart(m *weirv1.StreamConfigResponse) error {
-	// A proxy that reads nothing any more must not keep the stream forever.
-	if err := s.caller.writeBy(time.Now().Add(sendTimeout)); err != nil {
+	// A proxy that reads nothing any more must not keep the stream forever. To say
+	// so has its price, so it holds for messages that come soon after, too.
+	if now := time.Now(); s.until.Sub(now) < sendTimeout/2 {
+		s.until = now.Add(sendTimeout)
+		if err := s.caller.writeBy(s.until); err != nil {
+			return err
+		}
+	}
+	if err := s.stream.Send(m); err != nil {
 		return err
 	}
-	return s.stream.Send(m)
+	return s.caller.written()
 }
 
 // sendNews tells the proxy where else it may go, and whether it is to renew.

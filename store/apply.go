@@ -122,7 +122,7 @@ type draft struct {
 	// forgotten are the receipts in whose place others were kept.
 	forgotten []receipt
 	events    []*Event
-	tx     *bolt.Tx
+	tx        *bolt.Tx
 }
 
 func newDraft(v *View, m *memory) *draft {

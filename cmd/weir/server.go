@@ -40,6 +40,7 @@ leaves one, with the rest of what the command line needs, in DATA/admin.env:
 				return err
 			}
 			config.Server = &sc
+			spareMemory()
 			return runProcess(cmd.Context(), config)
 		},
 	}

@@ -29,6 +29,16 @@ type Place interface {
 	Cut()
 }
 
+// Talker is a Place that sends the answer itself, piece by piece, instead of
+// leaving a body to be pulled.
+type Talker interface {
+	Place
+	// Talk stands in for Serve. The answer's head and trailers are those of the
+	// exchange's Response; what was sent of the body, and why not all, goes to
+	// Finish.
+	Talk(x *exchange.Exchange, w *Writer) (sent int64, err error)
+}
+
 // Config is what a connection needs.
 type Config struct {
 	// Take lends a place with an empty exchange, Give takes it back.

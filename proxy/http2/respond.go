@@ -29,12 +29,7 @@ func (s *stream) run() {
 		c.cfg.Give(p)
 		return
 	}
-	if s.answer != 0 {
-		p.Reject(x, s.answer, s.reason)
-	} else {
-		p.Serve(x)
-	}
-	sent, err := s.respond(x)
+	sent, err := s.converse(p, x)
 	p.Finish(x, sent, err)
 	s.finish(codeOf(err))
 	c.cfg.Give(p)
@@ -50,6 +45,20 @@ func codeOf(err error) code {
 		return codeCancel
 	}
 	return codeInternal
+}
+
+// converse has the place answer, and sends what it answers.
+func (s *stream) converse(p Place, x *exchange.Exchange) (sent int64, err error) {
+	talker, talks := p.(Talker)
+	switch {
+	case s.answer != 0:
+		p.Reject(x, s.answer, s.reason)
+	case talks:
+		return talker.Talk(x, (*Writer)(s))
+	default:
+		p.Serve(x)
+	}
+	return s.respond(x)
 }
 
 // left: the client has gone before it was served.
