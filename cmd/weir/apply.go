@@ -74,6 +74,9 @@ func waitFlag(cmd *cobra.Command, wait *time.Duration) {
 // noArguments helps those who forget the -f.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
+		if _, err := time.ParseDuration(args[0]); err == nil && cmd.Flags().Changed("wait") {
+			return usagef("unexpected %q; a duration is joined to its flag: --wait=%s", args[0], args[0])
+		}
 		return usagef("unexpected %q; a file is named with -f: %s -f %s", args[0], cmd.CommandPath(), args[0])
 	}
 	return nil
@@ -108,9 +111,10 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 		return fmt.Errorf("revision %d is stored, but waiting for the proxies failed: %w", revision, err)
 	}
 	var connected int
-	var behind []string
+	var behind, gone []string
 	for _, p := range answer.GetProxies() {
 		if !p.GetConnected() {
+			gone = append(gone, p.GetName())
 			continue
 		}
 		connected++
@@ -131,6 +135,9 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 		fmt.Fprintf(stderr, "revision %d is in force on 1 proxy\n", revision)
 	default:
 		fmt.Fprintf(stderr, "revision %d is in force on %d proxies\n", revision, connected)
+	}
+	if len(gone) > 0 {
+		fmt.Fprintf(stderr, "not waited for, since they are gone: %s (what they last had may still be served)\n", strings.Join(gone, ", "))
 	}
 	return nil
 }

@@ -29,9 +29,9 @@ func TestMain(m *testing.M) {
 //
 //	$WEIR_ADMIN   admits this host without a token
 //	$TLS_ADMIN    wants TLS (ca.pem) and the token s3cret
-//	proxies NAME=REVISION[!REASON]…
-//	              says which proxies are connected, where they are, and that
-//	              one refused the next revision
+//	proxies [-]NAME=REVISION[!REASON]…
+//	              says which proxies are connected (-: it was), where they are,
+//	              and that one refused the next revision
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
@@ -96,7 +96,8 @@ func setProxies(ts *testscript.TestScript, neg bool, args []string) {
 		number, reason, refused := strings.Cut(rest, "!")
 		revision, err := strconv.ParseUint(number, 10, 64)
 		ts.Check(err)
-		p := &weirv1.ProxyStatus{Name: name, Connected: true, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410"}
+		name, gone := strings.CutPrefix(name, "-")
+		p := &weirv1.ProxyStatus{Name: name, Connected: !gone, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410"}
 		if refused {
 			p.RefusedRevision, p.RefusedReason = revision+1, reason
 		}

@@ -31,6 +31,8 @@ func TestExitCodes(t *testing.T) {
 		{"aply", 2, "apply"},
 		{"apply", 2, "name what to read with -f"},
 		{"apply shop.yaml", 2, "a file is named with -f: weir apply -f shop.yaml"},
+		{"apply -f x --wait 5s", 2, "--wait=5s"},
+		{"edge --admin 127.0.0.1:7411 --servers 127.0.0.1:7400", 2, "--proxy-admin"},
 		{"apply -f x --wait=soon", 2, "invalid duration"},
 		{"apply -f x -o xml", 2, "must be one of table, wide, json, yaml, name"},
 		{"get --nonsense", 2, "unknown flag"},
