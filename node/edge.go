@@ -113,12 +113,21 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
-	p.onStop("proxy", func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), cmp.Or(ec.Drain, drain))
-		defer cancel()
-		return e.proxy.Shutdown(ctx)
-	})
+	p.onStop("proxy", func() error { return e.drain(p, cmp.Or(ec.Drain, drain)) })
 	return nil
+}
+
+// drain shuts the proxy down. Whoever waits longer than it has (a WebSocket, a
+// download) is cut, as was agreed: the stop has not failed.
+func (e *edge) drain(p *process, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), limit)
+	defer cancel()
+	err := e.proxy.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.log.Warn("connections cut: they were in use for longer than the drain may take", "part", "edge", "drain", limit)
+		return nil
+	}
+	return err
 }
 
 // watchMemory starts to watch what the process has of its limit; nil: it has none.
