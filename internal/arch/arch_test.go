@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"identity/record":       {},
 	"identity/identitytest": {"identity/record"},
 	"acme":                  {"proto/weir/v1", "resource", "identity", "identity/record"},
-	"identity":              {"proto/weir/v1", "internal/durable", "identity/record"},
+	"identity":              {"proto/weir/v1", "internal/durable", "internal/pause", "identity/record"},
 	"telemetry":             {"proto/weir/v1", "proxy/exchange"},
 
 	"resource/manifest/gatewayapi": {},
@@ -71,9 +71,9 @@ var allowed = map[string][]string{
 	"policy/wasm/fuel":  {},
 	"policy/wasm/abi":   {},
 
-	"nodeport":        {"identity"},
+	"nodeport":        {"identity", "internal/pause"},
 	"fleet":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "identity", "nodeport"},
-	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "nodeport", "internal/durable"},
+	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "nodeport", "internal/durable", "internal/pause"},
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity", "proxy/handler"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
@@ -86,6 +86,7 @@ var allowed = map[string][]string{
 	"internal/freeport":    {},
 	"internal/handover":    {},
 	"internal/memnet":      {},
+	"internal/pause":       {},
 	"internal/testcluster": {"proto/weir/v1", "cluster", "store", "resource", "internal/memnet"},
 	"examples/bookshop":    {},
 	"examples/plugins":     {},
