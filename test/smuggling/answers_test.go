@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -21,27 +20,36 @@ func TestAnswers(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			u := startRecorder(t)
-			b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+			b := startBench(t)
 			ask := f.Ask
 			if ask == "" {
 				ask = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 			}
 			for _, r := range f.Rows {
-				t.Run(r.Name, func(t *testing.T) {
-					b.answerWith(t, ask, r, false)
-					b.answerWith(t, ask, r, true)
-				})
+				if !t.Run(r.Name, func(t *testing.T) {
+					// First from an upstream that then ends its side; see TestRequests.
+					for _, as := range []manner{{ends: true}, {}, {piecemeal: true}} {
+						if b.answerWith(t, ask, r, as); t.Failed() {
+							return
+						}
+					}
+				}) {
+					b = startBench(t)
+				}
 			}
 		})
 	}
 }
 
-func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, piecemeal bool) {
+func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, as manner) {
 	t.Helper()
-	how := fmt.Sprintf("RFC %s, piecemeal: %v", r.Section, piecemeal)
+	how := fmt.Sprintf("RFC %s, %v", r.Section, as)
+	end := r.End
+	if as.ends && end == "" {
+		end = "close"
+	}
 	b.mu.Lock()
-	b.answer, b.piecemeal = func(*smuggling.Message) (string, string) { return r.Sent, r.End }, piecemeal
+	b.answer, b.piecemeal = func(*smuggling.Message) (string, string) { return r.Sent, end }, as.piecemeal
 	b.mu.Unlock()
 
 	c := dial(t, b.edge)
@@ -59,6 +67,9 @@ func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, piecemeal 
 	messages, faults := b.harvest()
 	if len(faults) > 0 {
 		t.Errorf("%s: the upstream saw %s", how, faults)
+	}
+	if t.Failed() || end != r.End { // who ends its side decides that
+		return
 	}
 	if kept := usedAgain(messages); kept != strings.HasSuffix(r.Verdict, " kept") {
 		t.Errorf("%s:\nanswered %s\nthe connection is used again: %v, want %s", how, clip(r.Sent), kept, r.Verdict)
@@ -142,4 +153,29 @@ func final(raw, method string) (m *smuggling.Message, rest string, err error) {
 	}
 	m.Fields = fields
 	return m, rest, nil
+}
+
+// An interim answer comes to the client as it was sent, before the final one; a
+// request that one was relayed for is not sent again.
+func TestInterimAnswersAreRelayed(t *testing.T) {
+	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+	b := startBench(t)
+	for _, c := range []struct{ sent, end, status string }{
+		{hints + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", "200"},
+		{hints, "close", "502"},
+	} {
+		b.ask(t, "/before", nil, "")
+		got := b.ask(t, "/x", func(*smuggling.Message) (string, string) { return c.sent, c.end }, "")
+		interim, rest, err := smuggling.Next(got, "GET")
+		if interim == nil || interim.Line != "HTTP/1.1 103 Early Hints" || interim.Field("Link") != "</a.css>" {
+			t.Fatalf("the client got %q first, %v", got, err)
+		}
+		if last, _, err := smuggling.Next(rest, "GET"); last == nil || !strings.HasPrefix(last.Line, "HTTP/1.1 "+c.status) {
+			t.Errorf("then %q, %v; want %s", rest, err, c.status)
+		}
+		messages, _ := b.harvest()
+		if len(messages) != 2 {
+			t.Errorf("the upstream was asked %d times, for two requests", len(messages))
+		}
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -24,8 +23,7 @@ func FuzzRequests(f *testing.F) {
 			f.Add([]byte(r.Sent))
 		}
 	}
-	u := startRecorder(f)
-	b := &bench{recorder: u, edge: edge.Start(f, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+	b := startBench(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c := dial(t, b.edge)
 		send(c, string(raw), "close", false)
@@ -68,6 +66,7 @@ func isNext(in *bufio.Reader, m *smuggling.Message) bool {
 		}
 	}
 }
+
 // Whatever an upstream answers, the client reads a well-formed answer or the
 // beginning of one, and the next client its own.
 func FuzzAnswers(f *testing.F) {
@@ -80,8 +79,7 @@ func FuzzAnswers(f *testing.F) {
 			f.Add([]byte(r.Sent))
 		}
 	}
-	u := startRecorder(f)
-	b := &bench{recorder: u, edge: edge.Start(f, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+	b := startBench(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b.mu.Lock()
 		b.answer = func(*smuggling.Message) (string, string) { return string(raw), "close" }
