@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -159,13 +161,17 @@ func final(raw, method string) (m *smuggling.Message, rest string, err error) {
 // request that one was relayed for is not sent again.
 func TestInterimAnswersAreRelayed(t *testing.T) {
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
-	b := startBench(t)
+	u := startRecorder(t)
+	route := edge.Route("r", "/", "s")
+	route.Spec.Rules[0].Retry = &weirv1.RouteRetry{Attempts: 3, Codes: []uint32{503}}
+	b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), route).Addr}
 	for _, c := range []struct{ sent, end, status string }{
 		{hints + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", "200"},
 		{hints, "close", "502"},
+		{hints + "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n", "", "503"},
 	} {
-		b.ask(t, "/before", nil, "")
-		got := b.ask(t, "/x", func(*smuggling.Message) (string, string) { return c.sent, c.end }, "")
+		b.ask(t, "/before", nil) // so that the connection is one that was kept
+		got := b.ask(t, "/x", func(*smuggling.Message) (string, string) { return c.sent, c.end })
 		interim, rest, err := smuggling.Next(got, "GET")
 		if interim == nil || interim.Line != "HTTP/1.1 103 Early Hints" || interim.Field("Link") != "</a.css>" {
 			t.Fatalf("the client got %q first, %v", got, err)
@@ -178,4 +184,20 @@ func TestInterimAnswersAreRelayed(t *testing.T) {
 			t.Errorf("the upstream was asked %d times, for two requests", len(messages))
 		}
 	}
+}
+
+// ask makes one request over a connection of its own.
+func (b *bench) ask(t *testing.T, target string, answer func(*smuggling.Message) (string, string)) string {
+	t.Helper()
+	b.mu.Lock()
+	b.answer = answer
+	b.mu.Unlock()
+	c := dial(t, b.edge)
+	defer c.Close()
+	send(c, "GET "+target+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "", false)
+	raw, err := io.ReadAll(c)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(raw)
 }
