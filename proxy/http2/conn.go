@@ -49,6 +49,9 @@ type Config struct {
 	// for the client's first words and its answers to ours, Stall the wait for it
 	// to take or send part of a body.
 	Idle, Head, Stall time.Duration
+	// WebSocket: clients may ask for it (RFC 8441). What they ask for is served as
+	// by HTTP/1.1: an answer of 101 with a Tunnel agrees.
+	WebSocket bool
 	// What every exchange bears.
 	Scheme        []byte
 	Client, Local netip.AddrPort
@@ -178,8 +181,11 @@ func (c *Conn) readPreface() error {
 func (c *Conn) greet() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := appendSettings(c.out.bytes(), setting{settingStreams, MaxStreams}, setting{settingWindow, streamWindow},
-		setting{settingHeaderList, maxHeaderList})
+	settings := []setting{{settingStreams, MaxStreams}, {settingWindow, streamWindow}, {settingHeaderList, maxHeaderList}}
+	if c.cfg.WebSocket {
+		settings = append(settings, setting{settingConnect, 1})
+	}
+	b := appendSettings(c.out.bytes(), settings...)
 	c.out.set(appendWindow(b, 0, connWindow-defaultWindow))
 }
 

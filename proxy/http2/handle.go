@@ -372,6 +372,9 @@ func (c *Conn) open(id uint32) {
 	c.opening = s
 	c.streams[id] = s
 	c.block.begin(x, nil)
+	if c.cfg.WebSocket {
+		c.block.AllowConnect()
+	}
 }
 
 func (c *Conn) continuation(f *frame) error {
@@ -450,11 +453,14 @@ func (c *Conn) endHead() error {
 		}
 		s.answer, s.reason = status, reason
 	}
+	if err == nil && x.Request.WebSocket {
+		s.socket = newHandshake(x)
+	}
 	c.mu.Lock()
 	s.ended = c.blockEnds
 	s.declared, s.asking = length, c.block.Expecting()
 	c.mu.Unlock()
-	if !s.ended {
+	if !s.ended && s.socket == nil { // what is said by WebSocket is no body
 		x.Request.Body = s
 	}
 	c.queue = append(c.queue, s)

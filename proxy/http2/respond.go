@@ -91,6 +91,14 @@ func (s *stream) finish(end code) {
 
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
+	if s.socket != nil {
+		if s.socket.agreed(x) {
+			return s.tunnel(x)
+		}
+		if x.Response.Status < 300 && !x.Response.Reset {
+			x.Answer(502, nil) // to say so would be to agree
+		}
+	}
 	if status := x.Response.Status; status < 200 || status > 999 {
 		if x.Response.Reset {
 			return 0, errReset

@@ -18,6 +18,8 @@ type stream struct {
 	id    uint32
 	place Place // under the lock; nil once it is given back
 	head  bool  // the response has no body, whatever it says
+	// socket is not nil for one that asks for WebSocket.
+	socket *handshake
 	// answer is not 0 for a request that is refused.
 	answer int
 	reason string
@@ -181,6 +183,9 @@ func (s *stream) await() error {
 
 // patience is how long the next part of the body may take.
 func (s *stream) patience() time.Duration {
+	if s.socket != nil {
+		return tunnelIdle
+	}
 	wait := s.conn.cfg.Stall
 	if s.declared >= 0 {
 		wait = min(wait, s.receiving.Left(wait))
