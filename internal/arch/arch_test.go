@@ -59,11 +59,12 @@ var allowed = map[string][]string{
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
 		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror"},
 
-	"policy":            {"proto/weir/v1", "proxy/exchange"},
-	"policy/policytest": {"proto/weir/v1", "policy", "proxy/exchange"},
-	"policy/wasm":       {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi"},
-	"policy/wasm/fuel":  {},
-	"policy/wasm/abi":   {},
+	"policy":               {"proto/weir/v1", "proxy/exchange"},
+	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
+	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections"},
+	"policy/wasm/sections": {},
+	"policy/wasm/fuel":     {},
+	"policy/wasm/abi":      {},
 
 	"nodeport":        {"identity"},
 	"fleet":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "identity", "nodeport"},
