@@ -63,8 +63,11 @@ var allowed = map[string][]string{
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections"},
 	"policy/wasm/sections": {},
-	"policy/wasm/fuel":     {},
-	"policy/wasm/abi":      {},
+	"policy/plugintest": {"proto/weir/v1", "resource", "resource/manifest", "policy", "policy/wasm", "policy/wasm/fuel", "policy/wasm/sections",
+		"proxy/exchange"},
+	"policy/scaffold":  {},
+	"policy/wasm/fuel": {},
+	"policy/wasm/abi":  {},
 
 	"nodeport":        {"identity"},
 	"fleet":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "identity", "nodeport"},
@@ -74,7 +77,8 @@ var allowed = map[string][]string{
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
-	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover"},
+	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover",
+		"policy/plugintest", "policy/scaffold", "policy/wasm"},
 
 	"internal/arch":        {},
 	"internal/durable":     {},
