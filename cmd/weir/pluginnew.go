@@ -54,7 +54,7 @@ func newPluginBuildCommand() *cobra.Command {
 		Short: "Build a plugin in Go",
 		Long: `Build has the go command build the plugin in a directory, by default the current
 one, as a module that proxies run. With --debug the functions keep their names,
-which traps then tell; the module is half as large again.`,
+which traps then tell; the module is a few per cent larger.`,
 		Example: "  weir plugin build\n  weir plugin build stamp --debug --file stamp.wasm",
 		Args:    cobra.MaximumNArgs(1),
 	}

@@ -48,6 +48,9 @@ var stamp = sync.OnceValues(func() ([]byte, error) {
 // addPlugins puts stamp.wasm into a script's directory, and lets Go build there
 // with what it has built already.
 func addPlugins(env *testscript.Env) error {
+	if err := writeGuide(env); err != nil {
+		return err
+	}
 	module, err := stamp()
 	if err != nil {
 		return err
@@ -78,6 +81,26 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers},
 	})
+}
+
+// writeGuide makes a shell script of the commands in the guide to plugins, and a
+// file of the cases in it.
+func writeGuide(env *testscript.Env) error {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "guides", "plugins.md"))
+	if err != nil {
+		return err
+	}
+	for language, file := range map[string]string{"sh": "guide.sh", "yaml": "guide.yaml"} {
+		var text strings.Builder
+		for _, block := range strings.Split(string(page), "```"+language+"\n")[1:] {
+			block, _, _ = strings.Cut(block, "```")
+			text.WriteString(block)
+		}
+		if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(text.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func setup(env *testscript.Env) error {

@@ -13,7 +13,7 @@ import (
 type edit struct {
 	line, column int
 	old          string // what stands there
-	before, text string // what is written around the number, where nothing stands
+	text         string // what is written, with the number
 	ok           bool
 }
 
