@@ -4,6 +4,9 @@
 #   make test    all tests (add SHORT=1 for the quick ones)
 #   make scenarios FOR=10m   clusters of real processes that much is done to
 #                (SEED=7 begins with that seed; ARGS="-run Power" runs some)
+#   make soak FOR=5m   an edge under load, with upstreams and clients that fail in
+#                every way, and nothing left behind (SEED=7)
+#   make garden  other people's servers behind an edge (installs them by apt)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
 #   make bench-raft  how many writes a second a cluster agrees on, beside etcd
@@ -17,7 +20,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios check vet h2spec bench bench-raft bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios garden soak check vet h2spec conformance bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -42,6 +45,13 @@ race: plugins
 scenarios: build
 	WEIR_BIN=$(BIN)/weir GO=$(GO) FOR=$(FOR) SEED=$(SEED) test/cluster/scenarios.sh $(ARGS)
 
+soak:
+	$(GO) test -count=1 -v -timeout 0 ./test/soak -for $(or $(FOR),5m) -seed $(or $(SEED),1)
+
+garden:
+	test/garden/plant.sh
+	$(GO) test -count=1 -v ./test/garden
+
 check: tools generate-check vet race
 	$(call each,$(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(GO) test -race ./...)
 
@@ -53,6 +63,15 @@ vet:
 # What the HTTP/2 side makes of h2spec's 145 cases, by TLS and in the clear.
 h2spec: tools
 	$(GO) test -count=1 -run TestH2Spec -v ./proxy
+
+# The Connect project's suite with an edge between its client and its server:
+# Connect, gRPC and gRPC-Web, HTTP/1.1 and HTTP/2, some 10,700 cases in two
+# minutes. CONFORMANCE_RUN='**/unary/**' runs some of them.
+CONFORMANCE := v1.0.7
+conformance:
+	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/connectconformance@$(CONFORMANCE)
+	@GOBIN=$(TOOLS) $(GO) install connectrpc.com/conformance/cmd/referenceserver@$(CONFORMANCE)
+	CONFORMANCE_RUN="$${CONFORMANCE_RUN:-**}" $(GO) test -count=1 -run TestConnectConformance -v ./proxy
 
 bench: build
 	$(GO) run ./bench $(ARGS)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -22,8 +21,7 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	at := map[resource.Ref]resource.Path{}
 	var violations []Violation
 	for i, r := range req.GetResources() {
-		r := proto.CloneOf(r)
-		resource.Normalize(r)
+		resource.Normalize(r) // the request is ours
 		ref := resource.Of(r)
 		path := resource.Path("resources").Index(i)
 		for _, v := range resource.Validate(r) {

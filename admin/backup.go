@@ -69,11 +69,19 @@ func (o operator) Restore(ctx context.Context, stream weirv1connect.ClusterServi
 	if err := o.sync(ctx); err != nil {
 		return nil, err
 	}
+	pieces := &pieces{stream: stream}
 	if there := o.resources(); there > 0 && !first.GetOptions().GetForce() {
+		// Nobody is to force what cannot be restored anyway.
+		err := o.Servers.CheckBackup(pieces)
+		switch {
+		case pieces.broken != nil:
+			return nil, pieces.broken
+		case err != nil:
+			return nil, fmt.Errorf("restore backup: %w", err)
+		}
 		return nil, fmt.Errorf("restore backup: %w", &Refused{Violations: []Violation{{Reason: ReasonState,
 			Message: fmt.Sprintf("what is declared would be replaced by the backup (resources: %d); force it if that is meant", there)}}})
 	}
-	pieces := &pieces{stream: stream}
 	revision, err := o.Servers.Restore(ctx, pieces)
 	if pieces.broken != nil {
 		return nil, pieces.broken // the caller's doing, whatever came of it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -36,6 +37,49 @@ func (c Config) deciding(ctx context.Context) (context.Context, context.CancelFu
 	return within, func() {
 		hopeless.Stop()
 		cancel()
+	}
+}
+
+// later is as long as deciding's context, but begins when somebody first waits
+// for it: what this member knows by itself costs no timers.
+type later struct {
+	context.Context // the call's
+	begin           func() (context.Context, context.CancelFunc)
+
+	mu     sync.Mutex
+	within context.Context // nil: nobody has waited
+	cancel context.CancelFunc
+}
+
+// decidingLater is deciding for what will hardly ever have to wait.
+func (c Config) decidingLater(ctx context.Context) (context.Context, context.CancelFunc) {
+	l := &later{Context: ctx, begin: func() (context.Context, context.CancelFunc) { return c.deciding(ctx) }}
+	return l, l.end
+}
+
+func (l *later) Done() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.within == nil {
+		l.within, l.cancel = l.begin()
+	}
+	return l.within.Done()
+}
+
+func (l *later) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.within == nil {
+		return l.Context.Err()
+	}
+	return l.within.Err()
+}
+
+func (l *later) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel != nil {
+		l.cancel()
 	}
 }
 

@@ -130,6 +130,9 @@ type Servers interface {
 	// Backup returns all of the state with the newest revision in it; stale: as
 	// this member has it, without asking the others.
 	Backup(ctx context.Context, stale bool) (content io.ReadCloser, revision uint64, err error)
+	// CheckBackup reads all of a backup. It is a *Refused when the content is
+	// damaged, or is none of this cluster.
+	CheckBackup(content io.Reader) error
 	// Restore puts the state of a backup in the place of what is there. It is a
 	// *Refused, and nothing has changed, when the content is damaged.
 	Restore(ctx context.Context, content io.Reader) (revision uint64, err error)

@@ -73,7 +73,7 @@ func (g *guard) authenticate(r *http.Request) (string, *connect.Error) {
 	if g.config.Tokens == nil {
 		return "", connect.NewError(connect.CodeUnauthenticated, "the token is not known: this server knows none (unset WEIR_TOKEN)")
 	}
-	within, cancel := g.config.deciding(r.Context())
+	within, cancel := g.config.decidingLater(r.Context())
 	defer cancel()
 	actor, err := g.config.Tokens.Authenticate(within, token)
 	switch {

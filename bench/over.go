@@ -19,7 +19,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/http2"
 )
 
 // over is what the load speaks to a proxy.
@@ -103,10 +102,11 @@ type viaTransport struct {
 }
 
 func newHTTP2(address string) client {
-	t := &http2.Transport{TLSClientConfig: clientTLS("h2"), DisableCompression: true,
-		DialTLSContext: func(ctx context.Context, network, _ string, config *tls.Config) (net.Conn, error) {
-			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
+	t := &http.Transport{TLSClientConfig: clientTLS("h2"), DisableCompression: true, Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
 		}}
+	t.Protocols.SetHTTP2(true)
 	return &viaTransport{t, getByName(), func() error { t.CloseIdleConnections(); return nil }}
 }
 

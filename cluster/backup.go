@@ -221,6 +221,26 @@ func readPart(in io.Reader, to io.Writer, most int64) (int64, error) {
 	return size, err
 }
 
+// CheckBackup tells whether a backup is whole, and is of the cluster named.
+func CheckBackup(cluster string, r io.Reader) error {
+	info, err := readBackup(r, io.Discard)
+	if err == nil {
+		err = info.of(cluster)
+	}
+	if err != nil {
+		return fmt.Errorf("check backup: %w", err)
+	}
+	return nil
+}
+
+// of refuses a backup of another cluster than the one named.
+func (info BackupInfo) of(cluster string) error {
+	if cluster != "" && info.Cluster != cluster {
+		return fmt.Errorf("%w: it is a backup of %q, not of %q", ErrRefused, info.Cluster, cluster)
+	}
+	return nil
+}
+
 // spool is the state of a backup that is whole, in a file that nothing names.
 func spool(dir, cluster string, r io.Reader) (info BackupInfo, f *os.File, size int64, err error) {
 	f, err = os.CreateTemp(dir, ".restore.*")
@@ -231,8 +251,8 @@ func spool(dir, cluster string, r io.Reader) (info BackupInfo, f *os.File, size 
 	if err == nil {
 		info, err = readBackup(r, f)
 	}
-	if err == nil && cluster != "" && info.Cluster != cluster {
-		err = fmt.Errorf("%w: it is a backup of %q, not of %q", ErrRefused, info.Cluster, cluster)
+	if err == nil {
+		err = info.of(cluster)
 	}
 	if err == nil {
 		if size, err = f.Seek(0, io.SeekEnd); err == nil {

@@ -84,6 +84,9 @@ var (
 	ErrTooNew = errors.New("command is of a kind that not all members understand")
 	// ErrNoSpace: the disk of the member that must write is full.
 	ErrNoSpace = errors.New("the disk is full")
+	// ErrRemoved: this member was taken out of the cluster, and is not let in
+	// again.
+	ErrRemoved = errors.New("this member was removed from the cluster")
 	// ErrRefused: the cluster does not do that, and says why.
 	ErrRefused = errors.New("refused")
 	// ErrUnknown: it may have been done, or still be.
@@ -96,7 +99,7 @@ type Node struct {
 	log       *logStore
 	raft      *raft.Raft
 	machine   *machine
-	snapshots *raft.FileSnapshotStore
+	snapshots *snapshots
 
 	roster     *roster.Roster
 	contacts   *contacts

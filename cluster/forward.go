@@ -156,6 +156,13 @@ func (n *Node) answer(ctx context.Context, member string, method byte, payload [
 	var result []byte
 	var err error
 	switch method {
+	case methodPropose, methodRead, methodRemove, methodTransfer:
+		// What one asks that is no member, it learns with the roster.
+		if !n.leads() || !n.isMember(member) {
+			return encodeError(ErrNotLeader)
+		}
+	}
+	switch method {
 	case methodPropose:
 		result, err = n.answerPropose(ctx, payload)
 	case methodRead:

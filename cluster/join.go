@@ -21,6 +21,7 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 	ctx, cancel := n.whileOpen(ctx)
 	defer cancel()
 	var last error
+	begun, said := time.Now(), ""
 	for {
 		_, period := n.leadership.now()
 		for _, address := range addresses {
@@ -36,6 +37,11 @@ func (n *Node) Join(ctx context.Context, addresses []string) error {
 				return fmt.Errorf("join cluster: %w", err)
 			}
 			last = err
+		}
+		// That nobody leads just then is nothing to tell.
+		if time.Since(begun) > n.cfg.healthy() && last.Error() != said {
+			n.cfg.Logger.Warn("not let in yet; trying on", "addresses", addresses, "error", last)
+			said = last.Error()
 		}
 		if err := n.waitForLeader(ctx, period); err != nil {
 			return fmt.Errorf("join cluster: %w", errors.Join(err, last))
@@ -73,7 +79,7 @@ func (n *Node) awaitEntry(ctx context.Context) error {
 // told that it will not be.
 func (n *Node) askBackIn(ctx context.Context) {
 	out, refused := n.standing.now()
-	if out > 0 && n.raft.CurrentTerm() >= out && n.isMember(n.cfg.Name) {
+	if out > 0 && refused == "" && n.raft.CurrentTerm() >= out && n.isMember(n.cfg.Name) {
 		if leader, _ := n.leadership.now(); leader != "" {
 			n.standing.letIn()
 			return
@@ -93,11 +99,26 @@ func (n *Node) askBackIn(ctx context.Context) {
 			n.standing.letIn()
 			return
 		case errors.Is(err, ErrRefused):
-			n.cfg.Logger.Warn("this member was removed, and is not let in again", "reason", err)
-			n.standing.refuse(err.Error())
+			n.castOut(err)
 			return
 		}
 	}
+}
+
+// castOut notes that this member is not let in again. What an operator must do is
+// said once.
+func (n *Node) castOut(why error) {
+	if !n.standing.refuse(n.raft.CurrentTerm(), why.Error()) {
+		return
+	}
+	n.cfg.Logger.Error("this member was removed from the cluster, and is not let in again: stop it; it can only join anew, with an empty directory", "reason", why)
+}
+
+// Outcast says why this member, which was removed, is not let in again. It is
+// empty for one that is in the cluster, or may come to be.
+func (n *Node) Outcast() string {
+	_, refused := n.standing.now()
+	return refused
 }
 
 // answerJoin lets a member in, or relays its request to the leader.
@@ -138,7 +159,11 @@ func (n *Node) letIn(ctx context.Context, name string, blank bool) error {
 		return nil
 	}
 	if n.cfg.Admit != nil {
-		if err := n.cfg.Admit(ctx, name); err != nil {
+		err := n.cfg.Admit(ctx, name)
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // that is no verdict
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}

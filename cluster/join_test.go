@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -118,6 +119,17 @@ func TestRemoving(t *testing.T) {
 			s := g.node(gone).Status()
 			return s.Removed && s.Refused != "" && s.State == "FOLLOWER"
 		})
+		for what, call := range map[string]func() error{
+			"propose":  func() error { _, err := g.node(gone).Propose(g.ctx(), key("k")); return err },
+			"read":     func() error { return g.node(gone).ReadBarrier(g.ctx()) },
+			"transfer": func() error { return g.node(gone).Transfer(g.ctx(), "") },
+		} {
+			begun := time.Now()
+			err := call()
+			if took := time.Since(begun); !errors.Is(err, ErrRemoved) || !strings.Contains(err.Error(), errBanned.Error()) || took > time.Second {
+				t.Errorf("%s: %v after %s", what, err, took)
+			}
+		}
 		time.Sleep(5 * time.Second)
 		if role := g.role(gone); role != "" {
 			t.Errorf("it is %s again", role)

@@ -22,6 +22,18 @@ type StateMachine interface {
 	Restore(io.Reader) error
 }
 
+// Fuller is a state machine whose disk may be full: Apply waits for space then, and
+// Full tells so.
+type Fuller interface {
+	Full() bool
+}
+
+// isFull tells whether the state machine waits for space.
+func (m *machine) isFull() bool {
+	f, ok := m.StateMachine.(Fuller)
+	return ok && f.Full()
+}
+
 // machine is the state machine as Raft sees it. It adds what Raft does not
 // tell: how far the state machine really is, for Raft's own applied index runs
 // ahead of it.

@@ -41,6 +41,10 @@ func (n *Node) changeMembers(ctx context.Context, change func() error) error {
 	return change()
 }
 
+// Members are those of the cluster, as this one knows it. Unlike Status it reads
+// no disk.
+func (n *Node) Members() []Member { return n.members() }
+
 // members are those of the newest configuration, at the addresses of the
 // roster.
 func (n *Node) members() []Member {

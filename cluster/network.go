@@ -16,7 +16,8 @@ import (
 // proven who they are, and that they are servers of this cluster.
 type Network interface {
 	// Dial opens a stream to the server named member, at an address; the far end
-	// has proven its name. An empty name is whoever is there.
+	// has proven its name. An empty name is whoever is there. An error that wraps
+	// ErrRefused says that this member was removed from the cluster for good.
 	Dial(ctx context.Context, address, member string) (net.Conn, error)
 	// Accept returns the next stream that another server of the cluster opened to
 	// this one, and who that is. Any error but the context's ends the network.

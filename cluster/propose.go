@@ -83,13 +83,13 @@ func (n *Node) propose(ctx context.Context, c *weirv1.Command) (any, error) {
 		return nil, err
 	}
 	for {
-		if n.log.full.Load() {
+		if n.isFull() {
 			return nil, ErrNoSpace
 		}
 		_, period := n.leadership.now()
 		out := n.submit(newProposal(ctx, data))
 		// A leader without space steps down: the next one may have some.
-		far := errors.Is(out.err, ErrNoSpace) && !n.log.full.Load()
+		far := errors.Is(out.err, ErrNoSpace) && !n.isFull()
 		if !errors.Is(out.err, ErrNotLeader) && !far {
 			return out.result, out.err
 		}
@@ -127,8 +127,12 @@ func (p *proposal) wait() outcome {
 }
 
 // waitForLeader waits until another leads than in the period, or for a moment:
-// the same one may take what it did not take before.
+// the same one may take what it did not take before. Who was removed for good
+// waits for nothing.
 func (n *Node) waitForLeader(ctx, period context.Context) error {
+	if why := n.Outcast(); why != "" {
+		return fmt.Errorf("%w: %s", ErrRemoved, why)
+	}
 	moment := time.NewTimer(n.cfg.Election / 6)
 	defer moment.Stop()
 	select {

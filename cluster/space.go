@@ -77,11 +77,25 @@ func (s *logStore) probe() {
 	}
 }
 
+// isFull tells whether this member has no room for its log, or for its state.
+func (n *Node) isFull() bool { return n.log.full.Load() || n.machine.isFull() }
+
+// giveWay has another lead while this one can apply nothing: nobody would hear what
+// became of what is proposed. A full log makes Raft itself step down.
+func (n *Node) giveWay() {
+	if !n.machine.isFull() || !n.leads() || len(n.voters()) < 2 {
+		return
+	}
+	if err := n.raft.LeadershipTransfer().Error(); err != nil {
+		n.cfg.Logger.Warn("the disk of the state is full, and no other member leads yet", "error", err)
+	}
+}
+
 // mindSpace has a member without space stand back: it does not stand for
 // election before the others have had time to find a better one.
 func (n *Node) mindSpace(stoodBack bool) bool {
-	full := n.log.full.Load()
-	if full {
+	full := n.isFull()
+	if n.log.full.Load() {
 		n.log.probe()
 	}
 	if full == stoodBack {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -77,8 +78,11 @@ func (n *Node) exchangeAll() {
 	ask := func(call func(payload []byte) (byte, []byte, error)) {
 		asking.Go(func() {
 			code, payload, err := call(encodeMembership(membership{from: n.cfg.Name, entries: n.roster.List()}))
-			if err == nil && code == codeDone {
+			switch {
+			case err == nil && code == codeDone:
 				n.heed(payload)
+			case errors.Is(err, ErrRefused):
+				n.castOut(err) // of its streams: nobody who may come back gets that
 			}
 		})
 	}
@@ -172,10 +176,12 @@ func (s *standing) letIn() {
 	s.out, s.refused = 0, ""
 }
 
-func (s *standing) refuse(why string) {
+func (s *standing) refuse(term uint64, why string) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = why
+	news = s.refused == ""
+	s.out, s.refused = max(s.out, term, 1), why
+	return news
 }
 
 func (s *standing) now() (out uint64, refused string) {

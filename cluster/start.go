@@ -33,13 +33,14 @@ func (n *Node) open() (err error) {
 
 func (n *Node) start() error {
 	conf := n.cfg.raft(n.leading)
-	var err error
 	if err := clearInterrupted(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	if n.snapshots, err = raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, 2, conf.Logger); err != nil {
+	files, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, 2, conf.Logger)
+	if err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
+	n.snapshots = &snapshots{files, n.cfg.Dir}
 	n.log.snapshots = n.snapshots
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {

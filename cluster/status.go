@@ -60,7 +60,7 @@ func (n *Node) Status() Status {
 		Commit: n.raft.CommitIndex(), Applied: applied, Last: n.raft.LastIndex(),
 		Members: n.members(),
 		Waiting: len(n.servers()) == 0, Removed: n.removed(), Refused: refused,
-		Full: n.log.full.Load(), Sync: n.log.syncs.summary(),
+		Full: n.isFull(), Sync: n.log.syncs.summary(),
 	}
 	for _, m := range s.Members {
 		s.Peers = append(s.Peers, n.peer(m.Name, s))

@@ -35,6 +35,7 @@ func (n *Node) steward() {
 			return
 		}
 		stoodBack = n.mindSpace(stoodBack)
+		n.giveWay()
 		if !n.leads() || n.handing.Load() {
 			clear(caughtUp)
 			clear(unheard)

@@ -115,11 +115,18 @@ func testFleet(t testing.TB) (*Fleet, *peer, *diary) {
 	return f, p, log
 }
 
+// And not at all where they are over soon, as when members start at the same time.
 func TestFailuresAreLoggedOnce(t *testing.T) {
 	f, p, log := testFleet(t)
+	p.failed(errors.New("it is starting"))
 	p.hear(new(weirv1.ReportResponse), time.Now(), time.Now())
+	if log.count("member") != 0 {
+		t.Error("a short failure is logged")
+	}
 	for range 2 {
 		p.failed(errors.New("first"))
+		p.since = p.since.Add(-mayLag)
+		p.failed(errors.New("still first"))
 		p.failed(errors.New("second"))
 		if r := f.Reports()[0]; r.Err == nil || r.Err.Error() != "second" {
 			t.Errorf("got %+v", r)

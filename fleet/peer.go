@@ -45,6 +45,8 @@ type peer struct {
 	heard   time.Time // for one that never was: since when it is listened for
 	live    bool      // heard of, and not silent
 	err     error
+	since   time.Time // with err: since when
+	told    bool      // the log has been told
 	skew    time.Duration
 }
 
@@ -154,10 +156,10 @@ func (p *peer) hear(m *weirv1.ReportResponse, sent, got time.Time) {
 	news := !p.live || p.version != m.GetVersion()
 	p.version, p.head, p.heard, p.live = m.GetVersion(), headOf(m.GetReport()), got, true
 	p.skew = skew(m, sent, got)
-	if p.err != nil {
-		p.err = nil
+	if p.told {
 		f.cfg.Logger.Info("member answers again", "member", p.name, "address", p.address)
 	}
+	p.err, p.told = nil, false
 	if news {
 		f.notify()
 	}
@@ -174,13 +176,21 @@ func skew(m *weirv1.ReportResponse, sent, got time.Time) time.Duration {
 	return ahead
 }
 
+// mayLag is how long a member may not answer before that is told: those that start
+// at the same time do not answer one another at once.
+const mayLag = 5 * time.Second
+
 // failed is logged once for all that follow without an answer.
 func (p *peer) failed(err error) {
 	f := p.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p.err == nil {
-		f.cfg.Logger.Warn("member does not answer", "member", p.name, "address", p.address, "error", err)
+		p.since = time.Now()
 	}
 	p.err = err
+	if !p.told && time.Since(p.since) >= mayLag {
+		p.told = true
+		f.cfg.Logger.Warn("member does not answer", "member", p.name, "address", p.address, "error", err)
+	}
 }

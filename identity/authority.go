@@ -24,10 +24,12 @@ import (
 
 const (
 	rootLifetime = 10 * 365 * 24 * time.Hour
-	// LeafLifetime is how long a node's certificate is good for; it is renewed
-	// at half of that.
-	LeafLifetime = 24 * time.Hour
-	// clockSkew is by how much a node's clock may be behind the authority's.
+	// LeafLifetime is how long a node's certificate is good for, at the most; it
+	// is renewed at half of that. MinLeafLifetime is the least that it may be.
+	LeafLifetime    = 24 * time.Hour
+	MinLeafLifetime = time.Minute
+	// clockSkew is by how much a node's clock may be behind the authority's; a
+	// short-lived certificate has less room.
 	clockSkew = time.Hour
 )
 
@@ -142,8 +144,9 @@ type Names struct {
 func ServerName(trustDomain string) string { return "server." + trustDomain }
 
 // Issue signs a certificate for id and the key of a certificate request. The
-// request must be signed by that key; what it asks for is ignored.
-func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, error) {
+// request must be signed by that key; what it asks for is ignored. A lifetime
+// of 0 is [LeafLifetime].
+func (a *Authority) Issue(id ID, csr []byte, names Names, lifetime time.Duration) (*weirv1.Credentials, error) {
 	if id.TrustDomain != a.trustDomain {
 		return nil, fmt.Errorf("issue certificate: trust domain %q is not ours, %q", id.TrustDomain, a.trustDomain)
 	}
@@ -158,14 +161,17 @@ func (a *Authority) Issue(id ID, csr []byte, names Names) (*weirv1.Credentials, 
 		names.DNS = append([]string{ServerName(a.trustDomain)}, names.DNS...)
 	}
 	now := time.Now()
-	expires := now.Add(LeafLifetime)
+	if lifetime == 0 {
+		lifetime = LeafLifetime
+	}
+	expires := now.Add(lifetime)
 	if expires.After(a.signer.cert.NotAfter) {
 		expires = a.signer.cert.NotAfter
 	}
 	template := &x509.Certificate{
 		SerialNumber: newSerial(),
 		Subject:      pkix.Name{CommonName: id.Name},
-		NotBefore:    now.Add(-clockSkew),
+		NotBefore:    now.Add(-min(clockSkew, lifetime/4)),
 		NotAfter:     expires,
 		URIs:         []*url.URL{id.URI()},
 		DNSNames:     names.DNS,

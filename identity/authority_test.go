@@ -30,7 +30,7 @@ func TestIssueTakesNothingFromTheRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleEdge, Name: "e1"}
-	issued, err := r.Authority().Issue(id, greedy, Names{})
+	issued, err := r.Authority().Issue(id, greedy, Names{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestIssueRefuses(t *testing.T) {
 		"no name":                         {ID{own, RoleEdge, ""}, good, "not a DNS label"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := r.Authority().Issue(c.id, c.csr, Names{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := r.Authority().Issue(c.id, c.csr, Names{}, 0); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want an error with %q", err, c.want)
 			}
 		})
@@ -160,18 +160,18 @@ func TestExpiredIsToldApart(t *testing.T) {
 
 func TestAuthorityIsKeptSealed(t *testing.T) {
 	records, keyring := identitytest.NewRecords(), newKeyring(t)
-	first, err := OpenRegistrar(t.Context(), records, keyring)
+	first, err := OpenRegistrar(t.Context(), records, keyring, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenRegistrar(t.Context(), records, keyring)
+	again, err := OpenRegistrar(t.Context(), records, keyring, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first.Authority().Fingerprint() != again.Authority().Fingerprint() {
 		t.Fatal("the second opening made another authority")
 	}
-	if _, err := OpenRegistrar(t.Context(), records, newKeyring(t)); !errors.Is(err, ErrSealed) || !strings.Contains(err.Error(), "does not hold key") {
+	if _, err := OpenRegistrar(t.Context(), records, newKeyring(t), 0); !errors.Is(err, ErrSealed) || !strings.Contains(err.Error(), "does not hold key") {
 		t.Fatalf("another keyring gave %v", err)
 	}
 	stored, _ := records.Value(TableAuthority, authorityKey)
@@ -181,7 +181,7 @@ func TestAuthorityIsKeptSealed(t *testing.T) {
 	if err := records.Change(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenRegistrar(t.Context(), records, keyring); !errors.Is(err, ErrSealed) {
+	if _, err := OpenRegistrar(t.Context(), records, keyring, 0); !errors.Is(err, ErrSealed) {
 		t.Fatalf("a flipped bit gave %v", err)
 	}
 }

@@ -157,6 +157,21 @@ func waiting(nodes []Node, epoch uint64) (names []string) {
 	return names
 }
 
+// Waits tells whether a rotation of the root waits until a node renews, as far
+// as is known here, and returns a channel that is closed when the authority has
+// changed since.
+func (r *Registrar) Waits(ctx context.Context, id ID) (waits bool, changed <-chan struct{}, err error) {
+	o := r.opened.Load()
+	if o.authority.phase == PhaseSteady {
+		return false, o.over, nil
+	}
+	known, err := r.node(ctx, id)
+	if err != nil {
+		return false, o.over, err
+	}
+	return known != nil && known.Removed.IsZero() && known.Epoch < o.authority.epoch, o.over, nil
+}
+
 // RotateRoot begins a rotation of the root. Follow takes it on from there.
 func (r *Registrar) RotateRoot(ctx context.Context) error {
 	_, err := r.stepAuthority(ctx, func(a *Authority) (*Authority, error) { return a.announce(time.Now()) })

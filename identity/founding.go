@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,6 +29,9 @@ type Founding struct {
 	keyID       string
 	certificate *tls.Certificate
 	verifier    *Verifier
+	// authority has the root of all founders with this key.
+	authority *x509.CertPool
+	rootName  []byte
 }
 
 // foundingPrefix begins the trust domain of founders; the name of their key
@@ -74,6 +79,8 @@ func NewFounding(k *Keyring, name string) (*Founding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("found cluster: %w", err)
 	}
+	f.authority, f.rootName = x509.NewCertPool(), root.RawSubject
+	f.authority.AddCert(root)
 	f.certificate = &tls.Certificate{Certificate: [][]byte{leaf.Raw, root.Raw}, PrivateKey: key, Leaf: leaf}
 	return f, nil
 }
@@ -145,6 +152,20 @@ func (i *Identity) Found(f *Founding) { i.founding.Store(f) }
 // record in [Registrar.Nodes]). What founders present is believed for a while
 // longer, until the process ends: they may be a little behind.
 func (i *Identity) Founded() { i.founded.Store(true) }
+
+// believed tells whether a server that asks for a certificate believes founders: it
+// names their authority. One that was started since the founding knows of none.
+func (f *Founding) believed(asked *tls.CertificateRequestInfo) bool {
+	return slices.ContainsFunc(asked.AcceptableCAs, func(name []byte) bool { return bytes.Equal(name, f.rootName) })
+}
+
+// presented is the certificate for a server that asks for one.
+func (i *Identity) presented(asked *tls.CertificateRequestInfo, serverName string) (*tls.Certificate, error) {
+	if f := i.speaksAsFounder(); f != nil && i.Joined() && !f.believed(asked) {
+		return i.certificate()
+	}
+	return i.shown(serverName)
+}
 
 // speaksAsFounder returns the founding identity while it is what this node
 // shows of itself.

@@ -153,6 +153,26 @@ func agreed(t *testing.T, f *Founders) ([]Founder, error) {
 	return f.Agreed(ctx)
 }
 
+// A founder that was stopped before it heard that the others have certificates
+// speaks as a founder when it is back. Those that have been started anew meanwhile
+// know of no founders; they believe it by the certificate that it has.
+func TestALateFounderSpeaksWithThoseWhoKnowOfNoFounders(t *testing.T) {
+	_, registrars := members(t, 2)
+	late, other := founder(t, registrars[0].Keyring(), "a"), newIdentity(t)
+	enrolServer(t, registrars[0], late, "a")
+	enrolServer(t, registrars[1], other, "b")
+	state, serverErr, clientErr := handshake(t, other.ServerTLS("raft/1"), late.ClientTLS("raft/1"))
+	if serverErr != nil || clientErr != nil {
+		t.Fatal(serverErr, clientErr)
+	}
+	if id, err := other.Verify(state.PeerCertificates); err != nil || id.Founding() || id.Name != "a" {
+		t.Errorf("it is %v, %v", id, err)
+	}
+	if _, serverErr, clientErr = handshake(t, late.ServerTLS("raft/1"), other.ClientTLS("raft/1")); serverErr != nil || clientErr != nil {
+		t.Error(serverErr, clientErr)
+	}
+}
+
 func TestFoundersAgree(t *testing.T) {
 	tb := &table{t, map[string]*Founders{}}
 	for _, name := range []string{"c", "a", "b"} {

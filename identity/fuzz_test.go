@@ -158,7 +158,7 @@ func FuzzRecords(f *testing.F) {
 		keys := []sealKey{makeSealKey()}
 		k := &Keyring{given: true}
 		k.keys.Store(&keys)
-		r, err := OpenRegistrar(t.Context(), records, k)
+		r, err := OpenRegistrar(t.Context(), records, k, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func newKeyring(t *testing.T) *Keyring {
 
 func newRegistrar(t *testing.T) *Registrar {
 	t.Helper()
-	r, err := OpenRegistrar(t.Context(), identitytest.NewRecords(), newKeyring(t))
+	r, err := OpenRegistrar(t.Context(), identitytest.NewRecords(), newKeyring(t), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

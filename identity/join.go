@@ -70,7 +70,7 @@ func (r *Registrar) join(ctx context.Context, token Token, m JoinRequest, inUse 
 	}
 	id := ID{TrustDomain: authority.trustDomain, Role: found.Role, Name: m.Name}
 	admitted := &Admission{ID: id}
-	if admitted.Credentials, err = authority.Issue(id, m.CSR, Names{}); err != nil {
+	if admitted.Credentials, err = authority.Issue(id, m.CSR, Names{}, r.lifetime); err != nil {
 		return nil, err
 	}
 	if id.Role == RoleServer {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func members(t *testing.T, n int) (*identitytest.Records, []*Registrar) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := OpenRegistrar(t.Context(), records, keyring)
+		r, err := OpenRegistrar(t.Context(), records, keyring, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +264,7 @@ func TestAServerJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := OpenRegistrar(t.Context(), r.records, keyring)
+	second, err := OpenRegistrar(t.Context(), r.records, keyring, 0)
 	if err != nil || second.Authority().Fingerprint() != r.Authority().Fingerprint() {
 		t.Fatalf("the second server's authority: %v", err)
 	}
@@ -309,7 +310,7 @@ func TestARemovedServerMustJoinAnew(t *testing.T) {
 	if _, err := other.Enrol(t.Context(), RoleServer, "s2", request(t, node), Names{}); !errors.Is(err, ErrRemoved) {
 		t.Errorf("it enrols: %v", err)
 	}
-	if err := Revive(records, other.Keyring(), node, "s2", Names{}); !errors.Is(err, ErrRemoved) {
+	if err := Revive(records, other.Keyring(), node, "s2", Names{}, 0); !errors.Is(err, ErrRemoved) {
 		t.Errorf("it revives: %v", err)
 	}
 	token := createJoin(t, r, JoinTokenConfig{Role: RoleServer, TTL: time.Hour, Uses: 1})
@@ -319,6 +320,52 @@ func TestARemovedServerMustJoinAnew(t *testing.T) {
 	if err := other.Check(t.Context(), node.ID(), key); err != nil {
 		t.Fatalf("after it joined anew: %v", err)
 	}
+}
+
+// A member knows by its own state, however old, which certificates of servers are
+// of the past; what is newer than its state it lets in.
+func TestCheckServer(t *testing.T) {
+	records, registrars := members(t, 1)
+	r := registrars[0]
+	leaf := func(i *Identity) *x509.Certificate { return chainOf(t, i)[0] }
+	// later is a certificate as if it had been issued then.
+	later := func(i *Identity, by time.Duration) *x509.Certificate {
+		c := *leaf(i)
+		c.NotBefore, c.NotAfter = c.NotBefore.Add(by), c.NotAfter.Add(by)
+		return &c
+	}
+	check := func(what string, c *x509.Certificate, want error) {
+		t.Helper()
+		if err := CheckServer(records, c); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	first, second := newIdentity(t), newIdentity(t)
+	for _, i := range []*Identity{first, second} {
+		if err := issueTo(i, r.Authority(), ID{r.Authority().TrustDomain(), RoleServer, "s2"}, Names{}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("one that is not known yet", leaf(first), nil)
+	if err := r.EnrolServer(t.Context(), first, "s2", Names{}); err != nil {
+		t.Fatal(err)
+	}
+	check("a member", leaf(first), nil)
+	check("one that had the name before", later(second, -time.Hour), ErrSuperseded)
+	check("one that has joined since, under that name", later(second, time.Hour), nil)
+	if err := r.Remove(t.Context(), RoleServer, "s2", "alice"); err != nil {
+		t.Fatal(err)
+	}
+	check("one that was removed", leaf(first), ErrRemoved)
+	check("one that was removed, and revived itself", later(first, time.Hour), ErrRemoved)
+	check("one that had the name before that one", later(second, -time.Hour), ErrRemoved)
+	check("one that has joined since", later(second, time.Hour), nil)
+
+	founding, err := NewFounding(r.Keyring(), "s2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("a founder", founding.certificate.Leaf, nil)
 }
 
 func TestInstallKeyringLeavesAnotherAlone(t *testing.T) {
@@ -353,7 +400,7 @@ func TestRevive(t *testing.T) {
 		}
 		records.Before(func([]record.Change) error { return context.DeadlineExceeded }) // no majority
 		for name, node := range map[string]*Identity{"a": a, "b": b} {
-			if err := Revive(records, registrars[1].Keyring(), node, name, Names{DNS: []string{name + ".example"}}); err != nil {
+			if err := Revive(records, registrars[1].Keyring(), node, name, Names{DNS: []string{name + ".example"}}, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -363,13 +410,13 @@ func TestRevive(t *testing.T) {
 		if names := chainOf(t, b)[0].DNSNames; len(names) != 2 || names[1] != "b.example" {
 			t.Fatalf("it is named %v", names)
 		}
-		if err := Revive(records, registrars[1].Keyring(), a, "b", Names{}); !errors.Is(err, ErrSuperseded) {
+		if err := Revive(records, registrars[1].Keyring(), a, "b", Names{}, 0); !errors.Is(err, ErrSuperseded) {
 			t.Errorf("under another's name: %v", err)
 		}
-		if err := Revive(records, newKeyring(t), a, "a", Names{}); !errors.Is(err, ErrSealed) {
+		if err := Revive(records, newKeyring(t), a, "a", Names{}, 0); !errors.Is(err, ErrSealed) {
 			t.Errorf("with another keyring: %v", err)
 		}
-		if err := Revive(identitytest.NewRecords(), registrars[1].Keyring(), a, "a", Names{}); err == nil {
+		if err := Revive(identitytest.NewRecords(), registrars[1].Keyring(), a, "a", Names{}, 0); err == nil {
 			t.Error("out of nothing")
 		}
 	})

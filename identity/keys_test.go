@@ -42,7 +42,7 @@ func (m *ringMembers) start(name, path string, exported []byte) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	r, err := OpenRegistrar(m.t.Context(), m.records, k)
+	r, err := OpenRegistrar(m.t.Context(), m.records, k, 0)
 	if err != nil {
 		m.t.Fatal(err)
 	}

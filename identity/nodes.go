@@ -147,6 +147,44 @@ func (r *Registrar) Nodes(ctx context.Context) ([]Node, error) {
 	return nodes, nil
 }
 
+// CheckServer says why the server that a certificate was issued to is one no
+// longer, as this member's own state has it: it was removed, or another has joined
+// under its name. The state may be old, and the certificate of a server that has
+// joined since; so one that is newer than what is known of its name holds.
+func CheckServer(own OwnRecords, leaf *x509.Certificate) error {
+	id, err := leafID(leaf)
+	if err != nil || id.Founding() {
+		return err
+	}
+	value, ok := own.Value(TableNode, nodeKey(id))
+	if !ok {
+		return nil
+	}
+	known, err := record.Decode[nodeRecord](value)
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", id, err)
+	}
+	hash, err := keyHash(leaf.PublicKey)
+	if err != nil {
+		return err
+	}
+	since := known.Joined
+	if !known.Removed.IsZero() {
+		since = known.Removed
+	}
+	if !known.bears(hash) && issuedAt(leaf).After(since) {
+		return nil
+	}
+	return known.check(id, hash)
+}
+
+// issuedAt is when a certificate was signed, up to a second or two: it is good from
+// a little before (see Issue).
+func issuedAt(leaf *x509.Certificate) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return leaf.NotBefore.Add(min(clockSkew, life/5) + 2*time.Second)
+}
+
 func requestKeyHash(csr []byte) ([]byte, error) {
 	public, err := RequestKey(csr)
 	if err != nil {

@@ -22,23 +22,29 @@ type Registrar struct {
 	records Records
 	keyring *Keyring
 	tokens  *Tokens
+	// lifetime is that of the certificates issued here.
+	lifetime time.Duration
 	// joining is held by whoever admits a node, so that those who come to the
 	// same member at once do not get in each other's way.
 	joining chan struct{}
 	opened  atomic.Pointer[openedAuthority]
 }
 
-// openedAuthority is the authority and the record that it was read from.
+// openedAuthority is the authority and the record that it was read from. It is
+// over once another record was read.
 type openedAuthority struct {
 	sealed    []byte
 	authority *Authority
+	over      chan struct{}
 }
 
 // OpenRegistrar reads the cluster's authority from its records, and makes it
 // where there is none. Of two members that make one at the same time, one
-// wins, and both use that.
-func OpenRegistrar(ctx context.Context, records Records, keyring *Keyring) (*Registrar, error) {
-	r := &Registrar{records: records, keyring: keyring, joining: make(chan struct{}, 1)}
+// wins, and both use that. The lifetime is that of the certificates that this
+// member issues: 0 is [LeafLifetime], the most there may be, since a rotation
+// waits for so long.
+func OpenRegistrar(ctx context.Context, records Records, keyring *Keyring, lifetime time.Duration) (*Registrar, error) {
+	r := &Registrar{records: records, keyring: keyring, lifetime: lifetime, joining: make(chan struct{}, 1)}
 	r.tokens = &Tokens{records: records, fingerprint: func() string { return r.Authority().Fingerprint() }}
 	err := record.Update(ctx, records, TableAuthority, authorityKey, func(was []byte) ([]byte, error) {
 		if was != nil {
@@ -77,7 +83,10 @@ func (r *Registrar) refresh(ctx context.Context) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.opened.Store(&openedAuthority{sealed: sealed, authority: authority})
+	was := r.opened.Swap(&openedAuthority{sealed: sealed, authority: authority, over: make(chan struct{})})
+	if was != nil {
+		close(was.over)
+	}
 	return authority, nil
 }
 
@@ -106,7 +115,7 @@ func (r *Registrar) Enrol(ctx context.Context, role Role, name string, csr []byt
 		return nil, err
 	}
 	id := ID{TrustDomain: authority.trustDomain, Role: role, Name: name}
-	issued, err := authority.Issue(id, csr, names)
+	issued, err := authority.Issue(id, csr, names, r.lifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +159,7 @@ func (r *Registrar) EnrolServer(ctx context.Context, node *Identity, name string
 		err = own(was)
 	}
 	if err == nil {
-		err = issueTo(node, authority, id, names)
+		err = issueTo(node, authority, id, names, r.lifetime)
 	}
 	if err != nil {
 		return err
@@ -167,12 +176,12 @@ func (r *Registrar) EnrolServer(ctx context.Context, node *Identity, name string
 }
 
 // issueTo gives a node that runs here a certificate.
-func issueTo(node *Identity, authority *Authority, id ID, names Names) error {
+func issueTo(node *Identity, authority *Authority, id ID, names Names, lifetime time.Duration) error {
 	csr, err := node.Request()
 	if err != nil {
 		return err
 	}
-	issued, err := authority.Issue(id, csr, names)
+	issued, err := authority.Issue(id, csr, names, lifetime)
 	if err != nil {
 		return err
 	}
@@ -209,7 +218,7 @@ func (r *Registrar) Renew(ctx context.Context, id ID, peer crypto.PublicKey, csr
 	if err != nil {
 		return nil, err
 	}
-	issued, err := authority.Issue(id, csr, Names{})
+	issued, err := authority.Issue(id, csr, Names{}, r.lifetime)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,8 @@ func (i *Identity) renewAt() time.Time {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	// From the serial number, so that the moment stays the same when asked again.
 	tenth := life / 10
-	smear := time.Duration(leaf.SerialNumber.Bytes()[0]) * tenth / 128
+	first := leaf.SerialNumber.FillBytes(make([]byte, 20))[4] & 0x7f // of 16, and 20 are the most
+	smear := time.Duration(first) * tenth / 128
 	return leaf.NotBefore.Add(life/2 - tenth/2 + smear)
 }
 

@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/weirmesh/weir/identity/record"
 )
@@ -17,7 +18,7 @@ type OwnRecords interface {
 // majority is left to ask. Whoever has the cluster's keyring and its log could
 // make any certificate anyway, so nothing is given away by that. A server that
 // was removed, as far as it knows, does not come back in this way.
-func Revive(own OwnRecords, keyring *Keyring, node *Identity, name string, names Names) error {
+func Revive(own OwnRecords, keyring *Keyring, node *Identity, name string, names Names, lifetime time.Duration) error {
 	authority, err := ownAuthority(own, keyring)
 	if err != nil {
 		return fmt.Errorf("revive server: %w", err)
@@ -32,7 +33,7 @@ func Revive(own OwnRecords, keyring *Keyring, node *Identity, name string, names
 			return fmt.Errorf("revive server: %w", err)
 		}
 	}
-	if err := issueTo(node, authority, id, names); err != nil {
+	if err := issueTo(node, authority, id, names, lifetime); err != nil {
 		return fmt.Errorf("revive server: %w", err)
 	}
 	return nil

@@ -12,10 +12,16 @@ import (
 // handshake fails with the reason if not. A certificate that is good no more
 // passes here, so that its node can renew; see [Identity.Verify] and [MayRenew].
 func (i *Identity) ServerTLS(protocols ...string) *tls.Config {
+	var founders *x509.CertPool
+	if f := i.founding.Load(); f != nil {
+		founders = f.authority
+	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     protocols,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return i.shown(hello.ServerName) },
+		// Only named, so that founders know whom to be: VerifyConnection verifies.
+		ClientCAs: founders,
 		// Not VerifyClientCertIfGiven: that refuses an expired certificate
 		// before anyone can tell who it was.
 		ClientAuth: tls.RequestClientCert,
@@ -43,7 +49,7 @@ func (i *Identity) ClientTLS(protocols ...string) *tls.Config {
 		MinVersion:           tls.VersionTLS13,
 		NextProtos:           protocols,
 		ServerName:           name,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.shown(name) },
+		GetClientCertificate: func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.presented(asked, name) },
 		// Addresses are many and change; who the peer is stands in its URI,
 		// which VerifyConnection checks.
 		InsecureSkipVerify: true,

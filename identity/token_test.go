@@ -129,7 +129,7 @@ func TestCreateJoinBounds(t *testing.T) {
 
 func TestTokensAreStoredHashed(t *testing.T) {
 	records := identitytest.NewRecords()
-	r, err := OpenRegistrar(t.Context(), records, newKeyring(t))
+	r, err := OpenRegistrar(t.Context(), records, newKeyring(t), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/identity/record"
@@ -16,6 +18,14 @@ import (
 type Tokens struct {
 	records     Records
 	fingerprint func() string
+	// read is the admin token that was read last: most calls bear the same.
+	read atomic.Pointer[readToken]
+}
+
+// readToken is a record and the bytes that it was read from. It is not changed.
+type readToken struct {
+	value  []byte
+	record *tokenRecord
 }
 
 // tokenRecord is a token, for joining or for the admin API.
@@ -235,7 +245,7 @@ func (t *Tokens) find(ctx context.Context, table, id, secret string) (*tokenReco
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := record.Decode[tokenRecord](value)
+	r, err := t.decode(table, value)
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -245,4 +255,19 @@ func (t *Tokens) find(ctx context.Context, table, id, secret string) (*tokenReco
 		return nil, nil, fmt.Errorf("wrong secret: %w", ErrToken)
 	}
 	return r, value, nil
+}
+
+// decode reads a record. Nobody may change an admin token's.
+func (t *Tokens) decode(table string, value []byte) (*tokenRecord, error) {
+	if table != TableAdminToken {
+		return record.Decode[tokenRecord](value)
+	}
+	if last := t.read.Load(); last != nil && bytes.Equal(last.value, value) {
+		return last.record, nil
+	}
+	r, err := record.Decode[tokenRecord](value)
+	if err == nil && r != nil {
+		t.read.Store(&readToken{value, r})
+	}
+	return r, err
 }

@@ -35,7 +35,7 @@ func (a *addresses) now() ([]string, <-chan struct{}) {
 
 func (a *addresses) look() {
 	var list []string
-	for _, m := range a.cluster.Status().Members {
+	for _, m := range a.cluster.Members() {
 		if m.Address != "" {
 			list = append(list, m.Address)
 		}

@@ -148,6 +148,8 @@ func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyRespo
 		return nil, translate(r)
 	case *weirv1.ApplyResponse:
 		return r, nil
+	case error: // it is agreed on, and what came of it is not known here
+		return nil, fmt.Errorf("%w: %w", admin.ErrUnknown, r)
 	}
 	return nil, nil
 }
@@ -173,7 +175,7 @@ func outcome(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
 		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
-	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrTooNew):
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrTooNew), errors.Is(err, cluster.ErrRemoved):
 		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
 	return err

@@ -15,8 +15,9 @@ import (
 
 // leaveAdminEnv leaves what the command line needs to speak to this cluster, in
 // a file to be sourced. The first start makes the first token for it; of servers
-// that found a cluster together each has one of its own. A file that someone took
-// away stays away; one that is there is kept up to date.
+// that found a cluster together each has one of its own, and so has one that began
+// with a backup. A file that someone took away stays away; one that is there is kept
+// up to date.
 func (s *server) leaveAdminEnv(ctx context.Context, path string) error {
 	env, err := readAdminEnv(path)
 	if err != nil {
@@ -30,7 +31,7 @@ func (s *server) leaveAdminEnv(ctx context.Context, path string) error {
 		return durable.WriteFile(path, []byte(adminEnv(s.adminAddress, token, roots)))
 	}
 	switch {
-	case s.records.empty(identity.TableAdminToken), s.founders != nil && len(env) == 0:
+	case s.records.empty(identity.TableAdminToken), s.founders != nil && len(env) == 0, s.has(recoveredFile) && len(env) == 0:
 		// The file comes first: a token that nobody was told is good for nothing.
 		err = s.registrar.Tokens().CreateAdmin(ctx, "root", write)
 	case env["WEIR_TOKEN"] != "":

@@ -52,18 +52,27 @@ func (v servers) Restore(ctx context.Context, content io.Reader) (uint64, error)
 			return 0, membersOutcome(fmt.Errorf("lead, to restore: %w", err))
 		}
 	}
-	err := v.s.cluster.Restore(ctx, v.s.identity.TrustDomain(), content)
-	switch {
-	case errors.Is(err, cluster.ErrRefused):
-		return 0, refused(admin.ReasonState, "%v; a new cluster can begin with it: weir cluster recover --from", err)
-	case errors.Is(err, identity.ErrSealed):
-		return 0, refused(admin.ReasonState, "%v; a new cluster can begin with it and the keyring of its time: weir cluster recover --from", err)
-	case errors.Is(err, cluster.ErrDamaged):
-		return 0, refused(admin.ReasonInvalid, "%v", err)
-	case err != nil:
-		return 0, outcome(err)
+	if err := restoreOutcome(v.s.cluster.Restore(ctx, v.s.identity.TrustDomain(), content)); err != nil {
+		return 0, err
 	}
 	return v.raise(ctx), nil
+}
+
+// CheckBackup reads a backup as Restore does, and changes nothing.
+func (v servers) CheckBackup(content io.Reader) error {
+	return restoreOutcome(cluster.CheckBackup(v.s.identity.TrustDomain(), content))
+}
+
+func restoreOutcome(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrRefused):
+		return refused(admin.ReasonState, "%v; a new cluster can begin with it: weir cluster recover --from", err)
+	case errors.Is(err, identity.ErrSealed):
+		return refused(admin.ReasonState, "%v; a new cluster can begin with it and the keyring of its time: weir cluster recover --from", err)
+	case errors.Is(err, cluster.ErrDamaged):
+		return refused(admin.ReasonInvalid, "%v", err)
+	}
+	return outcome(err)
 }
 
 // raise gives what was restored a revision of its own. Without one it would bear

@@ -108,11 +108,15 @@ func (s *server) joinAnew(p *process, sc ServerConfig) error {
 	if sc.Token == "" {
 		return errors.New("to join, give a token (weir join-token create --role server)")
 	}
+	others, err := s.others(p.ctx, sc.Join)
+	if err != nil {
+		return err
+	}
 	if err := durable.WriteFile(filepath.Join(s.dir, joiningFile), nil); err != nil {
 		return err
 	}
 	return nodeapi.Join(p.ctx, s.identity, nodeapi.JoinConfig{
-		Servers: sc.Join, Token: sc.Token, Role: identity.RoleServer, Name: sc.Name,
+		Servers: others, Token: sc.Token, Role: identity.RoleServer, Name: sc.Name,
 		Keyring: identity.LocateKeyring(s.dir), Logger: p.log.With("part", "join"), Dialer: s.dialer,
 	})
 }
@@ -125,7 +129,11 @@ func (b *beginning) enter(ctx context.Context, s *server, sc ServerConfig) error
 	if len(sc.Join) == 0 {
 		return errors.New("start server: it has not been let in yet: say where the others are, with --join")
 	}
-	if err := s.cluster.Join(ctx, sc.Join); err != nil {
+	others, err := s.others(ctx, sc.Join)
+	if err != nil {
+		return fmt.Errorf("start server: %w", err)
+	}
+	if err := s.cluster.Join(ctx, others); err != nil {
 		return fmt.Errorf("start server: %w", err)
 	}
 	if err := os.Remove(filepath.Join(s.dir, joiningFile)); err != nil {
@@ -148,10 +156,7 @@ func (b *beginning) enrol(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	if err := s.identity.Install(issued); err != nil {
-		return err
-	}
-	return os.Remove(filepath.Join(s.dir, recoveredFile))
+	return s.identity.Install(issued)
 }
 
 // settle ends the founding once all founders are members.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"crypto/x509"
 	"net/http"
 
+	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
@@ -162,7 +164,34 @@ func TestServersJoin(t *testing.T) {
 	s.awaitStatus("a", "c", func(m *weirv1.ClusterStatus) bool { return m.GetRemoved() })
 	s.put("a", "b", "zwei")
 	s.requireHolds("a", "a", "one", "two", "zwei")
+	requireRemoved(t, s, "c")
 }
+
+// requireRemoved: a member that was taken out says so to whoever asks, at once, and
+// still when it is started again; its process stays.
+func requireRemoved(t *testing.T, s *several, name string) {
+	t.Helper()
+	for range 2 {
+		api, _ := s.services("a", name)
+		var err error
+		for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+			ctx, cancel := context.WithTimeout(t.Context(), leaderless/2)
+			_, err = api.List(ctx, &weirv1.ListRequest{Kind: resource.KindService})
+			cancel()
+			if connect.CodeOf(err) == connect.CodeUnavailable && strings.Contains(err.Error(), name+" was removed") {
+				break
+			}
+		}
+		if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), name+" was removed") {
+			t.Fatalf("%s answers %v", name, err)
+		}
+		s.running[name].stop()
+		s.start(name)
+	}
+}
+
+// leaderless is how long calls wait where there may yet be a leader.
+const leaderless = 10 * time.Second
 
 // requireBackup: what is in a backup comes back, and what came after it goes.
 func requireBackup(t *testing.T, s *several) {
@@ -226,6 +255,54 @@ func restore(t *testing.T, s *several, saved []byte) error {
 	send(&weirv1.RestoreRequest{Part: &weirv1.RestoreRequest_Chunk{Chunk: saved}})
 	_, err = stream.CloseAndReceive()
 	return err
+}
+
+// A server that can never be let in ends, and says why; nothing is changed by it.
+func TestServersThatCannotJoin(t *testing.T) {
+	s, elsewhere := newSeveral(t), newSeveral(t)
+	for _, c := range []*several{s, elsewhere} {
+		c.begin("a", func(sc *ServerConfig) { sc.Bootstrap = true })
+		c.running["a"].ready()
+	}
+	api, operator := s.services("a", "a")
+	at := []string{s.configs["a"].Server.Node}
+	used, revoked := s.joinToken("a"), s.joinToken("a")
+	s.begin("b", func(sc *ServerConfig) { sc.Join, sc.Token = at, used })
+	s.running["b"].ready()
+	if _, err := operator.RevokeJoinToken(t.Context(), &weirv1.RevokeJoinTokenRequest{Id: strings.Split(revoked, ".")[1]}); err != nil {
+		t.Fatal(err)
+	}
+	edge, err := api.CreateJoinToken(t.Context(), &weirv1.CreateJoinTokenRequest{Role: weirv1.CreateJoinTokenRequest_EDGE})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := freeport.Address(t)
+	_, port, err := net.SplitHostPort(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what, name, token string
+		join              []string
+		want              string
+	}{
+		{"no token", "c", "", at, "give a token"},
+		{"a token that another has used", "c", used, at, identity.ErrTokenUsed.Error()},
+		{"a token that was revoked", "c", revoked, at, identity.ErrTokenRevoked.Error()},
+		{"a token for edges", "c", edge.GetToken(), at, "this one is of role server"},
+		{"a token of another cluster", "c", elsewhere.joinToken("a"), at, "a token is good for the cluster that made it"},
+		{"the name of a member", "b", s.joinToken("a"), at, "a node of that name is there"},
+		{"itself", "c", s.joinToken("a"), []string{own}, "names this server alone"},
+		{"itself, by another name", "c", s.joinToken("a"), []string{"localhost:" + port}, "names this server alone"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			sc := &ServerConfig{Name: c.name, Node: own, Admin: freeport.Address(t), Join: c.join, Token: c.token}
+			run(t, Config{Data: t.TempDir(), Server: sc}).failed(c.want)
+		})
+	}
+	if names := s.memberNames("a"); !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("members are %v", names)
+	}
 }
 
 // Three servers that were given one key found a cluster; a fourth with another

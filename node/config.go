@@ -62,6 +62,10 @@ type ServerConfig struct {
 	// DeadAfter is how long a member may be away before the leader removes it.
 	// 0: 72 h; negative: for ever.
 	DeadAfter time.Duration
+	// CertificateLifetime is how long the certificates that this server issues are
+	// good for, between [identity.MinLeafLifetime] and [identity.LeafLifetime].
+	// 0: the latter.
+	CertificateLifetime time.Duration
 }
 
 // EdgeConfig is a proxy at the edge.
@@ -78,6 +82,11 @@ type EdgeConfig struct {
 	Drain time.Duration
 	// AccessLog gets a line for each request; nil: nobody does.
 	AccessLog io.Writer
+	// MemoryLimit is what the process may have, in bytes. 0: what its control group
+	// may have; below 0: there is none.
+	MemoryLimit int64
+	// MaxConnections of clients; 0: what there are file descriptors for.
+	MaxConnections int
 }
 
 // Validate says what is wrong with the settings.
@@ -95,6 +104,9 @@ func (c Config) Validate() error {
 	if s := c.Server; s != nil {
 		errs = append(errs, identity.ValidName(s.Name), checkAddress("node", s.Node), checkAddress("admin", s.Admin))
 		errs = append(errs, s.validateBeginning())
+		if l := s.CertificateLifetime; l != 0 && (l < identity.MinLeafLifetime || l > identity.LeafLifetime) {
+			errs = append(errs, fmt.Errorf("certificates may be good for between %s and %s, not for %s", identity.MinLeafLifetime, identity.LeafLifetime, l))
+		}
 		if s.Starter != "" {
 			errs = append(errs, checkAddress("gateway", s.Starter))
 		}

@@ -21,19 +21,19 @@ const (
 	slowSync = 100 * time.Millisecond
 	// silence is how long a member may say nothing; see package fleet.
 	silence = 5 * time.Second
-	// renewalLate is how much time a certificate has left that should have been
-	// renewed long before.
-	renewalLate = time.Hour
+	// renewalLate is the part of its life that a certificate has left that should
+	// have been renewed long before.
+	renewalLate = 24
 )
 
 // doctorChecks judges the other members, by what they have said to this one and
 // by how far the way to them goes, as far as that was tried. Of a member that
 // cannot be reached it says at which layer the way ends, and nothing of what
 // lies above.
-func doctorChecks(self string, reports []fleet.Report, probes map[string]nodeport.Probe, now time.Time) []*weirv1.DoctorCheck {
+func doctorChecks(self string, reports []fleet.Report, probes map[string]nodeport.Probe, lifetime time.Duration, now time.Time) []*weirv1.DoctorCheck {
 	var checks []*weirv1.DoctorCheck
 	for _, r := range reports {
-		d := diagnosis{self: self, member: r.Name}
+		d := diagnosis{self: self, member: r.Name, lifetime: lifetime}
 		probe, tried := probes[r.Name]
 		if d.way(probe, tried, r) {
 			d.report(r, now)
@@ -49,6 +49,7 @@ func doctorChecks(self string, reports []fleet.Report, probes map[string]nodepor
 // diagnosis is the checks of one member.
 type diagnosis struct {
 	self, member string
+	lifetime     time.Duration // of certificates
 	checks       []*weirv1.DoctorCheck
 }
 
@@ -117,7 +118,7 @@ func (d *diagnosis) report(r fleet.Report, now time.Time) {
 
 func (d *diagnosis) certificate(notAfter, now time.Time) {
 	check := checkCertificate(d.member, notAfter, now)
-	if check.GetResult() == weirv1.DoctorCheck_OK && notAfter.Sub(now) < renewalLate {
+	if check.GetResult() == weirv1.DoctorCheck_OK && notAfter.Sub(now) < d.lifetime/renewalLate {
 		check.Result, check.Advice = weirv1.DoctorCheck_WARN, "look in its log for why it was not renewed"
 	}
 	d.checks = append(d.checks, check)

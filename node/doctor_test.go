@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirmesh/weir/fleet"
+	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -53,7 +54,7 @@ func TestDoctorChecks(t *testing.T) {
 	} {
 		r, p := wellReport("b", now), reached
 		test.change(&r, &p)
-		checks := doctorChecks("a", []fleet.Report{r}, map[string]nodeport.Probe{"b": p}, now)
+		checks := doctorChecks("a", []fleet.Report{r}, map[string]nodeport.Probe{"b": p}, identity.LeafLifetime, now)
 		requireChecks(t, name, checks, test.want)
 	}
 }
@@ -85,12 +86,12 @@ func requireChecks(t *testing.T, name string, checks []*weirv1.DoctorCheck, want
 func TestDoctorWithoutProbes(t *testing.T) {
 	now := time.Now()
 	well, never := wellReport("c", now), fleet.Report{Name: "b", Age: time.Minute}
-	checks := doctorChecks("a", []fleet.Report{well, never}, nil, now)
+	checks := doctorChecks("a", []fleet.Report{well, never}, nil, identity.LeafLifetime, now)
 	requireChecks(t, "one is well, one is not", checks, []string{"TCP FAIL", "TLS OK", "CLOCK OK", "DISK OK", "DISK OK"})
 	if checks[0].GetSubject() != "b" || checks[1].GetSubject() != "c" {
 		t.Errorf("got %v", checks)
 	}
-	if all := doctorChecks("a", nil, nil, now); len(all) != 0 {
+	if all := doctorChecks("a", nil, nil, identity.LeafLifetime, now); len(all) != 0 {
 		t.Errorf("got %v", all)
 	}
 }

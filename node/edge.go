@@ -12,6 +12,7 @@ import (
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
 	"github.com/weirmesh/weir/proxy"
+	"github.com/weirmesh/weir/proxy/overload"
 	"github.com/weirmesh/weir/telemetry"
 )
 
@@ -102,10 +103,12 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 		access = telemetry.NewAccessLog(ec.AccessLog, metrics.LogLost)
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
+	memory := p.watchMemory(ec.MemoryLimit)
 	var err error
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
-		Zone: ec.Labels["zone"], ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
+		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
+		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
@@ -116,6 +119,19 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 		return e.proxy.Shutdown(ctx)
 	})
 	return nil
+}
+
+// watchMemory starts to watch what the process has of its limit; nil: it has none.
+func (p *process) watchMemory(limit int64) *overload.Monitor {
+	if limit == 0 {
+		limit = overload.Limit()
+	}
+	if limit <= 0 {
+		return nil
+	}
+	m := overload.Start(limit, p.log.With("part", "memory"))
+	p.onStop("memory watch", func() error { m.Close(); return nil })
+	return m
 }
 
 // apply hands updates to the proxy, and notes when one is in force.

@@ -18,7 +18,7 @@ func (s *server) newFleet(p *process, version string) *fleet.Fleet {
 	return fleet.New(fleet.Config{
 		Identity: s.identity, Dialer: s.dialer, Name: s.name, Logger: p.log.With("part", "fleet"),
 		Members: func() (others []fleet.Member, changed <-chan struct{}) {
-			for _, m := range s.cluster.Status().Members {
+			for _, m := range s.cluster.Members() {
 				if m.Name != s.name && m.Address != "" {
 					others = append(others, fleet.Member{Name: m.Name, Address: m.Address})
 				}
@@ -62,7 +62,7 @@ func (v servers) Doctor(ctx context.Context) ([]*weirv1.DoctorCheck, error) {
 	checks := []*weirv1.DoctorCheck{checkDisk(v.s.name, v.s.dir), checkCertificate(v.s.name, v.s.identity.NotAfter(), time.Now())}
 	reports := v.s.fleet.Reports()
 	addresses := map[string]string{}
-	for _, m := range v.s.cluster.Status().Members {
+	for _, m := range v.s.cluster.Members() {
 		addresses[m.Name] = m.Address
 	}
 	type found struct {
@@ -82,5 +82,5 @@ func (v servers) Doctor(ctx context.Context) ([]*weirv1.DoctorCheck, error) {
 		f := <-results
 		probes[f.name] = f.probe
 	}
-	return append(checks, doctorChecks(v.s.name, reports, probes, time.Now())...), nil
+	return append(checks, doctorChecks(v.s.name, reports, probes, v.s.lifetime, time.Now())...), nil
 }

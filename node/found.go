@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
 )
 
 // foundersOf are the servers that found a cluster together, and how they speak:
@@ -31,9 +32,16 @@ const (
 	founderName = "Weir-Founder"
 	maxHello    = 64 << 10
 	// helloEvery is how often a founder speaks to one that it knows of.
-	helloEvery   = 300 * time.Millisecond
-	helloTimeout = 5 * time.Second
+	helloEvery = 300 * time.Millisecond
+	// foundersMayLag is how long one may not answer before that is told.
+	foundersMayLag = 15 * time.Second
+	helloTimeout   = 5 * time.Second
 )
+
+// helloRefused is what a founder has answered to a hello that it does not take.
+type helloRefused string
+
+func (e helloRefused) Error() string { return string(e) }
 
 // foundTogether waits until as many servers as are expected have agreed to
 // found a cluster.
@@ -91,18 +99,25 @@ func (s *server) foundOn(sc ServerConfig, b *beginning) error {
 // speak tells all founders that are known of what this one knows, until ctx
 // ends.
 func (f *foundersOf) speak(ctx context.Context, s *server, addresses []string) {
-	said := map[string]string{}
+	said, begun := map[string]string{}, time.Now()
 	for {
 		for _, address := range slices.Concat(addresses, f.Others()) {
 			err := f.speakTo(ctx, s, address)
-			text := ""
-			if err != nil && ctx.Err() == nil {
-				text = err.Error()
+			what, due := "", false
+			var refused helloRefused
+			switch {
+			case err == nil || ctx.Err() != nil:
+			case nodeport.WrongPeer(err) || errors.As(err, &refused):
+				what, due = err.Error(), true
+			default: // servers are not all started at once
+				what, due = "it does not answer", time.Since(begun) > foundersMayLag
 			}
-			if text != said[address] && text != "" {
-				s.log.Warn("a founder cannot be spoken to yet", "address", address, "error", text)
+			if due && what != said[address] {
+				s.log.Warn("a founder cannot be spoken to yet", "address", address, "error", err)
+				said[address] = what
+			} else if what == "" {
+				said[address] = ""
 			}
-			said[address] = text
 		}
 		select {
 		case <-time.After(helloEvery):
@@ -138,7 +153,7 @@ func (f *foundersOf) speakTo(ctx context.Context, s *server, address string) err
 	case res.Header.Get(founderName) == f.self:
 		return nil // this founder itself
 	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s", bytes.TrimSpace(data))
+		return helloRefused(bytes.TrimSpace(data))
 	case res.TLS == nil:
 		return nil // it will speak itself
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/store"
 )
@@ -15,6 +16,8 @@ type machine struct {
 	*store.Store
 	s *server
 }
+
+var _ cluster.Fuller = machine{}
 
 // Check tries the state of a backup out before it replaces anything.
 func (m machine) Check(r io.Reader) error { return tryState(m.s.dir, m.s.keyring, m.s.log, r) }

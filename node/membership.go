@@ -13,7 +13,7 @@ import (
 
 // memberNames are the servers of the cluster.
 func (s *server) memberNames() (names []string) {
-	for _, m := range s.cluster.Status().Members {
+	for _, m := range s.cluster.Members() {
 		names = append(names, m.Name)
 	}
 	return names

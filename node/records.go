@@ -53,7 +53,8 @@ func (r records) Change(ctx context.Context, changes ...record.Change) error {
 	}
 	refused, ok := result.(*store.RefusedError)
 	if !ok {
-		return nil
+		stopped, _ := result.(error)
+		return stopped
 	}
 	for _, v := range refused.Violations {
 		if v.Reason == store.AlreadyExists || v.Reason == store.Conflict {

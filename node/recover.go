@@ -37,8 +37,20 @@ type RecoverConfig struct {
 type Member struct{ Name, Address string }
 
 // recoveredFile is there from a recovery out of a backup until the server has an
-// identity: it stands for one whose disk is lost.
+// identity, and has left its operator an admin.env: it stands for one whose disk is
+// lost, and so may what was on the operator's.
 const recoveredFile = "recovered"
+
+// recovered ends what the file stands for.
+func (s *server) recovered() error {
+	if !s.has(recoveredFile) {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(s.dir, recoveredFile)); err != nil {
+		return fmt.Errorf("start server: %w", err)
+	}
+	return durable.SyncDir(s.dir)
+}
 
 // Recover makes a server the origin of a new cluster, offline.
 func Recover(cfg RecoverConfig) error {
@@ -121,7 +133,7 @@ func recoverFromBackup(cfg RecoverConfig) error {
 		return tryState(cfg.Data, keyring, cfg.Logger, state)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("begin with %s: %w", cfg.From, err)
 	}
 	return durable.WriteFile(filepath.Join(cfg.Data, recoveredFile), nil)
 }

@@ -1,12 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/acme"
@@ -24,7 +27,9 @@ import (
 type server struct {
 	name, dir string
 	log       *slog.Logger
-	founders  *foundersOf // while it founds a cluster together with others
+	// lifetime is that of the certificates that it issues.
+	lifetime time.Duration
+	founders *foundersOf // while it founds a cluster together with others
 
 	port    *nodeport.Port
 	dialer  *nodeport.Dialer
@@ -33,6 +38,7 @@ type server struct {
 	identity  *identity.Identity
 	keyring   *identity.Keyring
 	store     *store.Store
+	opened    atomic.Pointer[store.Store] // the same, for those who may ask before
 	cluster   *cluster.Node
 	records   records
 	registrar *identity.Registrar
@@ -57,7 +63,7 @@ type server struct {
 // APIs, which serve by that, whether or not there is a majority; last the wait
 // until this member has caught up with the others.
 func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *host) (*server, error) {
-	s := &server{name: sc.Name, dir: dir, log: p.log, enrolled: make(chan struct{})}
+	s := &server{name: sc.Name, dir: dir, log: p.log, lifetime: cmp.Or(sc.CertificateLifetime, identity.LeafLifetime), enrolled: make(chan struct{})}
 	listener, err := s.listen(p, sc)
 	if err != nil {
 		return nil, err
@@ -75,13 +81,20 @@ func (p *process) startServer(cfg Config, sc ServerConfig, dir string, host *hos
 	if err := s.serve(p, cfg, sc, host, listener); err != nil {
 		return nil, err
 	}
-	if err := s.cluster.Ready(p.ctx); err != nil {
+	switch err := s.cluster.Ready(p.ctx); {
+	case errors.Is(err, cluster.ErrRemoved):
+		<-p.ctx.Done() // it never becomes ready, and says why to whoever asks
+		return nil, context.Cause(p.ctx)
+	case err != nil:
 		return nil, fmt.Errorf("start server: wait for the log: %w", err)
 	}
 	if !sc.Open {
 		if err := s.leaveAdminEnv(p.ctx, filepath.Join(dir, "admin.env")); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.recovered(); err != nil {
+		return nil, err
 	}
 	p.log.Info("server started", "name", sc.Name, "node", s.port.Addr().String(), "advertised", s.nodeAddress,
 		"admin", listener.Addr().String(), "trust_domain", s.identity.TrustDomain(), "revision", s.store.View().Revision())
@@ -120,7 +133,7 @@ func (s *server) listen(p *process, sc ServerConfig) (net.Listener, error) {
 func (s *server) servePort(p *process) {
 	p.run("node port", func(ctx context.Context) error {
 		return s.port.Serve(ctx, nodeport.Config{
-			Identity: s.identity, Members: s.members, Logger: p.log.With("part", "node port"),
+			Identity: s.identity, Members: s.members, Refuse: s.refuseServer, Logger: p.log.With("part", "node port"),
 			ResetKey: s.keyring.Derive("quic stateless reset"),
 		})
 	})
@@ -129,10 +142,11 @@ func (s *server) servePort(p *process) {
 
 // startLog opens the store and has the log fill it.
 func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err error) {
-	if s.store, err = store.Open(store.Config{Dir: filepath.Join(s.dir, "state"), Logger: p.log.With("part", "store")}); err != nil {
+	if s.store, err = store.Open(store.Config{Dir: filepath.Join(s.dir, "state"), Logger: p.log.With("part", "store"), Stop: p.ctx.Done()}); err != nil {
 		return err
 	}
 	p.onStop("store", s.store.Close)
+	s.opened.Store(s.store)
 	s.cluster, err = cluster.Start(s.clusterConfig(p, sc, start), machine{s.store, s})
 	if err != nil {
 		return err
@@ -145,8 +159,8 @@ func (s *server) startLog(p *process, sc ServerConfig, start *beginning) (err er
 func (s *server) clusterConfig(p *process, sc ServerConfig, start *beginning) cluster.Config {
 	return cluster.Config{
 		Name: sc.Name, Dir: s.raftDir(), Address: s.nodeAddress, Logger: p.log.With("part", "cluster"),
-		Network: s.members, Found: start.found, Seeds: sc.Join, Existing: start.existing,
-		Admit: s.admit, DeadAfter: sc.DeadAfter,
+		Network: network{s.members}, Found: start.found, Seeds: sc.Join, Existing: start.existing,
+		Admit: s.admit, DeadAfter: sc.DeadAfter, Newest: newestKind,
 		Floor: func() uint64 { return s.store.View().Revision() },
 	}
 }
@@ -160,11 +174,11 @@ func (s *server) startIdentity(p *process, start *beginning) (err error) {
 	}
 	if s.identity.Joined() && !time.Now().Before(s.identity.NotAfter()) {
 		// It was off for long, perhaps all were: nobody else need be asked.
-		if err := identity.Revive(s.store.View(), s.keyring, s.identity, s.name, s.names); err != nil {
+		if err := identity.Revive(s.store.View(), s.keyring, s.identity, s.name, s.names, s.lifetime); err != nil {
 			s.log.Warn("the certificate has run out, and cannot be renewed without another server", "error", err)
 		}
 	}
-	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring); err != nil {
+	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring, s.lifetime); err != nil {
 		return err
 	}
 	close(s.enrolled)
@@ -224,6 +238,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	s.port.Handle(s.nodeHandler())
 	p.run("addresses", addresses.run)
 	p.run("fleet", s.fleet.Run)
+	p.run("standing", s.mindStanding)
 	s.runIssuer(p)
 	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {

@@ -76,6 +76,7 @@ func (v servers) member(status cluster.Status, peer cluster.Peer, member cluster
 		c.State = weirv1.ClusterMember_LEADER
 	case !peer.Reachable:
 		c.State = weirv1.ClusterMember_UNREACHABLE
+		c.Streams = 0 // what it said last: its proxies have gone to others
 	case member.Role == cluster.NonVoter:
 		c.State = weirv1.ClusterMember_CATCHING_UP
 	default:
@@ -157,7 +158,7 @@ func membersOutcome(err error) error {
 // known refuses names that no member has.
 func (v servers) known(name string) error {
 	var names []string
-	for _, m := range v.s.cluster.Status().Members {
+	for _, m := range v.s.cluster.Members() {
 		if m.Name == name {
 			return nil
 		}

@@ -56,6 +56,9 @@ type Client struct {
 	mu    sync.Mutex
 	ended bool
 	live  *link // the one that streams; nil: none
+	// renewal is when the certificate is renewed as a server has asked; nil: it
+	// has not.
+	renewal *time.Timer
 }
 
 // NewClient makes a client; Run runs it.
@@ -275,6 +278,9 @@ func (c *Client) beginFetch() bool {
 func (c *Client) endFetches() {
 	c.mu.Lock()
 	c.ended = true
+	if c.renewal != nil {
+		c.renewal.Stop()
+	}
 	c.mu.Unlock()
 	c.end()
 	c.fetching.Wait()

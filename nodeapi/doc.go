@@ -41,6 +41,13 @@
 // goes on where it was, by its revision. One that is silent delays it by a
 // second, and one that is full sends it on.
 //
+// # Certificates
+//
+// A proxy renews its certificate at half of its life, at whichever server it is
+// connected to. Where a rotation of the root waits for it, the server asks it, over
+// the stream, to renew within a time that grows with the number of proxies. A server
+// that was removed from the cluster sends its proxies away.
+//
 // # On disk
 //
 // A proxy appends each accepted change to a sealed journal before it says so.

@@ -173,8 +173,8 @@ func (c *Client) receive(ctx context.Context, stream clientStream, changes chan<
 		if err != nil {
 			return err
 		}
-		if len(m.GetServers()) > 0 {
-			c.learn(m.GetServers())
+		if len(m.GetServers()) > 0 || m.GetRenewWithin() != nil {
+			c.learn(m)
 			continue
 		}
 		whole, err := next.add(m)
@@ -193,14 +193,38 @@ func (c *Client) receive(ctx context.Context, stream clientStream, changes chan<
 	}
 }
 
-// learn keeps what a server says of the others.
-func (c *Client) learn(servers []string) {
+// learn keeps what a server says of the others, and renews when it asks for
+// that.
+func (c *Client) learn(m *weirv1.StreamConfigResponse) {
+	if m.GetRenewWithin() != nil {
+		c.renewWithin(m.GetRenewWithin().AsDuration())
+	}
+	servers := m.GetServers()
+	if len(servers) == 0 {
+		return
+	}
 	news, err := c.roster.learn(servers)
 	if err != nil {
 		c.cfg.Logger.Warn("list of servers not kept", "error", err)
 	}
 	if news {
 		c.cfg.Logger.Info("servers of the cluster", "addresses", servers)
+	}
+}
+
+// maxRenewWithin bounds what a server may ask for.
+const maxRenewWithin = 10 * time.Minute
+
+// renewWithin has the certificate renewed at a moment of this proxy's own.
+func (c *Client) renewWithin(within time.Duration) {
+	within = min(max(within, 1), maxRenewWithin)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.renewal != nil {
+		c.renewal.Stop()
+	}
+	if !c.ended {
+		c.renewal = time.AfterFunc(rand.N(within), c.cfg.Identity.RenewSoon)
 	}
 }
 

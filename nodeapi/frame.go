@@ -21,7 +21,8 @@ const (
 	maxDecoded = 4 << 20
 )
 
-// frame is one change of a scope, ready to be sent to many at the same time.
+// frame is one change of a scope, ready to be sent to many at the same time. Its
+// parts are encoded already (see encoded).
 type frame struct {
 	to    position
 	parts []*weirv1.StreamConfigResponse
@@ -69,16 +70,31 @@ func encode(from uint64, to position, puts []*weirv1.Resource, deletes []resourc
 }
 
 func (f *frame) add(part *weirv1.StreamConfigResponse) {
-	size := proto.Size(part)
-	if size >= minCompressed {
-		if raw, err := proto.Marshal(part); err == nil {
-			if small := compress(raw); len(small) < size {
-				part, size = &weirv1.StreamConfigResponse{Zstd: small}, len(small)
-			}
+	raw := marshal(part)
+	if len(raw) >= minCompressed {
+		if small := compress(raw); len(small) < len(raw) {
+			raw = marshal(&weirv1.StreamConfigResponse{Zstd: small})
 		}
 	}
-	f.parts = append(f.parts, part)
-	f.size += size + 64
+	f.parts = append(f.parts, encoded(raw))
+	f.size += len(raw) + 64
+}
+
+func marshal(m *weirv1.StreamConfigResponse) []byte {
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("nodeapi: encode change: %v", err)) // it holds text that was checked, or decoded
+	}
+	return raw
+}
+
+// encoded is the message of some bytes. They are all that it consists of, as
+// fields of which it knows nothing, so that whoever encodes it again only copies
+// them: once for each stream, where the fields would be gone through.
+func encoded(raw []byte) *weirv1.StreamConfigResponse {
+	m := new(weirv1.StreamConfigResponse)
+	m.ProtoReflect().SetUnknown(raw)
+	return m
 }
 
 // Encoders and decoders are costly to make and safe to share.

@@ -196,7 +196,7 @@ func newCluster(t *testing.T) *cluster {
 	c.dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: logger(t)})
 	t.Cleanup(c.dialer.Close)
 	var err error
-	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring); err != nil {
+	if c.registrar, err = identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), c.keyring, 0); err != nil {
 		t.Fatal(err)
 	}
 	c.node = c.enrol(identity.RoleServer, "s1")
@@ -420,4 +420,17 @@ func (c *cluster) await(name string, want func(*weirv1.ProxyStatus) bool) *weirv
 func (c *cluster) awaitAccepted(name string, revision uint64) {
 	c.t.Helper()
 	c.await(name, func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRevision() == revision })
+}
+
+// arrived is a part of a frame as the other side reads it.
+func arrived(t interface{ Fatal(...any) }, part *weirv1.StreamConfigResponse) *weirv1.StreamConfigResponse {
+	raw, err := proto.Marshal(part)
+	m := new(weirv1.StreamConfigResponse)
+	if err == nil {
+		err = proto.Unmarshal(raw, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }

@@ -93,7 +93,7 @@ func TestSnapshotComesInParts(t *testing.T) {
 		if size := proto.Size(part); size > maxPart+1024 {
 			t.Errorf("part %d has %d bytes", i, size)
 		}
-		whole, err := c.add(part)
+		whole, err := c.add(arrived(t, part))
 		if err != nil || whole != (i == len(f.parts)-1) {
 			t.Fatalf("part %d of %d: whole %v, %v", i, len(f.parts), whole, err)
 		}

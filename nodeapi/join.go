@@ -48,16 +48,23 @@ func Join(ctx context.Context, node *identity.Identity, cfg JoinConfig) error {
 		defer dialer.Close()
 	}
 	request := &weirv1.JoinRequest{Token: cfg.Token, Name: cfg.Name, Csr: csr, Role: string(cfg.Role)}
+	said := map[string]string{}
 	for tries := (backoff{}); ; {
 		for _, address := range cfg.Servers {
 			answer, err := joinAt(ctx, dialer, address, token, request)
 			if err == nil {
 				return install(node, answer, cfg)
 			}
-			if final(err) {
+			switch {
+			case nodeport.WrongPeer(err):
+				return fmt.Errorf("join cluster at %s: %w: a token is good for the cluster that made it, make one there", address, err)
+			case final(err, cfg.Role):
 				return fmt.Errorf("join cluster at %s: %w", address, err)
 			}
-			cfg.Logger.Warn("not admitted yet; trying on", "server", address, "error", err)
+			if text := err.Error(); said[address] != text { // not each time
+				cfg.Logger.Warn("not admitted yet; trying on", "server", address, "error", err)
+				said[address] = text
+			}
 		}
 		if !tries.wait(ctx) {
 			return fmt.Errorf("join cluster: %w", context.Cause(ctx))
@@ -77,9 +84,13 @@ func joinAt(ctx context.Context, dialer *nodeport.Dialer, address string, token 
 	return l.api.Join(ctx, m)
 }
 
-func final(err error) bool {
+// final tells whether a refusal will be the same next time. A proxy's name may be
+// that of its own former life, which ends soon; a server's is taken until somebody
+// frees it.
+func final(err error, role identity.Role) bool {
+	code := connect.CodeOf(err)
 	refusals := []connect.Code{connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeInvalidArgument}
-	return nodeport.WrongPeer(err) || slices.Contains(refusals, connect.CodeOf(err))
+	return slices.Contains(refusals, code) || code == connect.CodeAlreadyExists && role == identity.RoleServer
 }
 
 // install keeps what the node was given: the certificate last, by which it is

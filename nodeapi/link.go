@@ -40,7 +40,7 @@ func dialLink(ctx context.Context, dialer *nodeport.Dialer, address string, trus
 	if err != nil {
 		return nil, err
 	}
-	api := weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(l, "https://"+address,
+	api := weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(wholeMessages{l}, "https://"+address,
 		connecthttp.WithCompressors(fastGzip()))))
 	return &link{Link: l, address: address, api: api}, nil
 }

@@ -167,6 +167,24 @@ func (s *session) close() {
 	})
 }
 
+// endAll ends all streams, for a reason.
+func (p *Proxies) endAll(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, state := range p.byID {
+		if state.session != nil {
+			state.session.end(why)
+		}
+	}
+}
+
+// count is how many proxies are connected.
+func (p *Proxies) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected
+}
+
 // Connected tells whether a node has a stream open right now.
 func (p *Proxies) Connected(id identity.ID) bool {
 	p.mu.Lock()

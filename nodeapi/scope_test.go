@@ -184,7 +184,7 @@ func deliver(t *rapid.T, s *scope, h *held, read *uint64) {
 		*read++
 		c := &received{}
 		for _, part := range f.parts {
-			whole, err := c.add(part)
+			whole, err := c.add(arrived(t, part))
 			if err != nil {
 				t.Fatal(err)
 			}

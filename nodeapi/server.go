@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectgzip"
@@ -27,6 +28,9 @@ type Registrar interface {
 	Join(ctx context.Context, m identity.JoinRequest, inUse func(identity.ID) bool) (*identity.Admission, error)
 	Check(ctx context.Context, id identity.ID, peer crypto.PublicKey) error
 	Renew(ctx context.Context, id identity.ID, peer crypto.PublicKey, csr []byte) (*weirv1.Credentials, error)
+	// Waits tells whether a rotation of the root waits until a node renews; the
+	// channel is closed when that may have changed.
+	Waits(ctx context.Context, id identity.ID) (waits bool, changed <-chan struct{}, err error)
 }
 
 // ServerConfig is what a server is made of. All but Servers and MaxProxies is
@@ -49,6 +53,7 @@ type Server struct {
 	hub     *hub
 	proxies *Proxies
 	handler http.Handler
+	away    atomic.Bool     // proxies are turned away
 	life    context.Context // ends when streams must
 	end     context.CancelFunc
 }
@@ -86,6 +91,14 @@ func (s *Server) Proxies() *Proxies { return s.proxies }
 
 // Revision is the newest revision that the server has to give.
 func (s *Server) Revision() uint64 { return s.hub.revision() }
+
+// TurnAway has proxies go to other servers, those that are connected and those
+// that come, for as long as it is so.
+func (s *Server) TurnAway(away bool) {
+	if was := s.away.Swap(away); away && !was {
+		s.proxies.endAll(errNoServer)
+	}
+}
 
 // Run keeps the server up to date, and ends all streams when ctx ends. What
 // [Server.ServeHTTP] is asked before that waits. It may be called once.

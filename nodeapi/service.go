@@ -30,8 +30,10 @@ type caller struct {
 	address string
 	// hangUp makes the caller's half of the stream end.
 	hangUp func()
-	// writeBy bounds how long the caller may keep us from writing.
+	// writeBy bounds how long the caller may keep us from writing; written tells
+	// whether all has been.
 	writeBy func(time.Time) error
+	written func() error
 }
 
 type callerKey struct{}
@@ -40,10 +42,12 @@ type callerKey struct{}
 // certificates have failed before; here it is seen whose a good one is.
 func (s *Server) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g := &gathering{ResponseWriter: w}
 		c := &caller{
 			address: r.RemoteAddr,
 			hangUp:  func() { _ = r.Body.Close() },
 			writeBy: http.NewResponseController(w).SetWriteDeadline,
+			written: func() error { return g.err },
 		}
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 			id, err := s.cfg.Identity.Verify(r.TLS.PeerCertificates)
@@ -53,7 +57,8 @@ func (s *Server) identify(next http.Handler) http.Handler {
 				c.known, c.id, c.key, c.expires = true, id, leaf.PublicKey, leaf.NotAfter
 			}
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		next.ServeHTTP(g, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		_ = g.release() // who has left needs no answer
 	})
 }
 
@@ -161,7 +166,7 @@ func (s *Server) GetBlob(ctx context.Context, m *weirv1.GetBlobRequest, stream w
 		n, err := io.ReadFull(blob, part)
 		if n > 0 {
 			_ = c.writeBy(time.Now().Add(sendTimeout))
-			if err := stream.Send(&weirv1.GetBlobResponse{Chunk: part[:n]}); err != nil {
+			if err := errors.Join(stream.Send(&weirv1.GetBlobResponse{Chunk: part[:n]}), c.written()); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -17,11 +18,17 @@ import (
 )
 
 const (
-	// sendTimeout is how long one message may wait for a proxy to make room.
+	// sendTimeout is how long one message may wait for a proxy to make room, and
+	// half of it is what each may.
 	sendTimeout = 30 * time.Second
 	// catchUp is how long a proxy that knows more than this server waits for it
 	// to learn the rest, before it is sent what the server has.
 	catchUp = 5 * time.Second
+
+	// A rotation of the root has proxies renew, one in so long.
+	renewEvery = 10 * time.Millisecond
+	renewMin   = time.Second
+	renewMax   = 5 * time.Minute
 
 	maxLabels = 64
 	maxLabel  = 256
@@ -35,6 +42,7 @@ type configStream = weirv1connect.NodeServiceStreamConfigServerStream
 var (
 	errStopping   = connect.NewError(connect.CodeUnavailable, "the server is stopping")
 	errSuperseded = connect.NewError(connect.CodeAborted, "the same proxy has opened a newer stream")
+	errNoServer   = connect.NewError(connect.CodeUnavailable, "this server was removed from the cluster; try another")
 	errRenew      = connect.NewError(connect.CodeUnauthenticated, "the certificate that the stream began with has expired")
 )
 
@@ -104,6 +112,9 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 		return errFull()
 	}
 	defer session.close()
+	if s.away.Load() { // only now: whoever turns all away ends those that are here
+		return errNoServer
+	}
 	scope := s.hub.join(sub.GetLabels())
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
@@ -115,7 +126,7 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	var hearing sync.WaitGroup
 	hearing.Go(func() { cancel(session.hear(stream)) })
 
-	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers}
+	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers, renewal: s.renewal}
 	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -163,13 +174,19 @@ type sender struct {
 	// is no longer so.
 	servers func() ([]string, <-chan struct{})
 	moved   <-chan struct{}
+	// renewal tells whether the proxy is to renew, and rotated is closed when it
+	// may be to do so again.
+	renewal func(context.Context, identity.ID) (*durationpb.Duration, <-chan struct{})
+	rotated <-chan struct{}
+	// until is how long the proxy may keep us from writing.
+	until time.Time
 }
 
 func (s *sender) run(ctx context.Context, at position) error {
 	if err := s.stream.SendHeaders(); err != nil {
 		return err
 	}
-	if err := s.sendServers(); err != nil {
+	if err := s.sendNews(ctx); err != nil {
 		return err
 	}
 	next, ok, err := s.resume(ctx, at)
@@ -203,7 +220,12 @@ func (s *sender) walk(ctx context.Context, next uint64) (uint64, error) {
 			case <-wait:
 				continue
 			case <-s.moved:
-				if err := s.sendServers(); err != nil {
+				if err := s.sendNews(ctx); err != nil {
+					return next, err
+				}
+				continue
+			case <-s.rotated:
+				if err := s.sendNews(ctx); err != nil {
 					return next, err
 				}
 				continue
@@ -275,18 +297,41 @@ func (s *sender) send(f *frame) error {
 }
 
 func (s *sender) sendPart(m *weirv1.StreamConfigResponse) error {
-	// A proxy that reads nothing any more must not keep the stream forever.
-	if err := s.caller.writeBy(time.Now().Add(sendTimeout)); err != nil {
+	// A proxy that reads nothing any more must not keep the stream forever. To say
+	// so has its price, so it holds for messages that come soon after, too.
+	if now := time.Now(); s.until.Sub(now) < sendTimeout/2 {
+		s.until = now.Add(sendTimeout)
+		if err := s.caller.writeBy(s.until); err != nil {
+			return err
+		}
+	}
+	if err := s.stream.Send(m); err != nil {
 		return err
 	}
-	return s.stream.Send(m)
+	return s.caller.written()
 }
 
-// sendServers tells the proxy where else it may go.
-func (s *sender) sendServers() error {
-	var list []string
-	if list, s.moved = s.servers(); len(list) == 0 {
+// sendNews tells the proxy where else it may go, and whether it is to renew.
+func (s *sender) sendNews(ctx context.Context) error {
+	m := new(weirv1.StreamConfigResponse)
+	m.Servers, s.moved = s.servers()
+	m.RenewWithin, s.rotated = s.renewal(ctx, s.caller.id)
+	if len(m.GetServers()) == 0 && m.GetRenewWithin() == nil {
 		return nil
 	}
-	return s.sendPart(&weirv1.StreamConfigResponse{Servers: list})
+	return s.sendPart(m)
+}
+
+// renewal is within how long a proxy is to renew; nil: a rotation of the root
+// does not wait for it. Each renewal is a write to the log, so many proxies are
+// given longer.
+func (s *Server) renewal(ctx context.Context, id identity.ID) (*durationpb.Duration, <-chan struct{}) {
+	waits, changed, err := s.cfg.Registrar.Waits(ctx, id)
+	if err != nil {
+		s.cfg.Logger.Warn("proxy not asked to renew", "proxy", id.String(), "error", err)
+	}
+	if err != nil || !waits {
+		return nil, changed
+	}
+	return durationpb.New(min(max(time.Duration(s.proxies.count())*renewEvery, renewMin), renewMax)), changed
 }

@@ -101,7 +101,7 @@ func newCluster(t testing.TB) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registrar, err := identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), keyring)
+	registrar, err := identity.OpenRegistrar(t.Context(), identitytest.NewRecords(), keyring, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,8 @@ func (p *peer) open(ctx context.Context) (net.Conn, error) {
 // there.
 func isVerdict(err error) bool {
 	var ended *quic.StreamError
-	return errors.Is(err, errBusy) || errors.Is(err, errUnknown) || errors.As(err, &ended)
+	var refused *RefusedError
+	return errors.As(err, &refused) || errors.Is(err, errBusy) || errors.Is(err, errUnknown) || errors.As(err, &ended)
 }
 
 // connect returns one of the two: the QUIC connection, which somebody else may
@@ -288,7 +289,8 @@ func (m *Members) tend(stream *tcpStream, returned <-chan struct{}) {
 }
 
 // serveQUIC receives the streams of another server's connection until it ends.
-func (m *Members) serveQUIC(ctx context.Context, conn *quic.Conn, member string) {
+// check is asked for each: a peer may be removed while it is connected.
+func (m *Members) serveQUIC(ctx context.Context, conn *quic.Conn, member string, check func() error) {
 	var greeting sync.WaitGroup
 	defer greeting.Wait()
 	for {
@@ -298,7 +300,7 @@ func (m *Members) serveQUIC(ctx context.Context, conn *quic.Conn, member string)
 		}
 		greeting.Go(func() {
 			stream := newQUICStream(conn, raw)
-			if err := m.receive(stream, member); err != nil {
+			if err := m.receive(stream, member, check); err != nil {
 				_ = stream.Close()
 			}
 		})
@@ -307,10 +309,10 @@ func (m *Members) serveQUIC(ctx context.Context, conn *quic.Conn, member string)
 
 // serveTCP receives one stream, and closes it when ctx ends before its user
 // does.
-func (m *Members) serveTCP(ctx context.Context, conn *tls.Conn, member string) {
+func (m *Members) serveTCP(ctx context.Context, conn *tls.Conn, member string, check func() error) {
 	stream := newTCPStream(conn, func() {})
 	defer stream.Close()
-	if m.receive(stream, member) != nil {
+	if m.receive(stream, member, check) != nil {
 		return
 	}
 	select {
@@ -321,9 +323,9 @@ func (m *Members) serveTCP(ctx context.Context, conn *tls.Conn, member string) {
 
 // receive greets back and hands the stream to Accept. The answer is out before
 // that: its user's bytes come after it.
-func (m *Members) receive(conn net.Conn, member string) error {
+func (m *Members) receive(conn net.Conn, member string, check func() error) error {
 	_ = conn.SetDeadline(time.Now().Add(greetTimeout))
-	if err := receive(conn, m.takeRoom, m.giveRoom); err != nil {
+	if err := receive(conn, check, m.takeRoom, m.giveRoom); err != nil {
 		return err
 	}
 	_ = conn.SetDeadline(time.Time{})

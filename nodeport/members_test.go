@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -292,7 +294,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, sent []byte, room bool) {
 		taken := 0
 		conn := &script{Reader: bytes.NewReader(sent)}
-		err := receive(conn, func() bool {
+		err := receive(conn, func() error { return nil }, func() bool {
 			if room {
 				taken++
 			}
@@ -314,6 +316,8 @@ func FuzzReceive(f *testing.F) {
 func FuzzGreet(f *testing.F) {
 	f.Add([]byte{answerTaken})
 	f.Add([]byte{answerBusy})
+	f.Add([]byte{answerRefused, 3, 'n', 'o', 0xff})
+	f.Add([]byte{answerRefused, 255, 'n'})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		err := greet(&script{Reader: bytes.NewReader(answer)})
@@ -329,3 +333,47 @@ type script struct {
 }
 
 func (s *script) Write(p []byte) (int, error) { return s.wrote.Write(p) }
+
+// A server that was removed is told so, whichever way it comes, and at the next
+// stream where it is connected; who is still one is let in.
+func TestRemovedServerIsRefusedWithTheReason(t *testing.T) {
+	for name, block := range map[string]bool{"QUIC": false, "TCP": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			a := c.serve("a")
+			var removed atomic.Bool
+			port, err := Listen("127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := newDiary(t)
+			b := startServer(t, port, Config{Identity: c.node(identity.RoleServer, "b"), Refuse: func(leaf *x509.Certificate) error {
+				if !removed.Load() {
+					return nil
+				}
+				return errors.New(leaf.Subject.CommonName + " was removed")
+			}}, log)
+			d := newDetour(t, b.address)
+			if block {
+				d.blockUDP()
+				a.dialer.cfg.HeadStart = 10 * time.Millisecond
+			}
+			near, _ := pair(t, a, b, d.address)
+			defer near.Close()
+			removed.Store(true)
+			for range 3 {
+				_, err := a.members.Dial(bounded(t), d.address, "b")
+				var refused *RefusedError
+				if !errors.As(err, &refused) || refused.Reason != "a was removed" {
+					t.Fatalf("it is told %v", err)
+				}
+			}
+			if n := log.count("a was removed"); n != 1 {
+				t.Errorf("it is logged %d times", n)
+			}
+			removed.Store(false)
+			again, _ := pair(t, a, b, d.address)
+			again.Close()
+		})
+	}
+}

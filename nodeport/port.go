@@ -2,6 +2,8 @@ package nodeport
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,7 +48,10 @@ type Config struct {
 	Identity *identity.Identity
 	// Members gets the streams of other servers; nil: they are not spoken with.
 	Members *Members
-	Logger  *slog.Logger
+	// Refuse says why the streams of a server are not taken, whose certificate is
+	// good otherwise, such as one that was removed. nil: all are.
+	Refuse func(leaf *x509.Certificate) error
+	Logger *slog.Logger
 	// ResetKey lets peers notice a restart at once. It must be secret and stay
 	// the same.
 	ResetKey [32]byte
@@ -187,6 +192,21 @@ func (p *Port) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	(*api).ServeHTTP(w, r)
+}
+
+// checkMember asks Refuse about a server at the other end. What it says is logged
+// once.
+func (p *Port) checkMember(id identity.ID, state tls.ConnectionState, address, over string) func() error {
+	if p.cfg.Refuse == nil {
+		return func() error { return nil }
+	}
+	return func() error {
+		err := p.cfg.Refuse(state.PeerCertificates[0])
+		if err != nil && p.refusals.isNews(id.String(), err.Error()) {
+			p.refusals.note(address, over, err)
+		}
+		return err
+	}
 }
 
 // take counts a connection, and tells whether there is room for it.

@@ -93,7 +93,7 @@ func (p *Port) serveQUIC(ctx context.Context, web *http3.Server, conn *quic.Conn
 		return
 	}
 	if id, err := memberOf(p.cfg.Identity, state); err == nil {
-		p.cfg.Members.serveQUIC(ctx, conn, id.Name)
+		p.cfg.Members.serveQUIC(ctx, conn, id.Name, p.checkMember(id, state, conn.RemoteAddr().String(), "QUIC"))
 	}
 	_ = conn.CloseWithError(codeGoingAway, "the server is stopping")
 }

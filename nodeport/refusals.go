@@ -20,6 +20,22 @@ type refusals struct {
 	since  time.Time
 	logged int
 	silent int
+	// said is what was last said of servers that are refused, by name.
+	said map[string]string
+}
+
+// isNews tells whether something else was said of a server before.
+func (r *refusals) isNews(server, why string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.said[server] == why {
+		return false
+	}
+	if r.said == nil || len(r.said) >= maxPeers {
+		r.said = map[string]string{}
+	}
+	r.said[server] = why
+	return true
 }
 
 func (r *refusals) note(address, protocol string, err error) {

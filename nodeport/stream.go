@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	answerTaken   = 0x01
 	answerBusy    = 0x02
 	answerUnknown = 0x03
+	answerRefused = 0x04 // and a byte: how long the reason is that follows
 
 	greetTimeout = 5 * time.Second
 )
@@ -29,6 +31,32 @@ var (
 	errBusy    = errors.New("the server has too many streams waiting")
 	errUnknown = errors.New("the server does not know these streams")
 )
+
+// RefusedError is why a server takes no streams from this one, in its words:
+// trying again does not help.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return "refused: " + e.Reason }
+
+// readRefusal reads the reason behind the answer.
+func readRefusal(conn io.Reader) error {
+	var size [1]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return err
+	}
+	reason := make([]byte, size[0])
+	if _, err := io.ReadFull(conn, reason); err != nil {
+		return err
+	}
+	return &RefusedError{strings.ToValidUTF8(string(reason), "?")}
+}
+
+func writeRefusal(conn io.Writer, why error) error {
+	reason := why.Error()
+	reason = reason[:min(len(reason), 255)]
+	_, err := conn.Write(append([]byte{answerRefused, byte(len(reason))}, reason...))
+	return err
+}
 
 // greet opens a conversation.
 func greet(conn io.ReadWriter) error {
@@ -44,13 +72,16 @@ func greet(conn io.ReadWriter) error {
 		return nil
 	case answerBusy:
 		return errBusy
+	case answerRefused:
+		return readRefusal(conn)
 	}
 	return fmt.Errorf("%w (answer %d)", errUnknown, answer[0])
 }
 
-// receive is the other side: take finds room for the stream, and may not block;
-// after an error there is none taken.
-func receive(conn io.ReadWriter, take func() bool, giveBack func()) error {
+// receive is the other side: check says why the peer's streams are not taken,
+// take finds room for this one, and may not block; after an error there is none
+// taken.
+func receive(conn io.ReadWriter, check func() error, take func() bool, giveBack func()) error {
 	var first [1]byte
 	if _, err := io.ReadFull(conn, first[:]); err != nil {
 		return err
@@ -58,6 +89,9 @@ func receive(conn io.ReadWriter, take func() bool, giveBack func()) error {
 	if first[0] != greeting {
 		_, err := conn.Write([]byte{answerUnknown})
 		return errors.Join(fmt.Errorf("a stream begins with byte %d", first[0]), err)
+	}
+	if why := check(); why != nil {
+		return errors.Join(why, writeRefusal(conn, why))
 	}
 	if !take() {
 		_, err := conn.Write([]byte{answerBusy})

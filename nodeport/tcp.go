@@ -75,7 +75,7 @@ func (p *Port) serveTCP(ctx context.Context, raw net.Conn, config *tls.Config, w
 		web.take(conn)
 	case protoRaft:
 		if id, err := memberOf(p.cfg.Identity, state); err == nil {
-			p.cfg.Members.serveTCP(ctx, conn, id.Name)
+			p.cfg.Members.serveTCP(ctx, conn, id.Name, p.checkMember(id, state, raw.RemoteAddr().String(), "TCP"))
 			return
 		}
 		_ = conn.Close()

@@ -25,6 +25,10 @@ func (p *Proxy) serveAdmin() error {
 		socket.Close()
 		return err
 	}
+	if err := p.cfg.Metrics.Register(&overloadCollector{p}); err != nil {
+		socket.Close()
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", p.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -65,6 +69,9 @@ func (p *Proxy) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintf(w, "ok, revision %d\n", revision)
+	if p.cfg.Overload.Shedding() {
+		fmt.Fprintln(w, "memory is short: new work is turned away")
+	}
 	if refused != "" {
 		fmt.Fprintf(w, "the newest revision was refused: %s\n", refused)
 	}

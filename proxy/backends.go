@@ -6,6 +6,7 @@ import (
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
+	"github.com/weirmesh/weir/proxy/proxyproto"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/resource"
@@ -124,7 +125,8 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 	cfg := compileService(declared)
 	cfg.Name, cfg.Zone = ref.Tenant+"/"+ref.Name, p.cfg.Zone
 	key := upstream.Key{Protocol: spoken[declared.GetProtocol()], TLS: security,
-		ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections}
+		ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections,
+		Proxy: proxyVersions[declared.GetSendProxyProtocol()]}
 	for _, e := range declared.GetEndpoints() {
 		if !bears(e.GetLabels(), labels) {
 			continue
@@ -143,6 +145,10 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		b.Close()
 		p.cfg.Metrics.ForgetService(cfg.Name, label)
 	}, nil
+}
+
+var proxyVersions = map[weirv1.ServiceSpec_ProxyProtocolVersion]proxyproto.Version{
+	weirv1.ServiceSpec_V1: proxyproto.V1, weirv1.ServiceSpec_V2: proxyproto.V2,
 }
 
 func subsetLabels(ref resource.Ref, service *weirv1.ServiceSpec, subset string) (map[string]string, error) {

@@ -16,8 +16,11 @@ var (
 	descOpen      = prometheus.NewDesc("weir_downstream_connections", "Client connections open.", []string{"listener"}, nil)
 	descUnsecured = prometheus.NewDesc("weir_downstream_handshake_failures_total", "TLS handshakes that failed.", []string{"listener"}, nil)
 	descEncoders  = prometheus.NewDesc("weir_compression_encoders", "Answers that are being compressed.", nil, nil)
-	descAccepted  = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
 	descRequests  = prometheus.NewDesc("weir_downstream_requests_total", "Requests of clients, by version of HTTP.", []string{"listener", "protocol"}, nil)
+	descRefused   = prometheus.NewDesc("weir_downstream_connections_refused_total",
+		"Client connections closed at once, by why: overload, total (too many), client (too many of one), proxy_protocol (no valid header).",
+		[]string{"listener", "reason"}, nil)
+	descAccepted = prometheus.NewDesc("weir_downstream_connections_total", "Client connections accepted.", []string{"listener"}, nil)
 )
 
 // poolCollector reads what pools and listeners count when it is asked, so that
@@ -29,7 +32,7 @@ type poolCollector struct {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRequests, descEncoders} {
+	for _, d := range []*prometheus.Desc{descIdle, descActive, descDials, descFailures, descOpen, descAccepted, descUnsecured, descRefused, descRequests, descEncoders} {
 		ch <- d
 	}
 }
@@ -58,6 +61,9 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		collectConnections(ch, k, b.listener)
 		if b.quic != nil {
 			collectConnections(ch, k.overUDP(), b.quic)
+		}
+		for why, n := range b.listener.Refused() {
+			ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), k.String(), why.String())
 		}
 		for protocol := range b.handler.requests {
 			if n := b.handler.requests[protocol].Load(); n > 0 {

@@ -33,6 +33,8 @@ type rule struct {
 	retry          *retryRule
 	split          *balancer.Split
 	backends       []*backend
+	connections    *telemetry.Connections // those that carry no HTTP; nil: it is for none
+	idle           time.Duration          // of those
 
 	since uint64   // the first generation that it is part of
 	held  []func() // what release gives back
@@ -90,8 +92,9 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		return swapped{}, err
 	}
 	s := swapped{next: p.newGeneration(next, revision, seq)}
-	s.next.sockets, s.next.challenges = current.sockets, current.challenges
+	s.next.sockets, s.next.doors, s.next.challenges = current.sockets, current.doors, current.challenges
 	if p.desired.securityChanged() {
+		s.next.doors = p.compileDoors(next)
 		if err = p.compileSecurity(&s, next); err != nil {
 			for _, r := range made {
 				r.release()
@@ -129,6 +132,7 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 	}()
 	r.metrics = p.cfg.Metrics.Route(r.route)
 	r.held = append(r.held, func() { p.cfg.Metrics.ForgetRoute(r.route) })
+	p.compileStream(r, ref, route, spec)
 	if r.filters, err = p.compileFilters(r, ref.Tenant, spec.GetFilters()); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/router"
 )
 
@@ -19,6 +20,7 @@ import (
 type generation struct {
 	table   *router.Table[*rule]
 	sockets map[bindKey]*secureSocket // those that speak TLS; nil: none
+	doors   map[bindKey]*listener.Admission
 	// challenges of ACME authorities; nil: none.
 	challenges *challenges
 	revision   uint64

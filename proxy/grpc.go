@@ -59,7 +59,7 @@ func (e *Error) answerGRPC(x *exchange.Exchange) {
 	x.Answer(200, nil)
 	x.Details = e.Code
 	fields := &x.Response.Fields
-	fields.Add([]byte("Content-Type"), []byte("application/grpc"))
+	fields.Add([]byte("Content-Type"), x.Request.Fields.Get("content-type")) // clients compare
 	fields.Add([]byte("Grpc-Status"), x.Copy(strconv.Itoa(status)))
 	fields.Add([]byte("Grpc-Message"), x.CopyBytes(appendGRPCMessage(nil, e.Detail)))
 }
@@ -74,7 +74,7 @@ func shapeForGRPC(x *exchange.Exchange) {
 	status := r.Status
 	r.Status, r.Body = 200, nil
 	r.Fields.Del("content-length")
-	r.Fields.Set([]byte("Content-Type"), []byte("application/grpc"))
+	r.Fields.Set([]byte("Content-Type"), x.Request.Fields.Get("content-type"))
 	r.Fields.Set([]byte("Grpc-Status"), x.Copy(strconv.Itoa(grpcStatus(status))))
 	r.Fields.Set([]byte("Grpc-Message"), x.CopyBytes(appendGRPCMessage(nil, http1.Reason(status))))
 }

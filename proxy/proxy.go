@@ -38,7 +38,9 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/mirror"
+	"github.com/weirmesh/weir/proxy/overload"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -68,6 +70,11 @@ type Config struct {
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string
+	// Overload says when there is too little memory for new work; nil: never.
+	Overload *overload.Monitor
+	// MaxConnections of clients, over all listeners; 0: what the process has file
+	// descriptors for.
+	MaxConnections int
 	// Lookup resolves the names of endpoints; nil: the system's resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// Draw returns a random number from 0 up to but not 1, by which requests are
@@ -97,7 +104,11 @@ type Proxy struct {
 	done     sync.WaitGroup
 
 	unrouted *telemetry.Series // what no route matches
-	tickets  *tickets
+	// unroutedConnections are those that carry no HTTP and have no route.
+	unroutedConnections *telemetry.Connections
+	budget              *listener.Budget
+	shed                atomic.Uint64 // requests turned away because memory is short
+	tickets             *tickets
 
 	mu      sync.Mutex // one update at a time
 	desired *desired
@@ -131,6 +142,8 @@ func New(cfg Config) (*Proxy, error) {
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
 	p.unrouted = cfg.Metrics.Route("")
+	p.unroutedConnections = cfg.Metrics.Connections("")
+	p.budget = newBudget(cfg.MaxConnections)
 	if err := p.serveAdmin(); err != nil {
 		p.upstreams.close()
 		return nil, err

@@ -31,11 +31,13 @@ type secureListener struct {
 	terms   terms
 	forward bool // tell services who the client is
 	require bool // of clients that they prove who they are
-	config  *tls.Config
-	quic    *tls.Config // for HTTP/3; nil: it is not spoken
-	shown   shownCertificates
-	tickets *tickets
-	turn    int64 // whose keys it has; under tickets.mu
+	// passthrough: TLS ends at the service; there is no config.
+	passthrough bool
+	config      *tls.Config
+	quic        *tls.Config // for HTTP/3; nil: it is not spoken
+	shown       shownCertificates
+	tickets     *tickets
+	turn        int64 // whose keys it has; under tickets.mu
 }
 
 // terms is what a client has agreed to with its handshake. They are compared
@@ -81,7 +83,7 @@ func (p *Proxy) compileSockets(table *router.Table[*rule]) (sockets map[bindKey]
 				first.Protocol, first.Gateway.Name, first.Name))
 			continue
 		}
-		if l.Protocol != weirv1.Listener_HTTPS {
+		if l.Protocol != weirv1.Listener_HTTPS && l.Protocol != weirv1.Listener_TLS {
 			continue
 		}
 		if sockets == nil {
@@ -100,6 +102,12 @@ func (p *Proxy) compileSockets(table *router.Table[*rule]) (sockets map[bindKey]
 
 func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*weirv1.Certificate]*tls.Certificate) error {
 	spec := p.listenerSpec(l)
+	if spec.GetTls().GetMode() == weirv1.ListenerTLS_PASSTHROUGH {
+		if socket.byName[l.Hostname] == nil {
+			socket.byName[l.Hostname] = &secureListener{passthrough: true}
+		}
+		return nil
+	}
 	certificates, names, err := p.certificates(l.Gateway.Tenant, spec.GetTls(), parsed)
 	if err != nil {
 		return err
@@ -114,6 +122,9 @@ func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*
 		if socket.first == nil {
 			socket.first = there
 		}
+	}
+	if there.passthrough {
+		return nil // the older listener of that name
 	}
 	for i := range certificates {
 		there.shown.add(certificates[i], names[i])
@@ -135,10 +146,14 @@ func (p *Proxy) newSecureListener(l *router.Listener, declared *weirv1.Listener)
 	spec := declared.GetTls()
 	s := &secureListener{terms: terms{hostname: l.Hostname}, tickets: p.tickets}
 	s.config = &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		CipherSuites:   intermediate,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: s.shown.choose,
+		MinVersion:       tls.VersionTLS12,
+		CipherSuites:     intermediate,
+		CurvePreferences: curves,
+		NextProtos:       []string{"h2", "http/1.1"},
+		GetCertificate:   s.shown.choose,
+	}
+	if l.Protocol == weirv1.Listener_TLS {
+		s.config.NextProtos = nil // the service's, whatever it speaks
 	}
 	if spec.GetProfile() == weirv1.ListenerTLS_MODERN || spec.GetMinVersion() == weirv1.ListenerTLS_TLS_1_3 {
 		s.config.MinVersion = tls.VersionTLS13
@@ -164,6 +179,10 @@ var intermediate = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
+
+// curves are those of both profiles: of Mozilla's, which say nothing of the hybrid
+// yet, against who records today what a quantum computer reads one day.
+var curves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
 
 func (s *secureListener) verifyClients(v *weirv1.ClientValidation) error {
 	authorities, err := resource.ParseAuthorities(v.GetCaCertificates())

@@ -128,6 +128,10 @@ func TestListenerByName(t *testing.T) {
 	}
 }
 
+func curve(id tls.CurveID) func(*tls.Config) {
+	return func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{id} }
+}
+
 func TestVersionsOfTLS(t *testing.T) {
 	old := func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }
 	for name, c := range map[string]struct {
@@ -139,6 +143,11 @@ func TestVersionsOfTLS(t *testing.T) {
 		"1.1 never":                      {&weirv1.ListenerTLS{}, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, false},
 		"1.2 is not modern":              {&weirv1.ListenerTLS{Profile: weirv1.ListenerTLS_MODERN}, old, false},
 		"1.3 at least, as was asked for": {&weirv1.ListenerTLS{MinVersion: weirv1.ListenerTLS_TLS_1_3}, old, false},
+		"the hybrid":                     {&weirv1.ListenerTLS{Profile: weirv1.ListenerTLS_MODERN}, curve(tls.X25519MLKEM768), true},
+		"X25519":                         {&weirv1.ListenerTLS{Profile: weirv1.ListenerTLS_MODERN}, curve(tls.X25519), true},
+		"P-256":                          {&weirv1.ListenerTLS{}, curve(tls.CurveP256), true},
+		"P-384":                          {&weirv1.ListenerTLS{}, curve(tls.CurveP384), true},
+		"not P-521":                      {&weirv1.ListenerTLS{}, curve(tls.CurveP521), false},
 		"no suite without forward secrecy": {&weirv1.ListenerTLS{}, func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
 		}, false},

@@ -95,6 +95,10 @@ func (s *session) advertise(x *exchange.Exchange) {
 }
 
 func (s *session) serve(x *exchange.Exchange) *Error {
+	if s.proxy.cfg.Overload.Shedding() {
+		s.proxy.shed.Add(1)
+		return errShed
+	}
 	if err := normalisePath(x); err != nil {
 		return err
 	}

@@ -23,20 +23,21 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 		if l.GetHttp3() && l.GetProtocol() != weirv1.Listener_HTTPS {
 			c.add(at.Field("http3"), "HTTP/3 is for a listener with protocol HTTPS: it is never spoken in the clear")
 		}
+		c.door(at, l)
+		if l.GetProtocol() == weirv1.Listener_TCP && l.GetHostname() != "" {
+			c.add(at.Field("hostname"), "is not for TCP, where a client asks for no name")
+		}
 		for _, earlier := range spec.GetListeners()[:i] {
 			c.listenersClash(at, l, earlier)
+			c.doorsClash(at, l, earlier)
 		}
 	}
 	c.labels(at.Field("selector"), spec.GetSelector())
 }
 
 func (c *check) listenerProtocol(at Path, p weirv1.Listener_Protocol) {
-	switch p {
-	case weirv1.Listener_HTTP, weirv1.Listener_HTTPS:
-	case weirv1.Listener_PROTOCOL_UNSPECIFIED:
-		c.add(at, "is required: HTTP or HTTPS")
-	default:
-		c.add(at, "%s is not served yet: HTTP and HTTPS are", p)
+	if p == weirv1.Listener_PROTOCOL_UNSPECIFIED {
+		c.add(at, "is required: HTTP, HTTPS, TCP or TLS")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -27,6 +28,8 @@ type Reference struct {
 	// that very listener.
 	Port      uint32
 	PortField Path
+	// Use is what a Route asks of the listeners of To.
+	Use Use
 }
 
 // References yields all that a resource refers to, in the order of its fields.
@@ -77,12 +80,14 @@ func gatewayReferences(spec *weirv1.GatewaySpec) iter.Seq[Reference] {
 
 func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
+		use := useOf(spec)
 		for i, p := range spec.GetParentRefs() {
 			at := Path("spec.parentRefs").Index(i)
 			if !yield(Reference{
 				Field: at.Field("name"), To: Ref{Kind: cmp.Or(p.GetKind(), KindGateway), Name: p.GetName()},
 				Part: p.GetSectionName(), PartField: at.Field("sectionName"),
 				Port: p.GetPort(), PortField: at.Field("port"),
+				Use: use,
 			}) {
 				return
 			}
@@ -161,6 +166,9 @@ func (ref Reference) Lack(target *weirv1.Resource) (field Path, message string, 
 			which = fmt.Sprintf("listener %q", ref.Part)
 		}
 		return ref.PortField, fmt.Sprintf("%s has no %s on port %d", ref.To, which, ref.Port), true
+	}
+	if target.GetGateway() != nil && ref.To.Kind == KindGateway && strings.HasPrefix(string(ref.Field), "spec.parentRefs") {
+		return ref.misfit(target)
 	}
 	return "", "", false
 }

@@ -43,9 +43,11 @@ func TestReferences(t *testing.T) {
 			}},
 			want: []Reference{
 				{Field: "spec.parentRefs[0].name", To: Ref{"Gateway", "shop", "public"},
-					Part: "https", PartField: "spec.parentRefs[0].sectionName", Port: 443, PortField: "spec.parentRefs[0].port"},
+					Part: "https", PartField: "spec.parentRefs[0].sectionName", Port: 443, PortField: "spec.parentRefs[0].port",
+					Use: Use{HTTP: "spec.rules[1]"}},
 				{Field: "spec.parentRefs[1].name", To: Ref{"Service", "shop", "books"},
-					PartField: "spec.parentRefs[1].sectionName", PortField: "spec.parentRefs[1].port"},
+					PartField: "spec.parentRefs[1].sectionName", PortField: "spec.parentRefs[1].port",
+					Use: Use{HTTP: "spec.rules[1]"}},
 				{Field: "spec.rules[1].backendRefs[0].name", To: Ref{"Service", "shop", "a"}, PartField: "spec.rules[1].backendRefs[0].subset"},
 				{Field: "spec.rules[1].backendRefs[1].name", To: Ref{"Service", "shop", "b"},
 					Part: "v1", PartField: "spec.rules[1].backendRefs[1].subset"},

@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -126,6 +127,7 @@ func (c *check) queryParam(at Path, q *weirv1.QueryParamMatch, seen map[string]b
 func (c *check) timeouts(at Path, t *weirv1.RouteTimeouts) {
 	c.duration(at.Field("request"), t.GetRequest())
 	c.duration(at.Field("backendRequest"), t.GetBackendRequest())
+	c.atLeast(at.Field("idle"), t.GetIdle(), time.Second)
 	request, backend := t.GetRequest().AsDuration(), t.GetBackendRequest().AsDuration()
 	if request > 0 && backend > request {
 		c.add(at.Field("backendRequest"), "must not be longer than request (%s), not %s", request, backend)

@@ -7,13 +7,14 @@ import (
 func (c *check) service(spec *weirv1.ServiceSpec) {
 	const at = Path("spec")
 	switch spec.GetProtocol() {
-	case weirv1.ServiceSpec_HTTP, weirv1.ServiceSpec_PROTOCOL_UNSPECIFIED, weirv1.ServiceSpec_HTTP2:
+	case weirv1.ServiceSpec_HTTP, weirv1.ServiceSpec_PROTOCOL_UNSPECIFIED, weirv1.ServiceSpec_HTTP2, weirv1.ServiceSpec_TCP:
 	case weirv1.ServiceSpec_HTTP3:
 		if spec.GetTls() == nil {
 			c.add(at.Field("tls"), "is required by protocol HTTP3, which is never spoken in the clear: tls: {} checks the service's certificate by its name and the system's authorities")
 		}
-	default:
-		c.add(at.Field("protocol"), "%s is not served yet: HTTP, HTTP2 and HTTP3 are", spec.GetProtocol())
+	}
+	if p := spec.GetProtocol(); spec.GetSendProxyProtocol() != 0 && (p == weirv1.ServiceSpec_HTTP2 || p == weirv1.ServiceSpec_HTTP3) {
+		c.add(at.Field("sendProxyProtocol"), "is not for protocol %s, whose connections carry requests of many clients", p)
 	}
 	if tls := spec.GetTls(); tls != nil {
 		c.upstreamTLS(at.Field("tls"), tls)

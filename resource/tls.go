@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"google.golang.org/protobuf/proto"
 	"net/url"
 	"strings"
 
@@ -11,17 +12,17 @@ import (
 func (c *check) listenerTLS(at Path, l *weirv1.Listener) {
 	tls := l.GetTls()
 	switch {
-	case l.GetProtocol() != weirv1.Listener_HTTPS:
+	case l.GetProtocol() != weirv1.Listener_HTTPS && l.GetProtocol() != weirv1.Listener_TLS:
 		if tls != nil {
-			c.add(at, "is for protocol HTTPS, not for %s", l.GetProtocol())
+			c.add(at, "is for protocol HTTPS and TLS, not for %s", l.GetProtocol())
 		}
 		return
 	case tls == nil:
-		c.add(at, "is required for HTTPS: {certificateRefs: [{name: …}]}")
+		c.add(at, "is required for %s: {certificateRefs: [{name: …}]}", l.GetProtocol())
 		return
-	}
-	if tls.GetMode() == weirv1.ListenerTLS_PASSTHROUGH {
-		c.add(at.Field("mode"), "Passthrough is not served yet: only Terminate is")
+	case tls.GetMode() == weirv1.ListenerTLS_PASSTHROUGH:
+		c.passthrough(at, l.GetProtocol(), tls)
+		return
 	}
 	c.certificateRefs(at.Field("certificateRefs"), tls.GetCertificateRefs(), 1)
 	if tls.GetProfile() == weirv1.ListenerTLS_MODERN && tls.GetMinVersion() == weirv1.ListenerTLS_TLS_1_2 {
@@ -31,6 +32,17 @@ func (c *check) listenerTLS(at Path, l *weirv1.Listener) {
 		if _, err := ParseAuthorities(v.GetCaCertificates()); err != nil {
 			c.add(at.Field("clientValidation").Field("caCertificates"), "%s", err)
 		}
+	}
+}
+
+// passthrough: TLS does not end here, so there is nothing to say of how.
+func (c *check) passthrough(at Path, protocol weirv1.Listener_Protocol, tls *weirv1.ListenerTLS) {
+	if protocol != weirv1.Listener_TLS {
+		c.add(at.Field("mode"), "Passthrough is for protocol TLS, not for %s, which has to be read", protocol)
+		return
+	}
+	if !proto.Equal(tls, &weirv1.ListenerTLS{Mode: weirv1.ListenerTLS_PASSTHROUGH}) {
+		c.add(at, "has nothing but its mode where that is Passthrough: TLS ends at the service, which has the certificate")
 	}
 }
 

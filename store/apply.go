@@ -15,8 +15,37 @@ import (
 // Apply does the entries of a log in one transaction and returns a result for
 // each command of each entry: *weirv1.ApplyResponse, or *RefusedError. The
 // commands of an entry at or below Applied were done before, their results are
-// nil. An empty entry only moves Applied.
+// nil. An empty entry only moves Applied. Where the disk is full it waits for space;
+// if the store is told to stop meanwhile, the results are ErrStopped, and nothing was
+// or will be done.
 func (s *Store) Apply(indexes []uint64, entries [][]byte) [][]any {
+	if s.stopped.Load() {
+		return stopped(entries)
+	}
+	for told := false; ; {
+		results, err := s.try(indexes, entries)
+		switch {
+		case err == nil:
+			if told {
+				s.log.Info("there is space on the disk of the state again")
+			}
+			s.full.Store(false)
+			return results
+		case !isFull(err):
+			panic("store: " + err.Error())
+		case !told:
+			told = true
+			s.log.Error("the disk of the state is full: nothing is applied here until there is space again", "dir", s.dir, "error", err)
+		}
+		s.full.Store(true)
+		if !s.awaitSpace() {
+			return stopped(entries)
+		}
+	}
+}
+
+// try does the entries, or nothing of them.
+func (s *Store) try(indexes []uint64, entries [][]byte) ([][]any, error) {
 	results := make([][]any, len(entries))
 	d := newDraft(s.View(), s.memory)
 	applied := s.Applied()
@@ -43,10 +72,11 @@ func (s *Store) Apply(indexes []uint64, entries [][]byte) [][]any {
 		return d.finish(applied)
 	})
 	if err != nil {
-		panic("store: " + err.Error())
+		s.memory.undo(d.forgotten)
+		return nil, err
 	}
 	s.publish(d, applied)
-	return results
+	return results, nil
 }
 
 // publish shows what was decided. The view and the events that lead to it
@@ -89,8 +119,10 @@ type draft struct {
 	blobs     *iradix.Txn[blob]
 
 	memory *memory
-	events []*Event
-	tx     *bolt.Tx
+	// forgotten are the receipts in whose place others were kept.
+	forgotten []receipt
+	events    []*Event
+	tx        *bolt.Tx
 }
 
 func newDraft(v *View, m *memory) *draft {

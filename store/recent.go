@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -48,14 +49,28 @@ func (m *memory) recall(id string) (receipt, bool) {
 	return m.slots[slot], true
 }
 
-// keep takes the place of the oldest receipt and returns its slot.
-func (m *memory) keep(r receipt) (slot int) {
+// keep takes the place of the oldest receipt, and returns its slot and what was
+// there.
+func (m *memory) keep(r receipt) (slot int, forgotten receipt) {
 	slot = int(m.next % remembered)
-	delete(m.byID, m.slots[slot].id)
+	forgotten = m.slots[slot]
+	delete(m.byID, forgotten.id)
 	m.slots[slot] = r
 	m.byID[r.id] = slot
 	m.next++
-	return slot
+	return slot, forgotten
+}
+
+// undo takes back the newest receipts, for which these were forgotten.
+func (m *memory) undo(forgotten []receipt) {
+	for _, was := range slices.Backward(forgotten) {
+		m.next--
+		slot := int(m.next % remembered)
+		delete(m.byID, m.slots[slot].id)
+		if m.slots[slot] = was; was.id != "" {
+			m.byID[was.id] = slot
+		}
+	}
 }
 
 // remember stores what became of a command. A chunk is not remembered: storing
@@ -69,7 +84,8 @@ func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) erro
 		r.outcomes = append(r.outcomes, byte(result.GetOutcome()))
 	}
 	count := d.memory.next
-	slot := d.memory.keep(r)
+	slot, forgotten := d.memory.keep(r)
+	d.forgotten = append(d.forgotten, forgotten)
 	return d.put(bucketRecent, binary.BigEndian.AppendUint32(nil, uint32(slot)), r.append(nil, count))
 }
 

@@ -118,7 +118,7 @@ func keepsParts(old, now *weirv1.Resource) bool {
 	}
 	for _, l := range old.GetGateway().GetSpec().GetListeners() {
 		if !slices.ContainsFunc(now.GetGateway().GetSpec().GetListeners(), func(n *weirv1.Listener) bool {
-			return n.GetName() == l.GetName() && n.GetPort() == l.GetPort()
+			return n.GetName() == l.GetName() && n.GetPort() == l.GetPort() && n.GetProtocol() == l.GetProtocol()
 		}) {
 			return false
 		}

@@ -108,6 +108,20 @@ func TestListenerThatMovesFromThePortThatIsNamed(t *testing.T) {
 		`IN_USE Gateway public: Route r would point at nothing at spec.parentRefs[0].port: Gateway public has no listener on port 8080`)
 }
 
+// A listener that turns to bytes takes from the routes that name it what only HTTP
+// has.
+func TestListenerThatTurnsToBytes(t *testing.T) {
+	b := open(t)
+	r := route("r", "public")
+	r.GetRoute().Spec.ParentRefs[0].SectionName = "http"
+	r.GetRoute().Spec.Rules[0].Matches = []*weirv1.RouteMatch{{Method: "GET"}}
+	b.put(gateway("public", "http"), r)
+	turned := gateway("public", "http")
+	turned.GetGateway().Spec.Listeners[0].Protocol = weirv1.Listener_TCP
+	requireRefused(t, b.entry(transact([]*weirv1.Resource{turned}))[0],
+		`IN_USE Gateway public: Route r would point at nothing at spec.rules[0].matches: is for HTTP, and the listener "http" of Gateway public speaks TCP`)
+}
+
 func TestManyReferrersAreCounted(t *testing.T) {
 	b := open(t)
 	b.put(gateway("public", "http"))

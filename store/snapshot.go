@@ -40,6 +40,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // the store goes on; release must be called once, whether it was written or
 // not.
 func (s *Store) Snapshot() (write func(io.Writer) error, release func(), err error) {
+	if s.stopped.Load() {
+		return nil, nil, fmt.Errorf("take snapshot: %w", ErrStopped)
+	}
 	s.files.RLock()
 	tx, err := s.db.Begin(false)
 	s.files.RUnlock()

@@ -30,8 +30,9 @@
 // again: it gets the first one's outcome. Refused commands did nothing, so
 // they are decided anew.
 //
-// An entry that cannot be read, or a disk that does not take what was decided,
-// ends the process: going on would let members part.
+// An entry that cannot be read, or a disk that fails on what was decided, ends the
+// process: going on would let members part. A disk that is full does not: the store
+// waits for space, and shows meanwhile what it has.
 //
 // # Durability
 //
@@ -66,8 +67,12 @@ var ErrClosed = errors.New("store is closed")
 type Config struct {
 	// Dir is the store's own directory; it is made where it is missing.
 	Dir string
-	// Logger is told when a state is discarded. nil: nobody is.
+	// Logger is told when a state is discarded, and when the disk is full. nil:
+	// nobody is.
 	Logger *slog.Logger
+	// Stop ends the wait for space on a full disk: the owner of the log is about to
+	// stop. nil: nothing does.
+	Stop <-chan struct{}
 }
 
 // Store is the state machine. Apply, Snapshot, Restore and Close are called by
@@ -87,12 +92,17 @@ type Store struct {
 	memory  *memory
 	history *history
 	closed  chan struct{}
+
+	stop <-chan struct{}
+	// full: Apply waits for space. stopped: it has given up, and what the store
+	// holds is behind what its owner thinks.
+	full, stopped atomic.Bool
 }
 
 // Open opens the state in a directory. A state that was not closed is
 // discarded: Applied is then 0, and the log's owner brings everything back.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{dir: cfg.Dir, log: cfg.Logger, closed: make(chan struct{})}
+	s := &Store{dir: cfg.Dir, log: cfg.Logger, stop: cfg.Stop, closed: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

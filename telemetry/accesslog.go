@@ -54,11 +54,31 @@ func (l *AccessLog) Log(x *exchange.Exchange, sent int64, now time.Time, err err
 		return
 	}
 	l.buf = appendEntry(l.buf, x, sent, now, err)
-	if len(l.buf) >= logFlush {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	l.wakeWhenFull()
+}
+
+// put appends a line, if there is room for one.
+func (l *AccessLog) put(line func([]byte) []byte) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || len(l.buf) >= logBound {
+		l.lost.Inc()
+		return
+	}
+	l.buf = line(l.buf)
+	l.wakeWhenFull()
+}
+
+func (l *AccessLog) wakeWhenFull() {
+	if len(l.buf) < logFlush {
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -86,13 +106,7 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 		b = x.Client.AppendTo(b)
 	}
 	b = append(b, '"')
-	if x.TLS != nil {
-		b = appendText(b, "tls_version", x.TLS.Version)
-		if x.TLS.Peer != nil {
-			b = appendText(b, "peer_subject", x.TLS.Peer.Subject)
-			b = appendText(b, "peer_id", firstOf(x.TLS.Peer.URIs))
-		}
-	}
+	b = appendTLS(b, x.TLS)
 	b = appendText(b, "upstream_addr", x.Endpoint)
 	b = appendText(b, "user_agent", x.Request.Fields.Get("user-agent"))
 	b = appendText(b, "details", x.Details)

@@ -21,13 +21,14 @@ import (
 
 // Metrics is everything a proxy measures. Make it with [NewMetrics].
 type Metrics struct {
-	registry *prometheus.Registry
-	routes   *family
-	services *family
-	faults   *tally
-	mirrored *tally
-	rejected *prometheus.CounterVec
-	policies *prometheus.CounterVec
+	registry    *prometheus.Registry
+	routes      *family
+	services    *family
+	faults      *tally
+	mirrored    *tally
+	rejected    *prometheus.CounterVec
+	policies    *prometheus.CounterVec
+	connections *connectionFamily
 
 	// Revision is the configuration in force, Refused counts those that were
 	// refused.
@@ -50,15 +51,16 @@ func NewMetrics(version string) *Metrics {
 			"weir_request_duration_seconds", "From a request's first byte to its answer's last.", "route"),
 		services: newFamily("weir_upstream_requests_total", "Requests sent to services, by protocol and status (0: no answer).",
 			"weir_upstream_request_duration_seconds", "From sending a request to the head of the answer.", "service", "protocol"),
-		faults:   newTally("weir_faults_injected_total", "Faults injected, by route and kind.", "route", "fault"),
-		mirrored: newTally("weir_mirrored_requests_total", "Requests that were to be mirrored, by what became of the copy.", "route", "service", "outcome"),
-		rejected: counter("weir_rejected_requests_total", "Messages that were no valid request, by status.", "code"),
-		policies: counter("weir_policy_failures_total", "Policies that failed, by policy.", "policy"),
-		Revision: prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_config_revision", Help: "The configuration in force."}),
-		Refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_config_refused_total", Help: "Configurations that were refused."}),
-		LogLost:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_access_log_lost_total", Help: "Access log lines dropped because the log could not follow."}),
+		faults:      newTally("weir_faults_injected_total", "Faults injected, by route and kind.", "route", "fault"),
+		mirrored:    newTally("weir_mirrored_requests_total", "Requests that were to be mirrored, by what became of the copy.", "route", "service", "outcome"),
+		rejected:    counter("weir_rejected_requests_total", "Messages that were no valid request, by status.", "code"),
+		policies:    counter("weir_policy_failures_total", "Policies that failed, by policy.", "policy"),
+		connections: newConnectionFamily(),
+		Revision:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_config_revision", Help: "The configuration in force."}),
+		Refused:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_config_refused_total", Help: "Configurations that were refused."}),
+		LogLost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_access_log_lost_total", Help: "Access log lines dropped because the log could not follow."}),
 	}
-	r.MustRegister(m.routes, m.services, m.faults, m.mirrored, m.Revision, m.Refused, m.LogLost)
+	r.MustRegister(m.routes, m.services, m.faults, m.mirrored, m.connections, m.Revision, m.Refused, m.LogLost)
 	return m
 }
 

@@ -3,8 +3,10 @@ package admintest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/weirmesh/weir/admin"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/store"
 )
 
 // Servers is the Servers of an admin.Config: members by name, of which the first
@@ -138,6 +141,24 @@ func (s *Servers) Backup(context.Context, bool) (io.ReadCloser, uint64, error) {
 }
 
 // Restore implements admin.Servers.
+// CheckBackup restores the content to a store of its own.
+func (s *Servers) CheckBackup(content io.Reader) (err error) {
+	dir, err := os.MkdirTemp("", "weir-check-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	scratch, err := store.Open(store.Config{Dir: dir})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, scratch.Close()) }()
+	if err := scratch.Restore(content); err != nil {
+		return refuse(admin.ReasonInvalid, "the backup is damaged: %v", err)
+	}
+	return nil
+}
+
 func (s *Servers) Restore(_ context.Context, content io.Reader) (uint64, error) {
 	if err := s.cluster.store.Restore(content); err != nil {
 		return 0, refuse(admin.ReasonInvalid, "the backup is damaged: %v", err)

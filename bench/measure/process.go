@@ -155,6 +155,15 @@ func (p *Process) Memory() (sum int64, err error) {
 	return sum, nil
 }
 
+// Used is the user and system time that this process has used.
+func Used() time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 // clock is a process' CPU clock, which is finer than the ticks that /proc counts
 // it in.
 func clock(pid int, s stat) time.Duration {

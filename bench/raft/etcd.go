@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -70,10 +71,26 @@ func (e *etcd) serves(ctx context.Context, member int) error {
 	return c.put(ctx, "ready", 0)
 }
 
-func (e *etcd) stop() {
-	for _, p := range e.processes {
+func (e *etcd) stop() { stopAll(e.processes) }
+
+func (e *etcd) used() time.Duration { return usedBy(e.processes) }
+
+func stopAll(processes []*measure.Process) {
+	for _, p := range processes {
 		p.Stop()
 	}
+}
+
+// usedBy is the processor time of members; 0 where it is not known.
+func usedBy(processes []*measure.Process) (all time.Duration) {
+	for _, p := range processes {
+		used, err := p.CPU()
+		if err != nil {
+			return 0
+		}
+		all += used
+	}
+	return all
 }
 
 func (e *etcd) connect(member int) (connection, error) {

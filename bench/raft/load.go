@@ -49,6 +49,8 @@ var systems = []system{
 type cluster interface {
 	// connect opens a connection to the i-th member.
 	connect(member int) (connection, error)
+	// used is the processor time that the members' own processes have used.
+	used() time.Duration
 	stop()
 }
 
@@ -62,6 +64,8 @@ type connection interface {
 type sample struct {
 	throughput, flushes float64 // a second; flushes are -1 where nobody counts
 	latencies           measure.Histogram
+	// What a write costs: the processor time of all members, and of this process.
+	members, clients time.Duration
 }
 
 // load starts a system and loads it by ever more clients.
@@ -83,7 +87,8 @@ func (s settings) load(ctx context.Context, system system, p place, results tabl
 			return fmt.Errorf("load by %d clients: %w", clients, err)
 		}
 		results.add(row{p.members, clients, system.name}, got)
-		fmt.Fprintf(os.Stderr, "%-22s %d members %4d clients %9.0f writes/s\n", system.name, p.members, clients, got.throughput)
+		fmt.Fprintf(os.Stderr, "%-22s %d members %4d clients %9.0f writes/s, %v + %v of CPU each\n",
+			system.name, p.members, clients, got.throughput, got.members.Round(time.Microsecond), got.clients.Round(time.Microsecond))
 	}
 	return nil
 }
@@ -100,6 +105,7 @@ func loadBy(ctx context.Context, c cluster, p place, clients int, length time.Du
 		}
 	}
 	before, countErr := measure.Flushes(p.dir)
+	membersUsed, clientsUsed := c.used(), measure.Used()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, length+callTime)
 	defer cancel()
@@ -115,12 +121,16 @@ func loadBy(ctx context.Context, c cluster, p place, clients int, length time.Du
 	all.Wait()
 	elapsed := time.Since(began).Seconds()
 	after, _ := measure.Flushes(p.dir)
+	membersUsed, clientsUsed = c.used()-membersUsed, measure.Used()-clientsUsed
 	for i := range histograms {
 		s.latencies.Add(&histograms[i])
 	}
 	s.throughput, s.flushes = float64(s.latencies.Count())/elapsed, float64(after-before)/elapsed
 	if countErr != nil {
 		s.flushes = -1
+	}
+	if n := time.Duration(s.latencies.Count()); n > 0 {
+		s.members, s.clients = membersUsed/n, clientsUsed/n
 	}
 	return s, errors.Join(errs...)
 }

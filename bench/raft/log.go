@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"time"
 
 	weirlog "github.com/weirmesh/weir/cluster"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -66,6 +67,9 @@ func startMember(dir string, founders []weirlog.Member, n *network, self weirlog
 	}
 	return &logMember{s, node}, nil
 }
+
+// used is nothing: the members' work is the clients' process'.
+func (l logAlone) used() time.Duration { return 0 }
 
 func (l logAlone) stop() {
 	for _, m := range l {

@@ -7,16 +7,16 @@
 // All members run on this machine and keep their data on the same disk, side by
 // side. What is written are values of 512 bytes under 10,000 keys: with Weir a
 // Service that bears one, which is validated and audited; in its log alone, and
-// with etcd, the bare value. Both are spoken to over TLS by gRPC's or connect's
-// usual client, with a connection for 16 clients, and the clients are spread
-// over the members.
+// with etcd, the bare value. Both are spoken to over TLS by the same client, gRPC's,
+// with a connection for 16 clients, and the clients are spread over the members.
 //
 // Each system is started anew for each round, with all its members, and loaded
 // by few clients first, then by more; rounds alternate between the systems, so
 // that whatever else the machine does hits all of them alike. The table shows
 // the median of the rounds. Flushes are those of the disk, by whomever: all
 // members' of the system that is loaded, and one for several calls of fsync
-// that wait at the same time.
+// that wait at the same time. CPU is all members' and, behind the plus, that of
+// the clients, which share the machine.
 package main
 
 import (

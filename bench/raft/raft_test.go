@@ -37,10 +37,10 @@ func TestTheTableComparesMediansWithEtcd(t *testing.T) {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{
-		"members clients writes/s × etcd p50 p99 flushes/s",
-		"1 16 Weir, log in process 70 – 2.03ms 2.03ms –",
-		"3 16 Weir, admin API 200 0.50 2.03ms 2.03ms 50",
-		"3 16 etcd 400 1.00 2.03ms 2.03ms 50",
+		"members clients writes/s × etcd p50 p99 flushes/s CPU/write",
+		"1 16 Weir, log in process 70 – 2.03ms 2.03ms – 0 + 0 µs",
+		"3 16 Weir, admin API 200 0.50 2.03ms 2.03ms 50 20 + 10 µs",
+		"3 16 etcd 400 1.00 2.03ms 2.03ms 50 20 + 10 µs",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -50,7 +50,8 @@ func TestTheTableComparesMediansWithEtcd(t *testing.T) {
 func sampleOf(writes float64) sample {
 	var latencies measure.Histogram
 	latencies.Record(2 * time.Millisecond)
-	return sample{throughput: writes, flushes: 50, latencies: latencies}
+	return sample{throughput: writes, flushes: 50, latencies: latencies,
+		members: 20 * time.Microsecond, clients: 10 * time.Microsecond}
 }
 
 func TestNumberedValuesHaveOneLength(t *testing.T) {

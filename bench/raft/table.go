@@ -48,13 +48,15 @@ func (t table) rows() []row {
 
 func (t table) print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "members\tclients\t\twrites/s\t× %s\tp50\tp99\tflushes/s\t\n", reference)
+	fmt.Fprintf(w, "members\tclients\t\twrites/s\t× %s\tp50\tp99\tflushes/s\tCPU/write\t\n", reference)
 	for _, r := range t.rows() {
 		var latencies measure.Histogram
-		var flushes []float64
+		var flushes, members, clients []float64
 		for i := range t[r] {
 			latencies.Add(&t[r][i].latencies)
 			flushes = append(flushes, t[r][i].flushes)
+			members = append(members, float64(t[r][i].members.Microseconds()))
+			clients = append(clients, float64(t[r][i].clients.Microseconds()))
 		}
 		ratio, flushed := "–", "–"
 		if of := t.throughput(row{r.members, r.clients, reference}); of > 0 {
@@ -63,8 +65,9 @@ func (t table) print(out io.Writer) {
 		if n := measure.Median(flushes); n >= 0 {
 			flushed = fmt.Sprintf("%.0f", n)
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%.0f\t%s\t%v\t%v\t%s\t\n", r.members, r.clients, r.system, t.throughput(r), ratio,
-			rounded(latencies.Quantile(0.5)), rounded(latencies.Quantile(0.99)), flushed)
+		fmt.Fprintf(w, "%d\t%d\t%s\t%.0f\t%s\t%v\t%v\t%s\t%.0f + %.0f µs\t\n", r.members, r.clients, r.system, t.throughput(r), ratio,
+			rounded(latencies.Quantile(0.5)), rounded(latencies.Quantile(0.99)), flushed,
+			measure.Median(members), measure.Median(clients))
 	}
 	w.Flush()
 }

@@ -3,18 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
-	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirmesh/weir/bench/measure"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -85,11 +84,13 @@ func (w *weirServers) add(ctx context.Context, p place, i int) error {
 
 // votes says whether the member votes: one that does not costs nobody a wait.
 func (w *weirServers) votes(ctx context.Context, name string) error {
-	api, _, err := w.client(0)
+	c, err := w.connect(0)
 	if err != nil {
 		return err
 	}
-	status, err := api.GetStatus(ctx, &weirv1.GetStatusRequest{})
+	defer c.close()
+	status := new(weirv1.GetStatusResponse)
+	err = c.(weirConnection).Invoke(ctx, weirv1connect.AdminServiceGetStatusProcedure, new(weirv1.GetStatusRequest), status)
 	if err != nil {
 		return err
 	}
@@ -130,56 +131,44 @@ func (w *weirServers) command(ctx context.Context, args ...string) (string, erro
 	return strings.TrimSpace(string(out)), nil
 }
 
-func (w *weirServers) stop() {
-	for _, p := range w.processes {
-		p.Stop()
-	}
-}
+func (w *weirServers) stop() { stopAll(w.processes) }
 
-func (w *weirServers) client(member int) (weirv1connect.AdminServiceClient, *http.Transport, error) {
-	pem, err := os.ReadFile(w.ca)
-	if err != nil {
-		return nil, nil, err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
-	client := &http.Client{Transport: authorized{w.token, transport}}
-	return weirv1connect.NewAdminServiceClient(connect.NewClient(
-		connecthttp.NewTransport(client, "https://"+w.admins[member]))), transport, nil
-}
+func (w *weirServers) used() time.Duration { return usedBy(w.processes) }
 
-// authorized shows the token with each request.
-type authorized struct {
-	token string
-	next  http.RoundTripper
-}
-
-func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+a.token)
-	return a.next.RoundTrip(r)
-}
-
+// connect dials a member; each call shows the token.
 func (w *weirServers) connect(member int) (connection, error) {
-	api, transport, err := w.client(member)
+	secure, err := credentials.NewClientTLSFromFile(w.ca, "")
 	if err != nil {
 		return nil, err
 	}
-	return weirConnection{api, transport}, nil
+	c, err := grpc.NewClient(w.admins[member], grpc.WithTransportCredentials(secure), grpc.WithPerRPCCredentials(bearer(w.token)))
+	if err != nil {
+		return nil, err
+	}
+	return weirConnection{c}, nil
 }
 
-type weirConnection struct {
-	api       weirv1connect.AdminServiceClient
-	transport *http.Transport
+// bearer shows a token with each call.
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
 }
+
+func (b bearer) RequireTransportSecurity() bool { return true }
+
+type weirConnection struct{ *grpc.ClientConn }
 
 func (c weirConnection) put(ctx context.Context, key string, number int64) error {
-	_, err := c.api.Apply(ctx, &weirv1.ApplyRequest{Resources: []*weirv1.Resource{resource.Wrap(&weirv1.Service{
+	request, err := proto.Marshal(&weirv1.ApplyRequest{Resources: []*weirv1.Resource{resource.Wrap(&weirv1.Service{
 		Metadata: &weirv1.Metadata{Name: key, Annotations: map[string]string{"value": numbered(number)}},
 		Spec:     &weirv1.ServiceSpec{},
 	})}})
-	return err
+	if err != nil {
+		return err
+	}
+	var answer []byte
+	return c.Invoke(ctx, weirv1connect.AdminServiceApplyProcedure, &request, &answer, grpc.ForceCodec(encoded{}))
 }
 
-func (c weirConnection) close() { c.transport.CloseIdleConnections() }
+func (c weirConnection) close() { c.Close() }

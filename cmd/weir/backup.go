@@ -133,6 +133,9 @@ recover).`,
 			return "", err
 		}
 		revision, err := restore(cmd.Context(), api, source, force)
+		if err != nil && args[0] != "-" {
+			err = fmt.Errorf("%s: %w", args[0], err)
+		}
 		return fmt.Sprintf("revision/%d", revision), err
 	})
 }

@@ -104,8 +104,12 @@ func writeMembers(cmd *cobra.Command, members []*weirv1.ClusterMember, wide bool
 	}
 	rows := make([][]string, len(members))
 	for i, m := range members {
+		proxies := fmt.Sprint(m.GetStreams())
+		if m.GetState() == weirv1.ClusterMember_UNREACHABLE {
+			proxies = "-" // nobody knows
+		}
 		rows[i] = []string{m.GetName(), word(m.GetRole().String()), word(m.GetState().String()), m.GetAddress(),
-			ago(m.GetLastContact()), fmt.Sprint(m.GetLag()), fmt.Sprint(m.GetStreams()), m.GetVersion()}
+			ago(m.GetLastContact()), fmt.Sprint(m.GetLag()), proxies, m.GetVersion()}
 		if wide {
 			snapshot := ""
 			if m.GetSnapshotIndex() > 0 {

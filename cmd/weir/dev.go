@@ -14,9 +14,10 @@ const devGateway = "127.0.0.1:8080"
 
 func newDevCommand() *cobra.Command {
 	var (
-		process                                     processFlags
-		demo                                        bool
-		nodeAddr, admin, portal, proxyAdmin, access string
+		process                 processFlags
+		proxy                   proxyFlags
+		demo                    bool
+		nodeAddr, admin, portal string
 	)
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -37,12 +38,11 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 			if err != nil {
 				return err
 			}
-			log, err := accessLog(cmd, access)
-			if err != nil {
+			if config.Edge, err = proxy.config(cmd); err != nil {
 				return err
 			}
 			config.Server = &node.ServerConfig{Name: "dev", Node: nodeAddr, Admin: admin, Open: true, Starter: devGateway, Bootstrap: true}
-			config.Edge = &node.EdgeConfig{Name: "dev", Admin: proxyAdmin, AccessLog: log}
+			config.Edge.Name = "dev"
 			config.Demo = demo
 			return runProcess(cmd.Context(), config)
 		},
@@ -53,8 +53,7 @@ beside dev), so that the bookshop does not mix with what you declare.`,
 	flags.StringVar(&nodeAddr, "node", defaultDevNode, "address of the node API, UDP and TCP (WEIR_NODE)")
 	flags.StringVar(&admin, "admin", defaultAdmin, "address to serve the admin API on (WEIR_ADMIN)")
 	flags.StringVar(&portal, "portal", defaultPortal, "address of the developer portal, which does not exist yet: nothing is served there (WEIR_PORTAL)")
-	addProxyAdmin(flags, &proxyAdmin)
-	addAccessLog(flags, &access)
+	proxy.add(flags)
 	return cmd
 }
 

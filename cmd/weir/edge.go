@@ -4,17 +4,16 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/weirmesh/weir/node"
 )
 
 func newEdgeCommand() *cobra.Command {
 	var (
-		process                         processFlags
-		name, token, proxyAdmin, access string
-		servers                         []string
-		labels                          map[string]string
-		drain                           time.Duration
+		process     processFlags
+		proxy       proxyFlags
+		name, token string
+		servers     []string
+		labels      map[string]string
+		drain       time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "edge",
@@ -40,11 +39,11 @@ one goes on.`,
 			if err != nil {
 				return err
 			}
-			log, err := accessLog(cmd, access)
-			if err != nil {
+			if config.Edge, err = proxy.config(cmd); err != nil {
 				return err
 			}
-			config.Edge = &node.EdgeConfig{Name: name, Servers: servers, Token: token, Labels: labels, Admin: proxyAdmin, AccessLog: log, Drain: drain}
+			config.Edge.Name, config.Edge.Servers, config.Edge.Token, config.Edge.Labels = name, servers, token, labels
+			config.Edge.Drain = drain
 			return runUpgradable(cmd.Context(), config)
 		},
 	}
@@ -55,7 +54,6 @@ one goes on.`,
 	flags.StringVar(&token, "token", "", "join token, for the first start (WEIR_TOKEN)")
 	flags.StringToStringVar(&labels, "labels", nil, "labels that Gateways select edges by: KEY=VALUE[,KEY=VALUE] (WEIR_LABELS)")
 	durationFlag(flags, &drain, "drain", 10*time.Second, "how long requests in flight may take when the edge stops (WEIR_DRAIN)")
-	addProxyAdmin(flags, &proxyAdmin)
-	addAccessLog(flags, &access)
+	proxy.add(flags)
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -38,7 +39,10 @@ const (
 
 // processError is why a process did not start, or ended: its hints are not those
 // of a call.
-type processError struct{ cause error }
+type processError struct {
+	cause  error
+	server bool // else a proxy
+}
 
 func (e *processError) Error() string { return e.cause.Error() }
 func (e *processError) Unwrap() error { return e.cause }
@@ -48,7 +52,13 @@ func (e *processError) hint() string {
 	case errors.Is(e, syscall.EADDRINUSE):
 		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	case connect.CodeOf(e) == connect.CodeUnauthenticated:
-		return "make another on a server: weir join-token create --role edge"
+		role := "edge"
+		if e.server {
+			role = "server"
+		}
+		return "make another on a server: weir join-token create --role " + role
+	case connect.CodeOf(e) == connect.CodeAlreadyExists:
+		return "choose another --name; or, if that server is lost, free its name first: weir cluster remove NAME"
 	}
 	return ""
 }
@@ -58,7 +68,7 @@ func runProcess(ctx context.Context, config node.Config) error {
 		return usagef("%s", err)
 	}
 	if err := node.Run(ctx, config); err != nil {
-		return &processError{err}
+		return &processError{err, config.Server != nil}
 	}
 	return nil
 }
@@ -67,14 +77,14 @@ func runProcess(ctx context.Context, config node.Config) error {
 // to, and may itself follow one that did.
 func runUpgradable(ctx context.Context, config node.Config) (err error) {
 	if config.Inherited, err = handover.Inherited(); err != nil {
-		return &processError{err}
+		return &processError{cause: err}
 	}
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		return &processError{fmt.Errorf("find the program: %w", err)}
+		return &processError{cause: fmt.Errorf("find the program: %w", err)}
 	}
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, syscall.SIGUSR2)
@@ -94,6 +104,54 @@ func (f *processFlags) add(flags *pflag.FlagSet, data string) {
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error (WEIR_LOG_LEVEL)")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json (WEIR_LOG_FORMAT)")
 }
+
+// proxyFlags are what processes that carry traffic have in common.
+type proxyFlags struct {
+	admin, access, memory string
+	connections           int
+}
+
+func (f *proxyFlags) add(flags *pflag.FlagSet) {
+	addProxyAdmin(flags, &f.admin)
+	addAccessLog(flags, &f.access)
+	flags.StringVar(&f.memory, "memory-limit", "auto", "memory that the process may have, such as 512Mi: requests are turned away when it is short; "+
+		"auto: that of its control group; off (WEIR_MEMORY_LIMIT)")
+	flags.IntVar(&f.connections, "max-connections", 0, "connections of clients, over all listeners; 0: what there are file descriptors for "+
+		"(WEIR_MAX_CONNECTIONS)")
+}
+
+// config is what the flags say of a proxy.
+func (f *proxyFlags) config(cmd *cobra.Command) (*node.EdgeConfig, error) {
+	log, err := accessLog(cmd, f.access)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := memoryLimit(f.memory)
+	if err != nil {
+		return nil, err
+	}
+	if f.connections < 0 {
+		return nil, usagef("--max-connections must not be less than 0")
+	}
+	return &node.EdgeConfig{Admin: f.admin, AccessLog: log, MemoryLimit: limit, MaxConnections: f.connections}, nil
+}
+
+// memoryLimit reads --memory-limit, in the words of node.EdgeConfig.
+func memoryLimit(text string) (int64, error) {
+	switch text {
+	case "auto":
+		return 0, nil
+	case "off":
+		return -1, nil
+	}
+	n, err := parseBytes(text)
+	if err != nil || n < minMemory || n > math.MaxInt64 {
+		return 0, usagef("--memory-limit must be auto, off or a size of at least 64Mi, not %q", text)
+	}
+	return int64(n), nil
+}
+
+const minMemory = 64 << 20
 
 // config is what the flags say so far, with the log on standard error.
 func (f *processFlags) config(cmd *cobra.Command) (node.Config, error) {

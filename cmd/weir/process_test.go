@@ -136,8 +136,15 @@ func TestProcessFlags(t *testing.T) {
 // A node that is not admitted needs another token, and not that of admin.env.
 func TestHintsOfProcesses(t *testing.T) {
 	refused := connect.NewError(connect.CodeUnauthenticated, "the join token is not valid")
-	if got := hintFor(&processError{refused}); !strings.Contains(got, "weir join-token create") {
+	if got := hintFor(&processError{cause: refused}); !strings.Contains(got, "weir join-token create") {
 		t.Errorf("a process: %q", got)
+	}
+	if got := hintFor(&processError{refused, true}); !strings.Contains(got, "--role server") {
+		t.Errorf("a server: %q", got)
+	}
+	taken := connect.NewError(connect.CodeAlreadyExists, "a node of that name is there now")
+	if got := hintFor(&processError{taken, true}); !strings.Contains(got, "--name") || !strings.Contains(got, "weir cluster remove") {
+		t.Errorf("a name that is taken: %q", got)
 	}
 	if got := hintFor(refused); !strings.Contains(got, "WEIR_TOKEN") {
 		t.Errorf("a call: %q", got)

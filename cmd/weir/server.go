@@ -40,6 +40,7 @@ leaves one, with the rest of what the command line needs, in DATA/admin.env:
 				return err
 			}
 			config.Server = &sc
+			spareMemory()
 			return runProcess(cmd.Context(), config)
 		},
 	}
@@ -58,6 +59,8 @@ func addBeginning(flags *pflag.FlagSet, sc *node.ServerConfig) {
 	flags.StringSliceVar(&sc.Join, "join", nil, "node addresses of other servers: HOST:PORT[,HOST:PORT] (WEIR_JOIN)")
 	flags.StringVar(&sc.Token, "token", "", "join token, for the first start (WEIR_TOKEN)")
 	flags.StringVar(&sc.Advertise, "advertise", "", "where other nodes find this server: HOST:PORT; default --node (WEIR_ADVERTISE)")
+	durationFlag(flags, &sc.CertificateLifetime, "certificate-lifetime", 24*time.Hour,
+		"how long certificates that this server issues are good for, 1m to 24h; they are renewed at half of it (WEIR_CERTIFICATE_LIFETIME)")
 	flags.Var((*deadAfter)(&sc.DeadAfter), "dead-after", "how long a server may be away before it is removed: a duration, or off (WEIR_DEAD_AFTER)")
 }
 

@@ -64,7 +64,10 @@ func hintFor(err error) string {
 	case connect.CodeAborted:
 		return "someone else changed it meanwhile: read it again (weir get … -o yaml) and repeat"
 	case connect.CodeFailedPrecondition:
-		if strings.Contains(err.Error(), "no majority") || strings.Contains(err.Error(), "replaced by the backup") {
+		switch {
+		case strings.Contains(err.Error(), "no majority"):
+			return "start the servers that do not answer, or let another join first; if they are lost for good, repeat it with --force"
+		case strings.Contains(err.Error(), "replaced by the backup"):
 			return "if that is meant, repeat it with --force"
 		}
 	case connect.CodeUnavailable:

@@ -44,20 +44,26 @@ var allowed = map[string][]string{
 	"proxy/section":  {"proxy/exchange", "proxy/http1"},
 	"proxy/http2":    {"proxy/exchange", "proxy/http1", "proxy/section", "proxy/upstream", "proxy/wire"},
 	"proxy/http3":    {"proxy/exchange", "proxy/http1", "proxy/section", "proxy/upstream"},
+	"proxy/handler":  {"proxy/exchange", "proxy/http2", "proxy/wire"},
 	"proxy/router":   {"proto/weir/v1", "resource", "proxy/exchange"},
 	"proxy/balancer": {},
 	"proxy/health":   {},
 	"proxy/resolve":  {},
-	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire"},
+	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire", "proxy/proxyproto"},
 	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
 	"proxy/cors":     {"proto/weir/v1", "proxy/exchange"},
 	"proxy/compress": {"proto/weir/v1", "proxy/exchange"},
 	"proxy/fault":    {"proto/weir/v1", "proxy/exchange"},
 	"proxy/mirror":   {"proxy/exchange", "proxy/service", "proxy/upstream"},
-	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire"},
+	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire", "proxy/proxyproto"},
+
+	"proxy/hello":      {},
+	"proxy/proxyproto": {},
+	"proxy/relay":      {},
+	"proxy/overload":   {},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire",
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
-		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror"},
+		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
 
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
@@ -72,11 +78,11 @@ var allowed = map[string][]string{
 	"nodeport":        {"identity"},
 	"fleet":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "identity", "nodeport"},
 	"nodeapi":         {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "identity", "nodeport", "internal/durable"},
-	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity"},
+	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "identity", "proxy/handler"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
-		"proxy", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
+		"proxy", "proxy/overload", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm"},
 
@@ -96,6 +102,17 @@ var allowed = map[string][]string{
 
 	// Real processes under real faults. Its tests alone know what Weir is.
 	"test/cluster": {},
+
+	// An edge inside a test.
+	"test/edge": {"proto/weir/v1", "proxy", "resource", "telemetry"},
+	// Debian's servers behind it, a model of it, and what is done to it for long.
+	// Tests alone.
+	"test/garden": {},
+	"test/model":  {},
+	"test/soak":   {},
+	// Messages that could be read in two ways, and the grammar that judges what
+	// becomes of them. It knows nothing of Weir; its tests and others' do.
+	"test/smuggling": {},
 
 	// Machinery for tests that run real processes. It knows nothing of Weir.
 	"test/hosts":    {},

@@ -21,8 +21,8 @@ type Body struct {
 	// client may wait for it (100 Continue).
 	Before func() error
 	// Idle, when set, runs before each read from the network, to renew a
-	// deadline.
-	Idle func()
+	// deadline. Waited, when set, runs after it.
+	Idle, Waited func()
 }
 
 type bodyKind uint8
@@ -165,7 +165,11 @@ func (b *Body) fill(hint int) error {
 	if b.Idle != nil {
 		b.Idle()
 	}
-	return b.conn.Fill(hint, wire.LargeBuffer)
+	err := b.conn.Fill(hint, wire.LargeBuffer)
+	if b.Waited != nil {
+		b.Waited()
+	}
+	return err
 }
 
 func unexpected(err error) error {

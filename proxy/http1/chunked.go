@@ -116,10 +116,19 @@ func checkExtension(rest []byte, digits int) error {
 	if digits == 0 || rest[0] != ';' {
 		return malformed("a chunk's size is no number")
 	}
-	for _, c := range rest {
-		if control(c) {
+	quoted := false
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case control(c):
 			return malformed("a chunk extension holds a control character")
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted && i+1 < len(rest) && !control(rest[i+1]):
+			i++ // what it escapes
 		}
+	}
+	if quoted { // whoever reads on to the closing quote would find it in the body
+		return malformed("a chunk extension has a quote that stays open")
 	}
 	return nil
 }
@@ -156,10 +165,14 @@ func MayTrail(name []byte) bool {
 }
 
 // notTrailers would frame, route or authorise the message, or say how to read
-// its content, had they come in its head; some merge trailers into it.
+// its content, or who asks for it, had they come in its head; some merge
+// trailers into it.
 var notTrailers = [...]string{"content-length", "transfer-encoding", "host", "connection", "te", "trailer", "upgrade",
-	"keep-alive", "proxy-connection", "expect", "max-forwards", "authorization", "proxy-authorization", "cookie", "set-cookie",
-	"content-encoding", "content-type", "content-range", "range"}
+	"keep-alive", "proxy-connection", "expect", "max-forwards", "authorization", "proxy-authorization", "www-authenticate",
+	"proxy-authenticate", "cookie", "set-cookie", "content-encoding", "content-type", "content-range", "range", "cache-control",
+	"pragma", "vary", "age", "expires", "date", "location", "retry-after", "if-match", "if-none-match", "if-modified-since",
+	"if-unmodified-since", "if-range", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+	"x-forwarded-port", "x-forwarded-client-cert", "x-real-ip", "x-request-id"}
 
 // ahead walks lines of the framing at the front of buf, without consuming them,
 // up to a chunk's data, the end of the body, or where more is needed.

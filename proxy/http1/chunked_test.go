@@ -46,6 +46,9 @@ func TestChunkedCoding(t *testing.T) {
 
 		{"an extension", "5;a=b\r\nhello\r\n0;c\r\n\r\n", `"hello"`},
 		{"an extension with a quoted value", "5;a=\"b;c\"\r\nhello\r\n0\r\n\r\n", `"hello"`},
+		{"a quoted value with an escaped quote", "5;a=\"b\\\"c\"\r\nhello\r\n0\r\n\r\n", `"hello"`},
+		{"a quote that stays open", "5;a=\"b\r\nhello\r\n0\r\n\r\n", "400"},
+		{"a quote that an escape keeps open", "5;a=\"b\\\"\r\nhello\r\n0\r\n\r\n", "400"},
 		{"white space before an extension", "5 ;a\r\nhello\r\n0\r\n\r\n", "400"},
 		{"a CR in an extension", "5;a\rb\r\nhello\r\n0\r\n\r\n", "400"},
 		{"an LF in an extension", "5;a\nb\r\nhello\r\n0\r\n\r\n", "400"},

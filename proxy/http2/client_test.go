@@ -111,7 +111,7 @@ func (o *origin) answer(stream uint32, last bool, pairs ...string) {
 // wait keeps the connection until its client closes it.
 func (o *origin) wait() { io.Copy(io.Discard, o.conn) }
 
-var hasty = upstream.Options{Stall: 2 * time.Minute}
+var unhurried = upstream.Options{Stall: 2 * time.Minute}
 
 // request is one as a codec would have read it.
 func asking(method string, body exchange.Body) *exchange.Exchange {
@@ -308,7 +308,7 @@ func TestAnswers(t *testing.T) {
 				}
 			})
 			x := asking(c.method, nil)
-			got := outcomeOf(p, x, hasty)
+			got := outcomeOf(p, x, unhurried)
 			if strings.HasPrefix(c.want, "2") || strings.HasPrefix(c.want, "[") {
 				if got != c.want {
 					t.Errorf("got %q, want %q", got, c.want)
@@ -335,7 +335,7 @@ func TestAServiceKeepsToTheWindow(t *testing.T) {
 	})
 	var s upstream.Stream
 	x := asking("GET", nil)
-	if err := s.Open(t.Context(), p, x, hasty); err != nil {
+	if err := s.Open(t.Context(), p, x, unhurried); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close(x)
@@ -396,7 +396,7 @@ func TestRequestBodyKeepsToTheWindows(t *testing.T) {
 		o.WriteData(id, true, fmt.Append(nil, got))
 		o.wait()
 	})
-	if got := outcomeOf(p, asking("POST", exchange.Bytes(make([]byte, size))), hasty); got != fmt.Sprintf("200 %d", size) {
+	if got := outcomeOf(p, asking("POST", exchange.Bytes(make([]byte, size))), unhurried); got != fmt.Sprintf("200 %d", size) {
 		t.Errorf("got %q", got)
 	}
 }
@@ -424,7 +424,7 @@ func TestRoomAndConnections(t *testing.T) {
 	})
 	results := make(chan string, requests)
 	for range requests {
-		go func() { results <- outcomeOf(p, asking("GET", nil), hasty) }()
+		go func() { results <- outcomeOf(p, asking("GET", nil), unhurried) }()
 	}
 	for deadline := time.Now().Add(2 * time.Minute); p.InFlight() < requests || connections.Load() < 3; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -458,7 +458,7 @@ func TestAnEarlyAnswer(t *testing.T) {
 			})
 			body := newSlowly()
 			x := asking("POST", body)
-			if got := outcomeOf(p, x, hasty); got != "413" {
+			if got := outcomeOf(p, x, unhurried); got != "413" {
 				t.Errorf("got %q", got)
 			}
 			if x.Request.Shared {
@@ -498,12 +498,12 @@ func TestWaitsEnd(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	if err := s.Open(t.Context(), p, x, hasty); err == nil {
+	if err := s.Open(t.Context(), p, x, unhurried); err == nil {
 		t.Error("it was aborted")
 	}
 	failed := newSlowly()
 	failed.Abort()
-	if got := outcomeOf(p, asking("POST", failed), hasty); !strings.HasPrefix(got, "[client sent]") {
+	if got := outcomeOf(p, asking("POST", failed), unhurried); !strings.HasPrefix(got, "[client sent]") {
 		t.Errorf("a body that fails: got %q", got)
 	}
 	for range 4 {
@@ -544,7 +544,7 @@ func TestWhatIsNoHTTP2(t *testing.T) {
 			defer r.Close()
 			p := r.Acquire(upstream.Key{Address: l.Addr().String(), Protocol: upstream.HTTP2})
 			defer r.Release(p)
-			got := strings.ReplaceAll(outcomeOf(p, asking("GET", nil), hasty), l.Addr().String(), "HERE")
+			got := strings.ReplaceAll(outcomeOf(p, asking("GET", nil), unhurried), l.Addr().String(), "HERE")
 			if got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}

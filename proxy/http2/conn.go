@@ -29,6 +29,16 @@ type Place interface {
 	Cut()
 }
 
+// Talker is a Place that sends the answer itself, piece by piece, instead of
+// leaving a body to be pulled.
+type Talker interface {
+	Place
+	// Talk stands in for Serve. The answer's head and trailers are those of the
+	// exchange's Response; what was sent of the body, and why not all, goes to
+	// Finish.
+	Talk(x *exchange.Exchange, w *Writer) (sent int64, err error)
+}
+
 // Config is what a connection needs.
 type Config struct {
 	// Take lends a place with an empty exchange, Give takes it back.
@@ -39,6 +49,9 @@ type Config struct {
 	// for the client's first words and its answers to ours, Stall the wait for it
 	// to take or send part of a body.
 	Idle, Head, Stall time.Duration
+	// WebSocket: clients may ask for it (RFC 8441). What they ask for is served as
+	// by HTTP/1.1: an answer of 101 with a Tunnel agrees.
+	WebSocket bool
 	// What every exchange bears.
 	Scheme        []byte
 	Client, Local netip.AddrPort
@@ -73,6 +86,7 @@ type Conn struct {
 	past        past
 	out         output
 	sendWindow  int64
+	sentData    int64 // bytes of bodies, of all streams
 	recvWindow  int64
 	credit      int   // read, and not given back as window yet
 	peerWindow  int64 // that new streams have to send
@@ -167,8 +181,11 @@ func (c *Conn) readPreface() error {
 func (c *Conn) greet() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := appendSettings(c.out.bytes(), setting{settingStreams, MaxStreams}, setting{settingWindow, streamWindow},
-		setting{settingHeaderList, maxHeaderList})
+	settings := []setting{{settingStreams, MaxStreams}, {settingWindow, streamWindow}, {settingHeaderList, maxHeaderList}}
+	if c.cfg.WebSocket {
+		settings = append(settings, setting{settingConnect, 1})
+	}
+	b := appendSettings(c.out.bytes(), settings...)
 	c.out.set(appendWindow(b, 0, connWindow-defaultWindow))
 }
 

@@ -37,6 +37,7 @@ const (
 	settingWindow        = 4
 	settingFrameSize     = 5
 	settingHeaderList    = 6
+	settingConnect       = 8 // RFC 8441, section 3
 	headerSize           = 9
 	maxWindow            = 1<<31 - 1
 	defaultWindow        = 1<<16 - 1

@@ -142,7 +142,7 @@ func (c *Conn) ping(f *frame) *connError {
 	if err := c.out.noteControl(before); err != nil {
 		return err
 	}
-	return c.guard.cost(1)
+	return c.echoCost()
 }
 
 func (c *Conn) window(f *frame) error {
@@ -162,7 +162,7 @@ func (c *Conn) window(f *frame) error {
 		if c.out.waiting > 0 {
 			c.wakeAll()
 		}
-		return asError(c.windowCost())
+		return asError(c.echoCost())
 	}
 	if c.isIdle(f.stream) {
 		return &connError{codeProtocol, "WINDOW_UPDATE for a stream that is not open"}
@@ -176,18 +176,19 @@ func (c *Conn) window(f *frame) error {
 		}
 		s.cond.Broadcast()
 	}
-	return asError(c.windowCost())
+	return asError(c.echoCost())
 }
 
-// windowCost: clients may well give a window for every few kilobytes that they
-// get. The caller holds the lock.
-func (c *Conn) windowCost() *connError {
-	c.guard.credit(windowsPerFrame * c.productive)
+// echoCost: clients may well give a window for every few kilobytes that they
+// get, and measure the way by a ping with each answer, as gRPC's do. The caller
+// holds the lock.
+func (c *Conn) echoCost() *connError {
+	c.guard.credit(echoesPerFrame * c.productive)
 	c.productive = 0
 	return c.guard.cost(1)
 }
 
-const windowsPerFrame = 16
+const echoesPerFrame = 16
 
 // isIdle: the stream was never opened.
 func (c *Conn) isIdle(id uint32) bool { return id > c.last || id%2 == 0 }
@@ -371,6 +372,9 @@ func (c *Conn) open(id uint32) {
 	c.opening = s
 	c.streams[id] = s
 	c.block.begin(x, nil)
+	if c.cfg.WebSocket {
+		c.block.AllowConnect()
+	}
 }
 
 func (c *Conn) continuation(f *frame) error {
@@ -449,11 +453,14 @@ func (c *Conn) endHead() error {
 		}
 		s.answer, s.reason = status, reason
 	}
+	if err == nil && x.Request.WebSocket {
+		s.socket = newHandshake(x)
+	}
 	c.mu.Lock()
 	s.ended = c.blockEnds
 	s.declared, s.asking = length, c.block.Expecting()
 	c.mu.Unlock()
-	if !s.ended {
+	if !s.ended && s.socket == nil { // what is said by WebSocket is no body
 		x.Request.Body = s
 	}
 	c.queue = append(c.queue, s)

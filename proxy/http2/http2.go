@@ -1,4 +1,5 @@
-// Package http2 is HTTP/2 on the wire (RFC 9113): frames and header blocks, and
+// Package http2 is HTTP/2 on the wire (RFC 9113): frames and header blocks, the
+// client's side of a connection to a service ([Client]), and
 // the server's side of a connection, which turns each stream into an exchange.
 //
 //	frames ─▶ Conn.Run (reads) ─▶ stream (one goroutine each) ─▶ Place.Serve

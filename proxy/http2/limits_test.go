@@ -156,6 +156,19 @@ func TestPatienceComesBack(t *testing.T) {
 	})
 }
 
+// A client may measure the way by a ping with each answer, as gRPC's do.
+func TestPingsWithAnswersAreNoFlood(t *testing.T) {
+	s := serveOn(t, hello, nil)
+	s.greet()
+	for i := range 3000 {
+		s.open(uint32(1+2*i), true, request("GET", "/")...)
+		if got := s.outcome(uint32(1 + 2*i)); got != "200 content-length: 5 hello" {
+			t.Fatalf("request %d: got %q", i, got)
+		}
+		s.must(s.framer.WritePing(false, [8]byte{}))
+	}
+}
+
 // A client that costs more than it asks for is told to calm down.
 func TestFloods(t *testing.T) {
 	const calm = "GOAWAY ENHANCE_YOUR_CALM"

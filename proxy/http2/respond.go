@@ -29,19 +29,36 @@ func (s *stream) run() {
 		c.cfg.Give(p)
 		return
 	}
-	if s.answer != 0 {
+	sent, err := s.converse(p, x)
+	p.Finish(x, sent, err)
+	s.finish(codeOf(err))
+	c.cfg.Give(p)
+}
+
+// codeOf is how an answer that broke off is reset. One whose time is over was
+// given up: to a client of gRPC, INTERNAL_ERROR would say something else.
+func codeOf(err error) code {
+	switch {
+	case err == nil:
+		return codeNone
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return codeCancel
+	}
+	return codeInternal
+}
+
+// converse has the place answer, and sends what it answers.
+func (s *stream) converse(p Place, x *exchange.Exchange) (sent int64, err error) {
+	talker, talks := p.(Talker)
+	switch {
+	case s.answer != 0:
 		p.Reject(x, s.answer, s.reason)
-	} else {
+	case talks:
+		return talker.Talk(x, (*Writer)(s))
+	default:
 		p.Serve(x)
 	}
-	sent, err := s.respond(x)
-	p.Finish(x, sent, err)
-	end := codeNone
-	if err != nil {
-		end = codeInternal
-	}
-	s.finish(end)
-	c.cfg.Give(p)
+	return s.respond(x)
 }
 
 // left: the client has gone before it was served.
@@ -74,6 +91,14 @@ func (s *stream) finish(end code) {
 
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
+	if s.socket != nil {
+		if s.socket.agreed(x) {
+			return s.tunnel(x)
+		}
+		if x.Response.Status < 300 && !x.Response.Reset {
+			x.Answer(502, nil) // to say so would be to agree
+		}
+	}
 	if status := x.Response.Status; status < 200 || status > 999 {
 		if x.Response.Reset {
 			return 0, errReset
@@ -235,6 +260,8 @@ func (s *stream) sendData(p []byte, last bool) error {
 		c.out.set(append(b, p[:n]...))
 		s.sendWindow -= int64(n)
 		c.sendWindow -= int64(n)
+		c.sentData += int64(n)
+		s.sending.Moved(int64(n))
 		c.productive++
 		p = p[n:]
 		if c.out.pending() >= pageSize-headerSize {
@@ -259,6 +286,7 @@ func (s *stream) awaitRoom(n int) (int, error) {
 	c := s.conn
 	var limit *time.Timer
 	late := false
+	defer s.paceSending(time.Now())()
 	for {
 		if n, err := s.room(n); n > 0 || err != nil {
 			return n, err
@@ -270,7 +298,7 @@ func (s *stream) awaitRoom(n int) (int, error) {
 			continue
 		}
 		if limit == nil {
-			limit = time.AfterFunc(c.cfg.Stall, func() {
+			limit = time.AfterFunc(min(c.cfg.Stall, s.sending.Left(c.cfg.Stall)), func() {
 				c.mu.Lock()
 				late = true
 				s.cond.Broadcast()

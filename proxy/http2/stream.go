@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/wire"
 )
 
 // stream is one request and its response. Its goroutine serves it; the reader
@@ -17,6 +18,8 @@ type stream struct {
 	id    uint32
 	place Place // under the lock; nil once it is given back
 	head  bool  // the response has no body, whatever it says
+	// socket is not nil for one that asks for WebSocket.
+	socket *handshake
 	// answer is not 0 for a request that is refused.
 	answer int
 	reason string
@@ -37,6 +40,10 @@ type stream struct {
 	aborted    bool
 	resetByUs  bool
 	incoming   exchange.Fields // trailers that the reader is reading
+
+	// How long the client was waited for, to send the body and to take the
+	// answer's.
+	receiving, sending wire.Pace
 
 	// Of whoever reads the body.
 	taken []byte
@@ -146,6 +153,7 @@ func (s *stream) Next() ([]byte, error) {
 func (s *stream) await() error {
 	var limit *time.Timer
 	late := false
+	defer s.paceReceiving(time.Now())()
 	for len(s.pending) == 0 {
 		switch {
 		case s.dead != nil:
@@ -175,11 +183,40 @@ func (s *stream) await() error {
 
 // patience is how long the next part of the body may take.
 func (s *stream) patience() time.Duration {
+	if s.socket != nil {
+		return tunnelIdle
+	}
 	wait := s.conn.cfg.Stall
+	if s.declared >= 0 {
+		wait = min(wait, s.receiving.Left(wait))
+	}
 	if d := s.place.Exchange().Request.Deadline; !d.IsZero() {
 		wait = min(wait, time.Until(d))
 	}
 	return max(wait, 0)
+}
+
+// paceReceiving notes a wait for the body that begins now, when it is over. Only a
+// body whose length is known has to come at a pace: another one may be a
+// conversation. The caller holds the lock.
+func (s *stream) paceReceiving(now time.Time) func() {
+	return func() {
+		s.receiving.Waited(time.Since(now))
+		s.receiving.Moved(int64(len(s.pending)))
+	}
+}
+
+// paceSending does that for a wait until the client takes more. What other streams
+// send counts where it is the connection that is waited for. The caller holds the
+// lock.
+func (s *stream) paceSending(now time.Time) func() {
+	before, shared := s.conn.sentData, s.sendWindow > 0
+	return func() {
+		s.sending.Waited(time.Since(now))
+		if shared {
+			s.sending.Moved(s.conn.sentData - before)
+		}
+	}
 }
 
 // end hands the trailers over with the end of the body.

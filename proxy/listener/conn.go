@@ -26,13 +26,11 @@ const (
 
 // conn is one client's connection. One goroutine serves it.
 type conn struct {
-	listener *Listener
-	wire     *wire.Conn
-	state    atomic.Int32
-	secured  *secured // nil: in the clear
-	scheme   []byte
-	client   netip.AddrPort
-	local    netip.AddrPort
+	entry
+	wire    *wire.Conn
+	state   atomic.Int32
+	secured *secured // nil: in the clear
+	scheme  []byte
 
 	http2    atomic.Pointer[http2.Conn] // that it turned out to be
 	place    atomic.Pointer[place]      // where the exchange under way is served
@@ -41,7 +39,9 @@ type conn struct {
 	headSize int           // of the request's head, which lies before what is buffered
 	bodied   bool          // the request came with a body, whatever became of x.Request.Body
 	head     wire.Detached // the request's head, where its body had to be read over it
-	renew    func()        // the body's hook, made once
+	pace     pace
+	renew    func() // the body's hooks, made once
+	waited   func()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -65,6 +65,8 @@ func (c *conn) closeIfIdle() {
 		_ = c.wire.Close()
 	}
 }
+
+func (c *conn) isTold() bool { return c.http2.Load() != nil }
 
 // cut ends an exchange. The listener says that it is cutting before it asks for
 // the place, the exchange takes its place before it looks whether it is: one of
@@ -95,6 +97,9 @@ func (c *conn) serve() {
 		}
 		c.wire.Free()
 	}()
+	if !c.enter(func() bool { return c.state.Load() == gone }) {
+		return
+	}
 	if c.secured != nil {
 		if !c.handshake() {
 			return
@@ -200,8 +205,9 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 			return 0, headError(err, len(c.wire.Buffered()))
 		}
 		b := c.wire.Buffered()
-		whole := bytes.Contains(b[seen:], []byte("\r\n\r\n"))
-		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
+		whole := bytes.Contains(b[seen:], []byte("\n\r\n")) // or one that is refused, for its bare line feed
+		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || bytes.Contains(b[seen:], []byte("\r\r")) ||
+			seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
 		if !whole && !suspect {
 			continue
 		}
@@ -255,9 +261,10 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 		c.wire.Discard(-head)
 		c.head = c.wire.Detach(head)
 		if c.renew == nil {
-			c.renew = c.renewRead
+			c.renew, c.waited = c.renewRead, c.paceBody
 		}
-		c.body.Idle = c.renew
+		c.pace = pace{length: c.body.Length()}
+		c.body.Idle, c.body.Waited = c.renew, c.waited
 		if f.Continue {
 			c.body.Before = c.sendContinue
 		}
@@ -267,7 +274,8 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 
 // renewRead runs before each wait for more of the body.
 func (c *conn) renewRead() {
-	until := time.Now().Add(c.listener.cfg.Stall)
+	now := time.Now()
+	until := now.Add(c.patience(now))
 	if d := c.place.Load().x.Request.Deadline; !d.IsZero() && d.Before(until) {
 		until = d
 	}

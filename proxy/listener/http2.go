@@ -31,7 +31,7 @@ func (c *conn) serveHTTP2() {
 	l := c.listener
 	config := http2.Config{
 		Take: func() http2.Place { return l.take() }, Give: func(p http2.Place) { l.give(p.(*place)) },
-		Logger: l.cfg.Logger, Idle: l.cfg.Idle, Head: l.cfg.Head, Stall: l.cfg.Stall,
+		Logger: l.cfg.Logger, Idle: l.cfg.Idle, Head: l.cfg.Head, Stall: l.cfg.Stall, WebSocket: true,
 		Scheme: c.scheme, Client: c.client, Local: c.local, TLS: c.facts(),
 	}
 	h := http2.NewConn(c.wire, config)

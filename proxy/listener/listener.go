@@ -1,8 +1,9 @@
 // Package listener owns the sockets that clients connect to: it accepts, reads
 // requests, hands each as an exchange to a Handler, and writes the answer.
 //
-//	accept ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
-//	                └▶ HTTP/2 by ALPN, or by its preface: package http2
+//	accept ─▶ admit ─▶ PROXY header ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
+//	                               │        └▶ HTTP/2 by ALPN, or by its preface: package http2
+//	                               └▶ what carries no HTTP: ServeStream
 //	UDP ─▶ QUIC ─▶ connection ─▶ one goroutine for each exchange: package http3
 //
 // # Promises
@@ -22,6 +23,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +60,11 @@ type Session interface {
 type Config struct {
 	Handler Handler
 	Logger  *slog.Logger
+	// Admission says how connections are taken in; nil: as they come. Streams
+	// serves those that carry no HTTP, Budget bounds how many there are.
+	Admission func() *Admission
+	Streams   StreamHandler
+	Budget    *Budget
 	// Port is the listener's as declared; it chooses the routes.
 	Port uint16
 	// Security secures connections; nil: none.
@@ -101,16 +108,20 @@ type Listener struct {
 	unsecured  atomic.Uint64
 	handshakes chan struct{} // a place for each that is under way
 	sessions   sync.Pool
+	open       atomic.Int64
+	refused    [refusals]atomic.Uint64
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-	done  sync.WaitGroup // the accept loop and every connection
+	mu      sync.Mutex
+	conns   map[tracked]struct{}
+	clients map[netip.Addr]int // how many connections each has
+	done    sync.WaitGroup     // the accept loop and every connection
 }
 
 // Serve starts to serve a socket, which the Listener owns from then on.
 func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
-	l := &Listener{cfg: cfg, socket: socket, conns: map[*conn]struct{}{}, handshakes: make(chan struct{}, cfg.Handshakes)}
+	l := &Listener{cfg: cfg, socket: socket, conns: map[tracked]struct{}{}, clients: map[netip.Addr]int{},
+		handshakes: make(chan struct{}, cfg.Handshakes)}
 	l.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)
 	return l
@@ -164,16 +175,27 @@ func (l *Listener) accept() {
 		}
 		pause = 0
 		l.accepted.Add(1)
-		c := newConn(l, nc)
+		e, ok := l.admit(nc)
+		if !ok {
+			nc.Close()
+			continue
+		}
+		var c tracked
+		if e.admission.Streams {
+			c = newStream(e)
+		} else {
+			c = newConn(e)
+		}
 		if !l.track(c) {
 			nc.Close()
+			c.base().leave()
 			return
 		}
 		l.done.Go(c.serve)
 	}
 }
 
-func (l *Listener) track(c *conn) bool {
+func (l *Listener) track(c tracked) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.draining.Load() {
@@ -183,10 +205,11 @@ func (l *Listener) track(c *conn) bool {
 	return true
 }
 
-func (l *Listener) forget(c *conn) {
+func (l *Listener) forget(c tracked) {
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()
+	c.base().leave()
 }
 
 // StopAccepting is the first step of Close, for those who need the address: it is
@@ -197,7 +220,7 @@ func (l *Listener) StopAccepting() {
 	l.draining.Store(true)
 	_ = l.socket.Close() // first: who is turned away here must find no one at the door
 	for c := range l.conns {
-		if l.cfg.Linger == 0 || c.http2.Load() != nil { // who speaks HTTP/2 is told
+		if l.cfg.Linger == 0 || c.isTold() { // who speaks HTTP/2 is
 			c.closeIfIdle()
 		}
 	}

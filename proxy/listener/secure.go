@@ -49,7 +49,7 @@ func (l *Listener) secure(nc net.Conn) *secured {
 func (c *conn) handshake() bool {
 	l := c.listener
 	until := time.Now().Add(l.cfg.Handshake)
-	if !l.admit(until) {
+	if !l.takePlace(until) {
 		l.unsecured.Add(1)
 		return false
 	}
@@ -69,8 +69,8 @@ func (c *conn) handshake() bool {
 	return true
 }
 
-// admit waits for a place among those that shake hands.
-func (l *Listener) admit(until time.Time) bool {
+// takePlace waits for a place among those that shake hands.
+func (l *Listener) takePlace(until time.Time) bool {
 	select {
 	case l.handshakes <- struct{}{}:
 		return true
@@ -117,8 +117,9 @@ func factsOf(state tls.ConnectionState, terms any) *exchange.TLS {
 }
 
 // newConn makes a connection of a socket.
-func newConn(l *Listener, nc net.Conn) *conn {
-	c := &conn{listener: l, scheme: schemeHTTP, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
+func newConn(e entry) *conn {
+	l, nc := e.listener, e.socket
+	c := &conn{entry: e, scheme: schemeHTTP}
 	if l.cfg.Security != nil && l.cfg.Security.Secure() {
 		c.secured, c.scheme = l.secure(nc), schemeHTTPS
 		nc = c.secured.Conn

@@ -152,8 +152,7 @@ type placedListener struct {
 	group int
 }
 
-// compileListeners lists the listeners that speak HTTP, the oldest gateway's
-// first.
+// compileListeners lists the listeners, the oldest gateway's first.
 func compileListeners(gateways map[string]*weirv1.Gateway) ([]*Listener, error) {
 	ordered := make([]*weirv1.Gateway, 0, len(gateways))
 	for _, g := range gateways {
@@ -168,9 +167,6 @@ func compileListeners(gateways map[string]*weirv1.Gateway) ([]*Listener, error) 
 	var listeners []*Listener
 	for _, g := range ordered {
 		for i, spec := range g.GetSpec().GetListeners() {
-			if p := spec.GetProtocol(); p == weirv1.Listener_TCP || p == weirv1.Listener_TLS {
-				continue
-			}
 			l, err := compileListener(g, spec)
 			if err != nil {
 				return nil, fmt.Errorf("compile gateway %s: listeners[%d].%w", keyOf(g.GetMetadata()), i, err)

@@ -63,6 +63,14 @@
 // space; a malformed escape stands for itself. Of several parameters of one
 // name the first counts.
 //
+// # What carries no HTTP
+//
+// A connection to a listener that speaks TCP or TLS is matched as a request for
+// the path "/" of the host that its client asks for by SNI, or of none. A route is
+// attached to such a listener only by a parentRef that names it, or its port.
+//
+// # Expressions
+//
 // Regular expressions are RE2 and must fit the whole path or value. Where one
 // match names a header or a parameter twice, the first counts.
 package router
@@ -95,7 +103,7 @@ const (
 	Regex
 )
 
-// Listener is one listener of a gateway that speaks HTTP.
+// Listener is one listener of a gateway.
 type Listener struct {
 	Gateway resource.Ref
 	Name    string
@@ -188,7 +196,7 @@ func (t *Table[T]) All() iter.Seq[*Rule[T]] {
 	}
 }
 
-// Listeners yields the HTTP listeners of the table's gateways.
+// Listeners yields the listeners of the table's gateways.
 func (t *Table[T]) Listeners() iter.Seq[*Listener] {
 	return func(yield func(*Listener) bool) {
 		for i := range t.listeners {

@@ -2,6 +2,7 @@ package router
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -115,11 +116,20 @@ func (t *Table[T]) updateGateways(change Change) (relisten bool, err error) {
 	return true, nil
 }
 
-// place puts listeners into groups.
+// place puts listeners into groups. Of a socket whose listeners disagree about
+// whether it carries HTTP, only those that agree with the oldest are in one.
 func (t *Table[T]) place(listeners []*Listener) {
 	t.listeners, t.sites, t.groups = nil, map[uint16]*site{}, nil
 	e := new(edit)
+	streams := map[netip.AddrPort]bool{}
 	for _, l := range listeners {
+		socket, stream := netip.AddrPortFrom(l.Address, l.Port), resource.IsStream(l.Protocol)
+		if first, ok := streams[socket]; !ok {
+			streams[socket] = stream
+		} else if first != stream {
+			t.listeners = append(t.listeners, placedListener{l, noGroup})
+			continue
+		}
 		s := t.sites[l.Port]
 		if s == nil {
 			s = newSite()
@@ -177,7 +187,7 @@ func (t *Table[T]) places(r *route[T], f func(l placedListener, hostname string)
 	}
 	var done map[place]bool
 	for _, l := range t.listeners {
-		if !r.names(l.Listener) {
+		if l.group == noGroup || !r.names(l.Listener) {
 			continue
 		}
 		for _, hostname := range r.hostnames {
@@ -193,12 +203,14 @@ func (t *Table[T]) places(r *route[T], f func(l placedListener, hostname string)
 	}
 }
 
-// names reports whether one of the route's parentRefs means the listener.
+// names reports whether one of the route's parentRefs means the listener. One that
+// carries no HTTP has to be named.
 func (r *route[T]) names(l *Listener) bool {
 	return r.tenant == l.Gateway.Tenant && slices.ContainsFunc(r.parents, func(p *weirv1.ParentRef) bool {
 		return (p.GetKind() == "" || p.GetKind() == resource.KindGateway) && p.GetName() == l.Gateway.Name &&
 			(p.GetSectionName() == "" || p.GetSectionName() == l.Name) &&
-			(p.GetPort() == 0 || p.GetPort() == uint32(l.Port))
+			(p.GetPort() == 0 || p.GetPort() == uint32(l.Port)) &&
+			(!resource.IsStream(l.Protocol) || p.GetSectionName() != "" || p.GetPort() != 0)
 	})
 }
 

@@ -109,15 +109,38 @@ func TestTenantsKeepToTheirGateways(t *testing.T) {
 	}
 }
 
-func TestOtherProtocolsAreNoListeners(t *testing.T) {
-	g := gateway("public", "http:80", "raw:81")
-	g.Spec.Listeners[1].Protocol = weirv1.Listener_TCP
-	tab := newTable(t, []*weirv1.Gateway{g}, route("a", "", on()))
-	if got := match(tab, 81, request("GET h/")); got != "" {
-		t.Errorf("a TCP listener matched %s", got)
+// A listener that carries no HTTP is attached to by name alone, so that one that is
+// added to a gateway does not take the routes that are there.
+func TestWhatCarriesNoHTTPHasToBeNamed(t *testing.T) {
+	for _, protocol := range []weirv1.Listener_Protocol{weirv1.Listener_TCP, weirv1.Listener_TLS} {
+		g := gateway("public", "http:80", "raw:81")
+		g.Spec.Listeners[1].Protocol = protocol
+		unnamed, section, port := route("unnamed", "", on()), route("section", "", on()), route("port", "", on())
+		section.Spec.ParentRefs[0].SectionName, port.Spec.ParentRefs[0].Port = "raw", 81
+		for want, r := range map[string]*weirv1.Route{"": unnamed, "section/0": section, "port/0": port} {
+			if got := match(newTable(t, []*weirv1.Gateway{g}, r), 81, request("GET h/")); got != want {
+				t.Errorf("%s: the route %s is matched as %q", protocol, r.Metadata.Name, got)
+			}
+		}
 	}
-	if n := len(slices.Collect(tab.Listeners())); n != 1 {
-		t.Errorf("got %d listeners, want 1", n)
+}
+
+// A socket carries HTTP or it does not: as its oldest listener says.
+func TestListenersThatDisagree(t *testing.T) {
+	web, raw := gateway("a", "http:80"), gateway("b", "raw:80")
+	raw.Spec.Listeners[0].Protocol = weirv1.Listener_TCP
+	httpRoute, rawRoute := route("web", "", on("/web")), route("raw", "", on())
+	httpRoute.Spec.ParentRefs = []*weirv1.ParentRef{{Name: "a"}}
+	rawRoute.Spec.ParentRefs = []*weirv1.ParentRef{{Name: "b", SectionName: "raw"}}
+	tab := newTable(t, []*weirv1.Gateway{web, raw}, httpRoute, rawRoute)
+	if got := match(tab, 80, request("GET h/web")); got != "web/0" {
+		t.Errorf("got %q", got)
+	}
+	if got := match(tab, 80, request("GET h/other")); got != "" {
+		t.Errorf("a route for bytes has a request: %q", got)
+	}
+	if n := len(slices.Collect(tab.Listeners())); n != 2 {
+		t.Errorf("%d listeners are known of", n)
 	}
 }
 

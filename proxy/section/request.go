@@ -36,6 +36,9 @@ type Reader struct {
 	seen   uint8 // which of them there were
 	host   []byte
 
+	extended bool // CONNECT may name a protocol (RFC 8441, RFC 9220)
+	protocol string
+
 	cookies   int
 	length    int64 // of the body as announced; -1: not
 	expecting bool  // 100 Continue
@@ -47,6 +50,7 @@ const (
 	seenScheme
 	seenAuthority
 	seenPath
+	seenProtocol
 )
 
 // Malformed is a message that the RFCs forbid. Its stream is reset, because what
@@ -60,6 +64,10 @@ func refused(status int, reason string) error { return &http1.Error{Status: stat
 
 // Begin starts the head of a request.
 func (r *Reader) Begin(x *exchange.Exchange) { *r = Reader{into: x, length: -1} }
+
+// AllowConnect: the head that was begun may ask for WebSocket by an extended
+// CONNECT (RFC 8441, section 4; RFC 9220).
+func (r *Reader) AllowConnect() { r.extended = true }
 
 // BeginTrailers starts trailers, which are added to what is given.
 func (r *Reader) BeginTrailers(to *exchange.Fields) { *r = Reader{trailers: to, length: -1} }
@@ -112,6 +120,7 @@ func (r *Reader) pseudo(name, value string) error {
 	}
 	var at *[]byte
 	var bit uint8
+	var protocol []byte
 	switch name {
 	case ":method":
 		at, bit = &q.Method, seenMethod
@@ -121,6 +130,10 @@ func (r *Reader) pseudo(name, value string) error {
 		at, bit = &q.Authority, seenAuthority
 	case ":path":
 		at, bit = &q.Path, seenPath
+	case ":protocol":
+		if r.extended {
+			at, bit = &protocol, seenProtocol
+		}
 	}
 	switch {
 	case r.trailers != nil:
@@ -136,6 +149,9 @@ func (r *Reader) pseudo(name, value string) error {
 	}
 	r.seen |= bit
 	*at = r.into.Copy(value)
+	if bit == seenProtocol {
+		r.protocol = value
+	}
 	return nil
 }
 
@@ -246,7 +262,12 @@ func (r *Reader) Finish() error {
 	if r.bad != nil {
 		return r.bad
 	}
-	if string(q.Method) == "CONNECT" {
+	switch {
+	case r.seen&seenProtocol != 0:
+		if err := r.convert(q); err != nil {
+			return err
+		}
+	case string(q.Method) == "CONNECT":
 		if r.seen&(seenScheme|seenPath) != 0 {
 			return Malformed("CONNECT has a path")
 		}
@@ -264,6 +285,23 @@ func (r *Reader) Finish() error {
 	}
 	return checkRequest(q)
 }
+
+// convert makes an extended CONNECT what it would be in HTTP/1.1. The rest of the
+// handshake is for that version alone, and written with the request.
+func (r *Reader) convert(q *exchange.Request) error {
+	switch {
+	case string(q.Method) != "CONNECT":
+		return Malformed("a protocol is named for another method than CONNECT")
+	case r.length >= 0:
+		return Malformed("CONNECT announces the length of a body")
+	case r.protocol != "websocket":
+		return refused(501, "this protocol is not served here")
+	}
+	q.Method, q.WebSocket = methodGet, true
+	return nil
+}
+
+var methodGet = []byte("GET")
 
 // settleAuthority: :authority and Host must not name two hosts.
 func (r *Reader) settleAuthority(q *exchange.Request) error {

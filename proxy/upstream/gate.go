@@ -63,7 +63,7 @@ func (p *Pool) enter(ctx context.Context, look bool, q *Queue, until time.Time) 
 
 func (p *Pool) enterOnce(ctx context.Context, q *Queue, until time.Time) (*link, error) {
 	p.mu.Lock()
-	if n := len(p.idle); n > 0 { // it came back since it was looked for
+	if n := len(p.idle); n > 0 && !p.personal() { // it came back since it was looked for
 		l := p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
@@ -73,6 +73,10 @@ func (p *Pool) enterOnce(ctx context.Context, q *Queue, until time.Time) (*link,
 	}
 	if p.gate.places < p.key.MaxConnections {
 		p.gate.places++
+		p.mu.Unlock()
+		return nil, nil
+	}
+	if p.takePlaceOfIdle() {
 		p.mu.Unlock()
 		return nil, nil
 	}

@@ -12,6 +12,8 @@
 //   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
 //     what a decision to try again rests on.
 //   - A Stream that is opened is closed, and then holds nothing.
+//   - Where connections begin with who the client is (PROXY protocol), each serves
+//     that client's connection alone.
 //   - A pool with a maximum never has more connections. Who comes when all are in
 //     use waits in turn, or finds the queue full and is told so at once.
 //
@@ -30,6 +32,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirmesh/weir/proxy/proxyproto"
 	"github.com/weirmesh/weir/proxy/wire"
 )
 
@@ -53,6 +56,8 @@ type Key struct {
 	TLS            TLS
 	ConnectTimeout time.Duration
 	MaxConnections int // 0: any number
+	// Proxy is the PROXY protocol header that connections begin with.
+	Proxy proxyproto.Version
 }
 
 // Defaults of a pool.
@@ -86,6 +91,7 @@ type link struct {
 	*wire.Conn
 	idleSince time.Time
 	pool      *Pool // whose place it has; nil when it has none
+	who       ends  // whom it is for, in a personal pool
 }
 
 // Address is the endpoint's, as declared.
@@ -138,7 +144,21 @@ func (p *Pool) take(look bool) *link {
 	}
 }
 
-func (p *Pool) dial(ctx context.Context) (*link, error) {
+func (p *Pool) dial(ctx context.Context, who ends) (*link, error) {
+	c, err := p.dialSocket(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{Conn: wire.New(c), who: who}
+	if p.key.MaxConnections > 0 {
+		l.pool = p
+	}
+	return l, nil
+}
+
+// dialSocket makes a connection on a place of the pool, which is given back when
+// that fails.
+func (p *Pool) dialSocket(ctx context.Context, who ends) (net.Conn, error) {
 	p.dials.Add(1)
 	if p.unusable != nil {
 		p.failures.Add(1)
@@ -147,6 +167,11 @@ func (p *Pool) dial(ctx context.Context) (*link, error) {
 	}
 	d := net.Dialer{Timeout: p.key.ConnectTimeout}
 	c, err := d.DialContext(ctx, "tcp", p.key.Address)
+	if err == nil {
+		if err = p.introduce(c, who); err != nil {
+			c.Close()
+		}
+	}
 	if err == nil && p.key.TLS.On {
 		c, err = p.secure(ctx, c)
 	}
@@ -155,11 +180,7 @@ func (p *Pool) dial(ctx context.Context) (*link, error) {
 		p.vacate()
 		return nil, err
 	}
-	l := &link{Conn: wire.New(c)}
-	if p.key.MaxConnections > 0 {
-		l.pool = p
-	}
-	return l, nil
+	return c, nil
 }
 
 // put keeps a connection for the next exchange.
@@ -167,6 +188,14 @@ func (p *Pool) put(l *link, now time.Time) {
 	l.Release()
 	l.idleSince = now
 	p.mu.Lock()
+	if p.personal() {
+		drop := p.keepPersonal(l)
+		p.mu.Unlock()
+		if drop != nil {
+			discard(drop)
+		}
+		return
+	}
 	handed := p.hand(l)
 	keep := handed || !p.closed && len(p.idle) < maxIdle
 	if keep && !handed {

@@ -60,6 +60,7 @@ type Options struct {
 // ends the pump and waits for it.
 type Stream struct {
 	pool     *Pool
+	who      ends
 	opts     Options
 	deadline atomic.Int64 // Unix nanoseconds, 0: none; the pump reads it too
 	framing  http1.Framing
@@ -89,7 +90,7 @@ type Stream struct {
 // answer into x.Response, whose Body then reads from the connection. On an
 // error the stream is closed.
 func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts Options) error {
-	s.pool, s.opts, s.pump = p, opts, nil
+	s.pool, s.who, s.opts, s.pump = p, ends{x.Client, x.Local}, opts, nil
 	s.asked, s.sent, s.answered, s.bodied = false, false, false, false
 	s.setDeadline(opts.Deadline)
 	p.inFlight.Add(1)
@@ -117,7 +118,7 @@ func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts O
 // connect takes a kept connection or makes one. look: whether it is alive is
 // not found out by asking. placed: a place in the pool is the stream's already.
 func (s *Stream) connect(ctx context.Context, look, placed bool) error {
-	l := s.pool.take(look)
+	l := s.pool.takeAny(s.who, look)
 	switch {
 	case l != nil && placed:
 		s.pool.vacate()
@@ -157,7 +158,7 @@ func (s *Stream) dial(ctx context.Context) (*link, error) {
 		ctx, cancel = context.WithTimeout(ctx, s.pool.key.ConnectTimeout)
 		defer cancel()
 	}
-	return s.pool.dial(ctx)
+	return s.pool.dial(ctx, s.who)
 }
 
 func (s *Stream) setLink(l *link) {
@@ -298,7 +299,9 @@ func (s *Stream) blame(x *exchange.Exchange, err error) error {
 	return err
 }
 
+// Interim answers may, together, be as large as one head.
 func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error) {
+	interim := 0
 	for {
 		b := s.link.Buffered()
 		if len(b) > 0 {
@@ -315,6 +318,9 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				}
 				if x.Response.Status == 101 {
 					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: it switches protocols unasked", s.pool.key.Address)}
+				}
+				if interim += n; interim > http1.MaxHead {
+					return 0, &Error{Sent: true, Err: fmt.Errorf("read answer of %s: interim answers without end", s.pool.key.Address)}
 				}
 				_ = x.Inform() // who cannot be told this cannot be told the answer either
 				s.link.Discard(n)

@@ -30,8 +30,12 @@ type options struct {
 	relayed bool
 	// expect founds the cluster by all of its members at once.
 	expect bool
-	// small has the last member keep its data on a file system of so many bytes.
-	small int
+	// small has the last member keep its data on a file system of so many bytes,
+	// or of its data only what is in smallDir.
+	small    int
+	smallDir string
+	// program is what the first members run, instead of the build under test.
+	program string
 }
 
 // A cluster is its members, and a host outside of it from which it is used.
@@ -85,8 +89,9 @@ func (c *cluster) addMembers(n int, keyring string) {
 	c.t.Helper()
 	for i := range n {
 		m := c.member(i)
+		m.program = c.options.program
 		if i == n-1 {
-			m.space = c.options.small
+			m.space, m.spaceAt = c.options.small, c.options.smallDir
 		}
 		c.members = append(c.members, m)
 		if keyring == "" {
@@ -126,6 +131,12 @@ func (c *cluster) foundTogether() {
 	for _, m := range c.members {
 		m.ready()
 	}
+	c.readAdminEnv(c.withAdminEnv())
+}
+
+// withAdminEnv is a founder that has left an admin.env.
+func (c *cluster) withAdminEnv() *member {
+	c.t.Helper()
 	i := slices.IndexFunc(c.members, func(m *member) bool {
 		_, err := os.Stat(filepath.Join(m.data, "admin.env"))
 		return err == nil
@@ -133,7 +144,7 @@ func (c *cluster) foundTogether() {
 	if i < 0 {
 		c.t.Fatal("no founder has left an admin.env")
 	}
-	c.readAdminEnv(c.members[i])
+	return c.members[i]
 }
 
 // readAdminEnv takes from a member what it takes to use the admin API.

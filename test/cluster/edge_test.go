@@ -4,9 +4,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -96,23 +98,23 @@ func (e *edge) try(answer string) error {
 	return nil
 }
 
-// server is the member that the edge is connected to.
+// server is the member that the edge is connected to, as it says itself: each member
+// knows of the proxies of all.
 func (e *edge) server() (found *member) {
 	e.c.t.Helper()
-	await(e.c.t, "the edge to be connected to a server", func(ctx context.Context) error {
-		for _, m := range e.c.running() {
-			status, err := m.status(ctx)
-			if err != nil {
-				continue
-			}
-			for _, p := range status.GetProxies() {
-				if p.GetName() == "edge-"+e.host.Name && p.GetConnected() {
+	await(e.c.t, "the edge to be connected to a server", func(context.Context) error {
+		found = nil
+		for line := range strings.Lines(e.process.Output()) {
+			for _, m := range e.c.running() {
+				if strings.Contains(line, "configuration streams") && strings.Contains(line, "server="+m.address()+" ") {
 					found = m
-					return nil
 				}
 			}
 		}
-		return fmt.Errorf("no member has it among its proxies")
+		if found == nil {
+			return errors.New("it says of no member that it streams")
+		}
+		return nil
 	})
 	return found
 }

@@ -6,12 +6,19 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/weirmesh/weir/test/hosts"
 )
 
 func TestFormByJoining(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{})
+	c.requireQuiet()
 	c.requireRoles(map[string]string{"a": "VOTER", "b": "VOTER", "c": "VOTER"})
 	load := c.load()
 	load.goesOn()
@@ -25,6 +32,7 @@ func TestFormByJoining(t *testing.T) {
 func TestFormAllAtOnce(t *testing.T) {
 	inFull(t)
 	c := form(t, 3, options{expect: true})
+	c.requireQuiet()
 	c.requireRoles(map[string]string{"a": "VOTER", "b": "VOTER", "c": "VOTER"})
 	load := c.load()
 	load.goesOn()
@@ -33,6 +41,56 @@ func TestFormAllAtOnce(t *testing.T) {
 	}
 	load.goesOn()
 	c.require(load)
+}
+
+// A founder is killed as soon as it has its certificate, and may not know of the
+// others'. When it comes back, they have been started anew, and the first of them has
+// to be led by it.
+func TestAFounderIsKilledWhileItFounds(t *testing.T) {
+	inFull(t)
+	h := hosts.New(t, 4)
+	c := newCluster(t, h[:3], h[3], options{expect: true})
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	c.must(c.command("cluster", "keys", "new", keyring))
+	c.addMembers(3, keyring)
+	late := c.all()[c.random(0).IntN(3)]
+	for _, m := range c.all() {
+		m.start("--bootstrap-expect", "3", "--join", addresses(m.others()))
+	}
+	await(t, "a certificate of "+late.name, func(context.Context) error {
+		_, err := os.Stat(late.inside("identity/cert.pem"))
+		return err
+	})
+	late.kill()
+	for _, m := range late.others() {
+		m.ready()
+	}
+	for _, m := range late.others() {
+		m.kill()
+	}
+	others := late.others()
+	late.start()
+	others[0].start()
+	late.ready()
+	others[0].ready()
+	others[1].restart()
+	c.readAdminEnv(c.withAdminEnv())
+	c.awaitVoters()
+	load := c.load()
+	load.goesOn()
+	c.require(load)
+}
+
+// requireQuiet demands that nothing was said that an operator would have to look at.
+func (c *cluster) requireQuiet() {
+	c.t.Helper()
+	for _, m := range c.all() {
+		for line := range strings.Lines(m.output()) {
+			if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+				c.t.Errorf("%s says: %s", m.name, line)
+			}
+		}
+	}
 }
 
 // requireRoles waits until the members are these, as an operator is told.
@@ -70,6 +128,65 @@ func TestAMemberIsRemovedAndAnotherJoins(t *testing.T) {
 	}
 	load.goesOn()
 	c.require(load)
+}
+
+// A server that was removed, and whose process nobody has stopped, says so to
+// callers, gives its proxies to the others, and is refused by them; also when it is
+// started again, and when it was off while it was removed.
+func TestARemovedMemberSaysSo(t *testing.T) {
+	inFull(t)
+	c := form(t, 4, options{spares: 1})
+	load := c.load()
+	load.goesOn()
+	c.declare("one.example")
+	e := c.edge(c.hosts[4])
+	e.serves("one.example")
+
+	running := e.server()
+	off := running.others()[0]
+	if leader := c.leader(); off == leader {
+		off = running.others()[1]
+	}
+	off.kill()
+	for _, gone := range []*member{off, running} {
+		c.forget(gone)
+		c.try("cluster", "remove", gone.name, "--force")
+	}
+	off.start()
+	for _, gone := range []*member{off, running} {
+		gone.saysItWasRemoved()
+	}
+	running.kill()
+	running.start()
+	running.saysItWasRemoved()
+	c.declare("two.example")
+	e.serves("two.example")
+	load.goesOn()
+	c.require(load)
+	for _, gone := range []*member{off, running} {
+		if !gone.isRunning() {
+			t.Errorf("%s has ended: %s", gone.name, gone.output())
+		}
+		gone.kill()
+	}
+}
+
+// saysItWasRemoved waits until calls are answered so, and at once.
+func (m *member) saysItWasRemoved() {
+	m.c.t.Helper()
+	await(m.c.t, m.name+" to say that it was removed", func(ctx context.Context) error {
+		_, err := m.read(ctx, "any") // no longer than a call may take
+		if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), m.name+" was removed") {
+			return fmt.Errorf("it says %v", err)
+		}
+		return nil
+	})
+	await(m.c.t, m.name+" to log what to do, once", func(context.Context) error {
+		if n := strings.Count(m.run().Output(), "it can only join anew"); n != 1 {
+			return fmt.Errorf("it has done so %d times", n)
+		}
+		return nil
+	})
 }
 
 func TestADeadMemberIsBuriedAndComesBack(t *testing.T) {

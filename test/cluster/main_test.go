@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,12 +74,26 @@ func build() (err error) {
 		return err
 	}
 	built.path = filepath.Join(built.dir, "weir")
-	cmd := exec.Command("go", "build", "-o", built.path, "./cmd/weir")
+	return buildTo(root, built.path)
+}
+
+func buildTo(root, path string, flags ...string) error {
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", path}, flags, []string{"./cmd/weir"})...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build weir: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// buildTagged builds the program with a tag, for the one scenario that needs it.
+func buildTagged(t *testing.T, tag string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "weir-"+tag)
+	if err := buildTo(filepath.Join("..", ".."), path, "-tags", tag); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // look lists all directories of sources. That is how go test learns that a

@@ -24,13 +24,17 @@ const (
 
 // A member is a server of the cluster, with a life of several processes.
 type member struct {
-	c      *cluster
-	name   string
-	host   *hosts.Host
-	data   string
-	disk   *powercut.Disk // nil: the machine's own
-	space  int            // bytes of a file system of its own; 0: the machine's
-	client weirv1connect.AdminServiceClient
+	c     *cluster
+	name  string
+	host  *hosts.Host
+	data  string
+	disk  *powercut.Disk // nil: the machine's own
+	space int            // bytes of a file system of its own; 0: the machine's
+	// spaceAt is where in data that is; empty: all of it.
+	spaceAt string
+	// program is another build than the one under test; empty: that one.
+	program string
+	client  weirv1connect.AdminServiceClient
 
 	mu   sync.Mutex
 	runs []*hosts.Process
@@ -65,13 +69,16 @@ func (m *member) start(begin ...string) {
 // process is the server's, in a mount namespace of its own where its space is
 // bounded: that file system goes with the process, whatever ends it.
 func (m *member) process(args []string) *hosts.Process {
-	path := weir(m.c.t)
+	path := m.program
+	if path == "" {
+		path = weir(m.c.t)
+	}
 	if m.space == 0 {
 		return m.host.Command(m.c.t.Context(), path, args...)
 	}
-	script := fmt.Sprintf(`mount -t tmpfs -o size=%d tmpfs "$1" && shift && exec "$@"`, m.space)
+	script := fmt.Sprintf(`mkdir -p "$1" && mount -t tmpfs -o size=%d tmpfs "$1" && shift && exec "$@"`, m.space)
 	return m.host.Command(m.c.t.Context(), "unshare",
-		append([]string{"--mount", "--propagation", "private", "sh", "-c", script, "sh", m.data, path}, args...)...)
+		append([]string{"--mount", "--propagation", "private", "sh", "-c", script, "sh", filepath.Join(m.data, m.spaceAt), path}, args...)...)
 }
 
 // join starts the server for the first time, to join the cluster of another.

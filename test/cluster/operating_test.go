@@ -4,10 +4,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -36,6 +38,11 @@ func TestANewClusterBeginsWithABackup(t *testing.T) {
 	restored.must(restored.command("cluster", "recover", "--name", first.name, "--data", first.data, "--from", file))
 	first.start()
 	first.ready()
+	operator := restored.token
+	restored.readAdminEnv(first) // the first start leaves one anew
+	if restored.token == operator {
+		t.Error("admin.env has no token of its own")
+	}
 	restored.newMember(1)
 	restored.newMember(2)
 	restored.awaitVoters()
@@ -199,7 +206,20 @@ func TestKeysAndRootAreRotatedUnderLoad(t *testing.T) {
 	load.goesOn()
 	c.declare("two.example")
 	e.serves("two.example")
+	c.rotated()
 	c.require(load)
+}
+
+// rotated waits until no rotation is under way any more: edges are asked to renew.
+func (c *cluster) rotated() {
+	c.t.Helper()
+	await(c.t, "the end of the rotations", func(context.Context) error {
+		out, err := c.command("cluster", "keys", "list")
+		if err == nil && strings.Contains(out, "Waiting for") {
+			err = errors.New(out)
+		}
+		return err
+	})
 }
 
 // readRoots learns what clients are to trust now, from a member's directory.

@@ -9,6 +9,7 @@ package weirv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -27,8 +28,12 @@ const (
 	Listener_PROTOCOL_UNSPECIFIED Listener_Protocol = 0
 	Listener_HTTP                 Listener_Protocol = 1
 	Listener_HTTPS                Listener_Protocol = 2
-	Listener_TCP                  Listener_Protocol = 3
-	Listener_TLS                  Listener_Protocol = 4
+	// Bytes, by TCP. A route has to name the listener, by sectionName or port.
+	Listener_TCP Listener_Protocol = 3
+	// Bytes by TLS, which a route is chosen for by the name that a client asks
+	// for. tls.mode says whether TLS ends here or at the service. A route has to
+	// name the listener, by sectionName or port.
+	Listener_TLS Listener_Protocol = 4
 )
 
 // Enum value maps for Listener_Protocol.
@@ -122,7 +127,7 @@ func (x ListenerTLS_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerTLS_Mode.Descriptor instead.
 func (ListenerTLS_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 0}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type ListenerTLS_Version int32
@@ -171,7 +176,7 @@ func (x ListenerTLS_Version) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerTLS_Version.Descriptor instead.
 func (ListenerTLS_Version) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 1}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5, 1}
 }
 
 type ListenerTLS_Profile int32
@@ -222,7 +227,7 @@ func (x ListenerTLS_Profile) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ListenerTLS_Profile.Descriptor instead.
 func (ListenerTLS_Profile) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3, 2}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5, 2}
 }
 
 type ClientValidation_Mode int32
@@ -273,7 +278,7 @@ func (x ClientValidation_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClientValidation_Mode.Descriptor instead.
 func (ClientValidation_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5, 0}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Gateway declares listeners and the edges that run them.
@@ -418,13 +423,18 @@ type Listener struct {
 	Protocol Listener_Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=weir.v1.Listener_Protocol" json:"protocol,omitempty"`
 	// Narrows the hostnames served: exact, or "*.example.com". Empty: all.
 	Hostname string `protobuf:"bytes,5,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	// How HTTPS is spoken; for no other protocol.
+	// How HTTPS and TLS are spoken; for no other protocol.
 	Tls *ListenerTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	// HTTPS is spoken by HTTP/3, too, over the same port of UDP; clients learn of
 	// it by Alt-Svc. For no other protocol. Absent: it is.
-	Http3         *bool `protobuf:"varint,7,opt,name=http3,proto3,oneof" json:"http3,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Http3 *bool `protobuf:"varint,7,opt,name=http3,proto3,oneof" json:"http3,omitempty"`
+	// Connections begin with a PROXY protocol header, version 1 or 2, that says who
+	// the client is. Unset: they do not. The same for all listeners of a port.
+	ProxyProtocol *ProxyProtocol `protobuf:"bytes,10,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
+	// How many connections there may be. The same for all listeners of a port.
+	ConnectionLimits *ConnectionLimits `protobuf:"bytes,11,opt,name=connection_limits,json=connectionLimits,proto3" json:"connection_limits,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Listener) Reset() {
@@ -506,6 +516,134 @@ func (x *Listener) GetHttp3() bool {
 	return false
 }
 
+func (x *Listener) GetProxyProtocol() *ProxyProtocol {
+	if x != nil {
+		return x.ProxyProtocol
+	}
+	return nil
+}
+
+func (x *Listener) GetConnectionLimits() *ConnectionLimits {
+	if x != nil {
+		return x.ConnectionLimits
+	}
+	return nil
+}
+
+// ProxyProtocol is the header that a load balancer in front puts before what the
+// client says. A connection without one, or from elsewhere, is closed.
+type ProxyProtocol struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who may say so: addresses and networks, such as "10.0.0.0/8".
+	TrustedCidrs []string `protobuf:"bytes,1,rep,name=trusted_cidrs,json=trustedCidrs,proto3" json:"trusted_cidrs,omitempty"`
+	// How long the header may take. Unset: 5 s.
+	HeaderTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=header_timeout,json=headerTimeout,proto3" json:"header_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyProtocol) Reset() {
+	*x = ProxyProtocol{}
+	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyProtocol) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyProtocol) ProtoMessage() {}
+
+func (x *ProxyProtocol) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyProtocol.ProtoReflect.Descriptor instead.
+func (*ProxyProtocol) Descriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ProxyProtocol) GetTrustedCidrs() []string {
+	if x != nil {
+		return x.TrustedCidrs
+	}
+	return nil
+}
+
+func (x *ProxyProtocol) GetHeaderTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.HeaderTimeout
+	}
+	return nil
+}
+
+// ConnectionLimits bounds a listener's connections. Those beyond are closed before
+// anything is read of them.
+type ConnectionLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset or 0: any number. Whatever is said here, all listeners of a process
+	// together have no more than it has file descriptors for.
+	MaxConnections uint32 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	// From one IPv4 address or one IPv6 network of 64 bits. Unset: 16384. 0: any
+	// number.
+	MaxConnectionsPerClient *uint32 `protobuf:"varint,2,opt,name=max_connections_per_client,json=maxConnectionsPerClient,proto3,oneof" json:"max_connections_per_client,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *ConnectionLimits) Reset() {
+	*x = ConnectionLimits{}
+	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionLimits) ProtoMessage() {}
+
+func (x *ConnectionLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionLimits.ProtoReflect.Descriptor instead.
+func (*ConnectionLimits) Descriptor() ([]byte, []int) {
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ConnectionLimits) GetMaxConnections() uint32 {
+	if x != nil {
+		return x.MaxConnections
+	}
+	return 0
+}
+
+func (x *ConnectionLimits) GetMaxConnectionsPerClient() uint32 {
+	if x != nil && x.MaxConnectionsPerClient != nil {
+		return *x.MaxConnectionsPerClient
+	}
+	return 0
+}
+
 // ListenerTLS is how a listener proves who it is, and what it asks of clients.
 type ListenerTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -525,7 +663,7 @@ type ListenerTLS struct {
 
 func (x *ListenerTLS) Reset() {
 	*x = ListenerTLS{}
-	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	mi := &file_weir_v1_gateway_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +675,7 @@ func (x *ListenerTLS) String() string {
 func (*ListenerTLS) ProtoMessage() {}
 
 func (x *ListenerTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_gateway_proto_msgTypes[3]
+	mi := &file_weir_v1_gateway_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +688,7 @@ func (x *ListenerTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerTLS.ProtoReflect.Descriptor instead.
 func (*ListenerTLS) Descriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{3}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListenerTLS) GetMode() ListenerTLS_Mode {
@@ -599,7 +737,7 @@ type CertificateRef struct {
 
 func (x *CertificateRef) Reset() {
 	*x = CertificateRef{}
-	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	mi := &file_weir_v1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +749,7 @@ func (x *CertificateRef) String() string {
 func (*CertificateRef) ProtoMessage() {}
 
 func (x *CertificateRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_gateway_proto_msgTypes[4]
+	mi := &file_weir_v1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +762,7 @@ func (x *CertificateRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRef.ProtoReflect.Descriptor instead.
 func (*CertificateRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CertificateRef) GetKind() string {
@@ -656,7 +794,7 @@ type ClientValidation struct {
 
 func (x *ClientValidation) Reset() {
 	*x = ClientValidation{}
-	mi := &file_weir_v1_gateway_proto_msgTypes[5]
+	mi := &file_weir_v1_gateway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +806,7 @@ func (x *ClientValidation) String() string {
 func (*ClientValidation) ProtoMessage() {}
 
 func (x *ClientValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_gateway_proto_msgTypes[5]
+	mi := &file_weir_v1_gateway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +819,7 @@ func (x *ClientValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientValidation.ProtoReflect.Descriptor instead.
 func (*ClientValidation) Descriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClientValidation) GetCaCertificates() string {
@@ -714,7 +852,7 @@ type GatewayStatus struct {
 
 func (x *GatewayStatus) Reset() {
 	*x = GatewayStatus{}
-	mi := &file_weir_v1_gateway_proto_msgTypes[6]
+	mi := &file_weir_v1_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +864,7 @@ func (x *GatewayStatus) String() string {
 func (*GatewayStatus) ProtoMessage() {}
 
 func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_gateway_proto_msgTypes[6]
+	mi := &file_weir_v1_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +877,7 @@ func (x *GatewayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayStatus.ProtoReflect.Descriptor instead.
 func (*GatewayStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GatewayStatus) GetConditions() []*Condition {
@@ -753,7 +891,7 @@ var File_weir_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_weir_v1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x15weir/v1/gateway.proto\x12\aweir.v1\x1a\x12weir/v1/meta.proto\"\xc7\x01\n" +
+	"\x15weir/v1/gateway.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12weir/v1/meta.proto\"\xc7\x01\n" +
 	"\aGateway\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -766,7 +904,7 @@ const file_weir_v1_gateway_proto_rawDesc = "" +
 	"\bselector\x18\x02 \x03(\v2\".weir.v1.GatewaySpec.SelectorEntryR\bselector\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x03\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x18\n" +
@@ -774,14 +912,24 @@ const file_weir_v1_gateway_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\x0e2\x1a.weir.v1.Listener.ProtocolR\bprotocol\x12\x1a\n" +
 	"\bhostname\x18\x05 \x01(\tR\bhostname\x12&\n" +
 	"\x03tls\x18\x06 \x01(\v2\x14.weir.v1.ListenerTLSR\x03tls\x12\x19\n" +
-	"\x05http3\x18\a \x01(\bH\x00R\x05http3\x88\x01\x01\"K\n" +
+	"\x05http3\x18\a \x01(\bH\x00R\x05http3\x88\x01\x01\x12=\n" +
+	"\x0eproxy_protocol\x18\n" +
+	" \x01(\v2\x16.weir.v1.ProxyProtocolR\rproxyProtocol\x12F\n" +
+	"\x11connection_limits\x18\v \x01(\v2\x19.weir.v1.ConnectionLimitsR\x10connectionLimits\"K\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
 	"\x05HTTPS\x10\x02\x12\a\n" +
 	"\x03TCP\x10\x03\x12\a\n" +
 	"\x03TLS\x10\x04B\b\n" +
-	"\x06_http3\"\xfd\x03\n" +
+	"\x06_http3\"v\n" +
+	"\rProxyProtocol\x12#\n" +
+	"\rtrusted_cidrs\x18\x01 \x03(\tR\ftrustedCidrs\x12@\n" +
+	"\x0eheader_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rheaderTimeout\"\x9c\x01\n" +
+	"\x10ConnectionLimits\x12'\n" +
+	"\x0fmax_connections\x18\x01 \x01(\rR\x0emaxConnections\x12@\n" +
+	"\x1amax_connections_per_client\x18\x02 \x01(\rH\x00R\x17maxConnectionsPerClient\x88\x01\x01B\x1d\n" +
+	"\x1b_max_connections_per_client\"\xfd\x03\n" +
 	"\vListenerTLS\x12-\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x19.weir.v1.ListenerTLS.ModeR\x04mode\x12B\n" +
 	"\x10certificate_refs\x18\x02 \x03(\v2\x17.weir.v1.CertificateRefR\x0fcertificateRefs\x12=\n" +
@@ -831,44 +979,50 @@ func file_weir_v1_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_weir_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_weir_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_weir_v1_gateway_proto_goTypes = []any{
-	(Listener_Protocol)(0),     // 0: weir.v1.Listener.Protocol
-	(ListenerTLS_Mode)(0),      // 1: weir.v1.ListenerTLS.Mode
-	(ListenerTLS_Version)(0),   // 2: weir.v1.ListenerTLS.Version
-	(ListenerTLS_Profile)(0),   // 3: weir.v1.ListenerTLS.Profile
-	(ClientValidation_Mode)(0), // 4: weir.v1.ClientValidation.Mode
-	(*Gateway)(nil),            // 5: weir.v1.Gateway
-	(*GatewaySpec)(nil),        // 6: weir.v1.GatewaySpec
-	(*Listener)(nil),           // 7: weir.v1.Listener
-	(*ListenerTLS)(nil),        // 8: weir.v1.ListenerTLS
-	(*CertificateRef)(nil),     // 9: weir.v1.CertificateRef
-	(*ClientValidation)(nil),   // 10: weir.v1.ClientValidation
-	(*GatewayStatus)(nil),      // 11: weir.v1.GatewayStatus
-	nil,                        // 12: weir.v1.GatewaySpec.SelectorEntry
-	(*Metadata)(nil),           // 13: weir.v1.Metadata
-	(*Condition)(nil),          // 14: weir.v1.Condition
+	(Listener_Protocol)(0),      // 0: weir.v1.Listener.Protocol
+	(ListenerTLS_Mode)(0),       // 1: weir.v1.ListenerTLS.Mode
+	(ListenerTLS_Version)(0),    // 2: weir.v1.ListenerTLS.Version
+	(ListenerTLS_Profile)(0),    // 3: weir.v1.ListenerTLS.Profile
+	(ClientValidation_Mode)(0),  // 4: weir.v1.ClientValidation.Mode
+	(*Gateway)(nil),             // 5: weir.v1.Gateway
+	(*GatewaySpec)(nil),         // 6: weir.v1.GatewaySpec
+	(*Listener)(nil),            // 7: weir.v1.Listener
+	(*ProxyProtocol)(nil),       // 8: weir.v1.ProxyProtocol
+	(*ConnectionLimits)(nil),    // 9: weir.v1.ConnectionLimits
+	(*ListenerTLS)(nil),         // 10: weir.v1.ListenerTLS
+	(*CertificateRef)(nil),      // 11: weir.v1.CertificateRef
+	(*ClientValidation)(nil),    // 12: weir.v1.ClientValidation
+	(*GatewayStatus)(nil),       // 13: weir.v1.GatewayStatus
+	nil,                         // 14: weir.v1.GatewaySpec.SelectorEntry
+	(*Metadata)(nil),            // 15: weir.v1.Metadata
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*Condition)(nil),           // 17: weir.v1.Condition
 }
 var file_weir_v1_gateway_proto_depIdxs = []int32{
-	13, // 0: weir.v1.Gateway.metadata:type_name -> weir.v1.Metadata
+	15, // 0: weir.v1.Gateway.metadata:type_name -> weir.v1.Metadata
 	6,  // 1: weir.v1.Gateway.spec:type_name -> weir.v1.GatewaySpec
-	11, // 2: weir.v1.Gateway.status:type_name -> weir.v1.GatewayStatus
+	13, // 2: weir.v1.Gateway.status:type_name -> weir.v1.GatewayStatus
 	7,  // 3: weir.v1.GatewaySpec.listeners:type_name -> weir.v1.Listener
-	12, // 4: weir.v1.GatewaySpec.selector:type_name -> weir.v1.GatewaySpec.SelectorEntry
+	14, // 4: weir.v1.GatewaySpec.selector:type_name -> weir.v1.GatewaySpec.SelectorEntry
 	0,  // 5: weir.v1.Listener.protocol:type_name -> weir.v1.Listener.Protocol
-	8,  // 6: weir.v1.Listener.tls:type_name -> weir.v1.ListenerTLS
-	1,  // 7: weir.v1.ListenerTLS.mode:type_name -> weir.v1.ListenerTLS.Mode
-	9,  // 8: weir.v1.ListenerTLS.certificate_refs:type_name -> weir.v1.CertificateRef
-	2,  // 9: weir.v1.ListenerTLS.min_version:type_name -> weir.v1.ListenerTLS.Version
-	3,  // 10: weir.v1.ListenerTLS.profile:type_name -> weir.v1.ListenerTLS.Profile
-	10, // 11: weir.v1.ListenerTLS.client_validation:type_name -> weir.v1.ClientValidation
-	4,  // 12: weir.v1.ClientValidation.mode:type_name -> weir.v1.ClientValidation.Mode
-	14, // 13: weir.v1.GatewayStatus.conditions:type_name -> weir.v1.Condition
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 6: weir.v1.Listener.tls:type_name -> weir.v1.ListenerTLS
+	8,  // 7: weir.v1.Listener.proxy_protocol:type_name -> weir.v1.ProxyProtocol
+	9,  // 8: weir.v1.Listener.connection_limits:type_name -> weir.v1.ConnectionLimits
+	16, // 9: weir.v1.ProxyProtocol.header_timeout:type_name -> google.protobuf.Duration
+	1,  // 10: weir.v1.ListenerTLS.mode:type_name -> weir.v1.ListenerTLS.Mode
+	11, // 11: weir.v1.ListenerTLS.certificate_refs:type_name -> weir.v1.CertificateRef
+	2,  // 12: weir.v1.ListenerTLS.min_version:type_name -> weir.v1.ListenerTLS.Version
+	3,  // 13: weir.v1.ListenerTLS.profile:type_name -> weir.v1.ListenerTLS.Profile
+	12, // 14: weir.v1.ListenerTLS.client_validation:type_name -> weir.v1.ClientValidation
+	4,  // 15: weir.v1.ClientValidation.mode:type_name -> weir.v1.ClientValidation.Mode
+	17, // 16: weir.v1.GatewayStatus.conditions:type_name -> weir.v1.Condition
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_gateway_proto_init() }
@@ -878,13 +1032,14 @@ func file_weir_v1_gateway_proto_init() {
 	}
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_gateway_proto_msgTypes[2].OneofWrappers = []any{}
+	file_weir_v1_gateway_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_gateway_proto_rawDesc), len(file_weir_v1_gateway_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -601,7 +601,10 @@ type StreamConfigResponse struct {
 	// Where the cluster's servers can be reached now. A message that has any has
 	// nothing else and is no change; the proxy keeps them for when it has to find
 	// the cluster again.
-	Servers       []string `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
+	Servers []string `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Beside servers: a rotation of the root waits for this proxy, which is to
+	// renew its certificate at a moment of its own within this time.
+	RenewWithin   *durationpb.Duration `protobuf:"bytes,9,opt,name=renew_within,json=renewWithin,proto3" json:"renew_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +691,13 @@ func (x *StreamConfigResponse) GetZstd() []byte {
 func (x *StreamConfigResponse) GetServers() []string {
 	if x != nil {
 		return x.Servers
+	}
+	return nil
+}
+
+func (x *StreamConfigResponse) GetRenewWithin() *durationpb.Duration {
+	if x != nil {
+		return x.RenewWithin
 	}
 	return nil
 }
@@ -1059,7 +1069,7 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x88\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc6\x02\n" +
 	"\x14StreamConfigResponse\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12%\n" +
@@ -1068,7 +1078,8 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04zstd\x18\a \x01(\fR\x04zstd\x12\x18\n" +
-	"\aservers\x18\b \x03(\tR\aservers\"(\n" +
+	"\aservers\x18\b \x03(\tR\aservers\x12<\n" +
+	"\frenew_within\x18\t \x01(\v2\x19.google.protobuf.DurationR\vrenewWithin\"(\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"'\n" +
 	"\x0fGetBlobResponse\x12\x14\n" +
@@ -1145,28 +1156,29 @@ var file_weir_v1_node_proto_depIdxs = []int32{
 	15, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
 	17, // 7: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
 	18, // 8: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	19, // 9: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
-	14, // 10: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	19, // 11: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	20, // 12: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	16, // 13: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	21, // 14: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	16, // 15: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 16: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 17: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 18: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 19: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	12, // 20: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 21: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 22: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 23: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 24: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	13, // 25: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 9: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	19, // 10: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	14, // 11: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	19, // 12: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	20, // 13: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	16, // 14: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	21, // 15: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	16, // 16: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 17: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 18: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	5,  // 19: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	10, // 20: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	12, // 21: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 22: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 23: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 24: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 25: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	13, // 26: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }

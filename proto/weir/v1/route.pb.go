@@ -351,7 +351,10 @@ func (RouteRetry_GrpcStatus) EnumDescriptor() ([]byte, []int) {
 }
 
 // Route says which requests go where, in the words of the Gateway API's
-// HTTPRoute v1 and with its precedence.
+// HTTPRoute v1 and with its precedence. Attached to a listener that speaks TCP or
+// TLS it says, like a TCPRoute or TLSRoute, which connections go where: it then
+// has one rule, of backendRefs and timeouts.idle alone, and its hostnames are
+// compared with the name that a TLS client asks for.
 type Route struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ApiVersion    string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
@@ -489,7 +492,8 @@ func (x *RouteSpec) GetRules() []*RouteRule {
 	return nil
 }
 
-// ParentRef attaches a route to a gateway.
+// ParentRef attaches a route to a gateway. One that names no listener means those
+// that speak HTTP.
 type ParentRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty means Gateway.
@@ -1957,8 +1961,11 @@ type RouteTimeouts struct {
 	Request *durationpb.Duration `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	// One attempt at a backend. Unset or 0: none.
 	BackendRequest *durationpb.Duration `protobuf:"bytes,2,opt,name=backend_request,json=backendRequest,proto3" json:"backend_request,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How long a connection may carry nothing either way; for listeners that speak
+	// TCP or TLS alone. Unset: 1 h.
+	Idle          *durationpb.Duration `protobuf:"bytes,10,opt,name=idle,proto3" json:"idle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteTimeouts) Reset() {
@@ -2001,6 +2008,13 @@ func (x *RouteTimeouts) GetRequest() *durationpb.Duration {
 func (x *RouteTimeouts) GetBackendRequest() *durationpb.Duration {
 	if x != nil {
 		return x.BackendRequest
+	}
+	return nil
+}
+
+func (x *RouteTimeouts) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
 	}
 	return nil
 }
@@ -2300,10 +2314,12 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06subset\x18\x03 \x01(\tR\x06subset\x12\x1b\n" +
 	"\x06weight\x18\x04 \x01(\rH\x00R\x06weight\x88\x01\x01B\t\n" +
-	"\a_weight\"\x88\x01\n" +
+	"\a_weight\"\xb7\x01\n" +
 	"\rRouteTimeouts\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\arequest\x12B\n" +
-	"\x0fbackend_request\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ebackendRequest\"\xce\x02\n" +
+	"\x0fbackend_request\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ebackendRequest\x12-\n" +
+	"\x04idle\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04idle\"\xce\x02\n" +
 	"\n" +
 	"RouteRetry\x12\x14\n" +
 	"\x05codes\x18\x01 \x03(\rR\x05codes\x12\x1a\n" +
@@ -2418,14 +2434,15 @@ var file_weir_v1_route_proto_depIdxs = []int32{
 	4,  // 37: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
 	34, // 38: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
 	34, // 39: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
-	34, // 40: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
-	5,  // 41: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
-	35, // 42: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	34, // 40: weir.v1.RouteTimeouts.idle:type_name -> google.protobuf.Duration
+	34, // 41: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
+	5,  // 42: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
+	35, // 43: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_route_proto_init() }

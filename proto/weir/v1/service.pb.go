@@ -29,7 +29,8 @@ const (
 	ServiceSpec_HTTP                 ServiceSpec_Protocol = 1
 	ServiceSpec_HTTP2                ServiceSpec_Protocol = 2
 	ServiceSpec_HTTP3                ServiceSpec_Protocol = 3
-	ServiceSpec_TCP                  ServiceSpec_Protocol = 4
+	// Bytes, for listeners that speak TCP or TLS.
+	ServiceSpec_TCP ServiceSpec_Protocol = 4
 )
 
 // Enum value maps for ServiceSpec_Protocol.
@@ -75,6 +76,55 @@ func (x ServiceSpec_Protocol) Number() protoreflect.EnumNumber {
 // Deprecated: Use ServiceSpec_Protocol.Descriptor instead.
 func (ServiceSpec_Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_weir_v1_service_proto_rawDescGZIP(), []int{1, 0}
+}
+
+type ServiceSpec_ProxyProtocolVersion int32
+
+const (
+	ServiceSpec_PROXY_PROTOCOL_VERSION_UNSPECIFIED ServiceSpec_ProxyProtocolVersion = 0
+	ServiceSpec_V1                                 ServiceSpec_ProxyProtocolVersion = 1
+	ServiceSpec_V2                                 ServiceSpec_ProxyProtocolVersion = 2
+)
+
+// Enum value maps for ServiceSpec_ProxyProtocolVersion.
+var (
+	ServiceSpec_ProxyProtocolVersion_name = map[int32]string{
+		0: "PROXY_PROTOCOL_VERSION_UNSPECIFIED",
+		1: "V1",
+		2: "V2",
+	}
+	ServiceSpec_ProxyProtocolVersion_value = map[string]int32{
+		"PROXY_PROTOCOL_VERSION_UNSPECIFIED": 0,
+		"V1":                                 1,
+		"V2":                                 2,
+	}
+)
+
+func (x ServiceSpec_ProxyProtocolVersion) Enum() *ServiceSpec_ProxyProtocolVersion {
+	p := new(ServiceSpec_ProxyProtocolVersion)
+	*p = x
+	return p
+}
+
+func (x ServiceSpec_ProxyProtocolVersion) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServiceSpec_ProxyProtocolVersion) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_service_proto_enumTypes[1].Descriptor()
+}
+
+func (ServiceSpec_ProxyProtocolVersion) Type() protoreflect.EnumType {
+	return &file_weir_v1_service_proto_enumTypes[1]
+}
+
+func (x ServiceSpec_ProxyProtocolVersion) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServiceSpec_ProxyProtocolVersion.Descriptor instead.
+func (ServiceSpec_ProxyProtocolVersion) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_service_proto_rawDescGZIP(), []int{1, 1}
 }
 
 // Service is an upstream: where requests go.
@@ -169,9 +219,12 @@ type ServiceSpec struct {
 	Limits           *Limits              `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
 	Dns              *DnsResolution       `protobuf:"bytes,14,opt,name=dns,proto3" json:"dns,omitempty"`
 	// How connections to the endpoints are secured. Unset: not at all.
-	Tls           *UpstreamTLS `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tls *UpstreamTLS `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Connections begin with a PROXY protocol header that says who the client is.
+	// Then none is shared between clients. Unspecified: they do not.
+	SendProxyProtocol ServiceSpec_ProxyProtocolVersion `protobuf:"varint,20,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=weir.v1.ServiceSpec_ProxyProtocolVersion" json:"send_proxy_protocol,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
@@ -272,6 +325,13 @@ func (x *ServiceSpec) GetTls() *UpstreamTLS {
 		return x.Tls
 	}
 	return nil
+}
+
+func (x *ServiceSpec) GetSendProxyProtocol() ServiceSpec_ProxyProtocolVersion {
+	if x != nil {
+		return x.SendProxyProtocol
+	}
+	return ServiceSpec_PROXY_PROTOCOL_VERSION_UNSPECIFIED
 }
 
 // Endpoint is one address that serves.
@@ -448,7 +508,7 @@ const file_weir_v1_service_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weir.v1.ServiceSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\xf2\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weir.v1.ServiceStatusR\x06status\"\x9d\x06\n" +
 	"\vServiceSpec\x129\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1d.weir.v1.ServiceSpec.ProtocolR\bprotocol\x12/\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x11.weir.v1.EndpointR\tendpoints\x12)\n" +
@@ -460,13 +520,18 @@ const file_weir_v1_service_proto_rawDesc = "" +
 	"\x11outlier_detection\x18\f \x01(\v2\x19.weir.v1.OutlierDetectionR\x10outlierDetection\x12'\n" +
 	"\x06limits\x18\r \x01(\v2\x0f.weir.v1.LimitsR\x06limits\x12(\n" +
 	"\x03dns\x18\x0e \x01(\v2\x16.weir.v1.DnsResolutionR\x03dns\x12&\n" +
-	"\x03tls\x18\x0f \x01(\v2\x14.weir.v1.UpstreamTLSR\x03tls\"M\n" +
+	"\x03tls\x18\x0f \x01(\v2\x14.weir.v1.UpstreamTLSR\x03tls\x12Y\n" +
+	"\x13send_proxy_protocol\x18\x14 \x01(\x0e2).weir.v1.ServiceSpec.ProxyProtocolVersionR\x11sendProxyProtocol\"M\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04HTTP\x10\x01\x12\t\n" +
 	"\x05HTTP2\x10\x02\x12\t\n" +
 	"\x05HTTP3\x10\x03\x12\a\n" +
-	"\x03TCP\x10\x04\"\xbe\x01\n" +
+	"\x03TCP\x10\x04\"N\n" +
+	"\x14ProxyProtocolVersion\x12&\n" +
+	"\"PROXY_PROTOCOL_VERSION_UNSPECIFIED\x10\x00\x12\x06\n" +
+	"\x02V1\x10\x01\x12\x06\n" +
+	"\x02V2\x10\x02\"\xbe\x01\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x125\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1d.weir.v1.Endpoint.LabelsEntryR\x06labels\x12\x1b\n" +
@@ -498,49 +563,51 @@ func file_weir_v1_service_proto_rawDescGZIP() []byte {
 	return file_weir_v1_service_proto_rawDescData
 }
 
-var file_weir_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_weir_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_weir_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_weir_v1_service_proto_goTypes = []any{
-	(ServiceSpec_Protocol)(0),   // 0: weir.v1.ServiceSpec.Protocol
-	(*Service)(nil),             // 1: weir.v1.Service
-	(*ServiceSpec)(nil),         // 2: weir.v1.ServiceSpec
-	(*Endpoint)(nil),            // 3: weir.v1.Endpoint
-	(*Subset)(nil),              // 4: weir.v1.Subset
-	(*ServiceStatus)(nil),       // 5: weir.v1.ServiceStatus
-	nil,                         // 6: weir.v1.Endpoint.LabelsEntry
-	nil,                         // 7: weir.v1.Subset.LabelsEntry
-	(*Metadata)(nil),            // 8: weir.v1.Metadata
-	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
-	(*LoadBalancing)(nil),       // 10: weir.v1.LoadBalancing
-	(*HealthCheck)(nil),         // 11: weir.v1.HealthCheck
-	(*OutlierDetection)(nil),    // 12: weir.v1.OutlierDetection
-	(*Limits)(nil),              // 13: weir.v1.Limits
-	(*DnsResolution)(nil),       // 14: weir.v1.DnsResolution
-	(*UpstreamTLS)(nil),         // 15: weir.v1.UpstreamTLS
-	(*Condition)(nil),           // 16: weir.v1.Condition
+	(ServiceSpec_Protocol)(0),             // 0: weir.v1.ServiceSpec.Protocol
+	(ServiceSpec_ProxyProtocolVersion)(0), // 1: weir.v1.ServiceSpec.ProxyProtocolVersion
+	(*Service)(nil),                       // 2: weir.v1.Service
+	(*ServiceSpec)(nil),                   // 3: weir.v1.ServiceSpec
+	(*Endpoint)(nil),                      // 4: weir.v1.Endpoint
+	(*Subset)(nil),                        // 5: weir.v1.Subset
+	(*ServiceStatus)(nil),                 // 6: weir.v1.ServiceStatus
+	nil,                                   // 7: weir.v1.Endpoint.LabelsEntry
+	nil,                                   // 8: weir.v1.Subset.LabelsEntry
+	(*Metadata)(nil),                      // 9: weir.v1.Metadata
+	(*durationpb.Duration)(nil),           // 10: google.protobuf.Duration
+	(*LoadBalancing)(nil),                 // 11: weir.v1.LoadBalancing
+	(*HealthCheck)(nil),                   // 12: weir.v1.HealthCheck
+	(*OutlierDetection)(nil),              // 13: weir.v1.OutlierDetection
+	(*Limits)(nil),                        // 14: weir.v1.Limits
+	(*DnsResolution)(nil),                 // 15: weir.v1.DnsResolution
+	(*UpstreamTLS)(nil),                   // 16: weir.v1.UpstreamTLS
+	(*Condition)(nil),                     // 17: weir.v1.Condition
 }
 var file_weir_v1_service_proto_depIdxs = []int32{
-	8,  // 0: weir.v1.Service.metadata:type_name -> weir.v1.Metadata
-	2,  // 1: weir.v1.Service.spec:type_name -> weir.v1.ServiceSpec
-	5,  // 2: weir.v1.Service.status:type_name -> weir.v1.ServiceStatus
+	9,  // 0: weir.v1.Service.metadata:type_name -> weir.v1.Metadata
+	3,  // 1: weir.v1.Service.spec:type_name -> weir.v1.ServiceSpec
+	6,  // 2: weir.v1.Service.status:type_name -> weir.v1.ServiceStatus
 	0,  // 3: weir.v1.ServiceSpec.protocol:type_name -> weir.v1.ServiceSpec.Protocol
-	3,  // 4: weir.v1.ServiceSpec.endpoints:type_name -> weir.v1.Endpoint
-	4,  // 5: weir.v1.ServiceSpec.subsets:type_name -> weir.v1.Subset
-	9,  // 6: weir.v1.ServiceSpec.connect_timeout:type_name -> google.protobuf.Duration
-	10, // 7: weir.v1.ServiceSpec.load_balancing:type_name -> weir.v1.LoadBalancing
-	11, // 8: weir.v1.ServiceSpec.health_check:type_name -> weir.v1.HealthCheck
-	12, // 9: weir.v1.ServiceSpec.outlier_detection:type_name -> weir.v1.OutlierDetection
-	13, // 10: weir.v1.ServiceSpec.limits:type_name -> weir.v1.Limits
-	14, // 11: weir.v1.ServiceSpec.dns:type_name -> weir.v1.DnsResolution
-	15, // 12: weir.v1.ServiceSpec.tls:type_name -> weir.v1.UpstreamTLS
-	6,  // 13: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
-	7,  // 14: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
-	16, // 15: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 4: weir.v1.ServiceSpec.endpoints:type_name -> weir.v1.Endpoint
+	5,  // 5: weir.v1.ServiceSpec.subsets:type_name -> weir.v1.Subset
+	10, // 6: weir.v1.ServiceSpec.connect_timeout:type_name -> google.protobuf.Duration
+	11, // 7: weir.v1.ServiceSpec.load_balancing:type_name -> weir.v1.LoadBalancing
+	12, // 8: weir.v1.ServiceSpec.health_check:type_name -> weir.v1.HealthCheck
+	13, // 9: weir.v1.ServiceSpec.outlier_detection:type_name -> weir.v1.OutlierDetection
+	14, // 10: weir.v1.ServiceSpec.limits:type_name -> weir.v1.Limits
+	15, // 11: weir.v1.ServiceSpec.dns:type_name -> weir.v1.DnsResolution
+	16, // 12: weir.v1.ServiceSpec.tls:type_name -> weir.v1.UpstreamTLS
+	1,  // 13: weir.v1.ServiceSpec.send_proxy_protocol:type_name -> weir.v1.ServiceSpec.ProxyProtocolVersion
+	7,  // 14: weir.v1.Endpoint.labels:type_name -> weir.v1.Endpoint.LabelsEntry
+	8,  // 15: weir.v1.Subset.labels:type_name -> weir.v1.Subset.LabelsEntry
+	17, // 16: weir.v1.ServiceStatus.conditions:type_name -> weir.v1.Condition
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_service_proto_init() }
@@ -556,7 +623,7 @@ func file_weir_v1_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_service_proto_rawDesc), len(file_weir_v1_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,

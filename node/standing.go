@@ -1,0 +1,53 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/weirmesh/weir/cluster"
+	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/nodeport"
+)
+
+// network is the streams between servers as the cluster sees them.
+type network struct{ *nodeport.Members }
+
+func (n network) Dial(ctx context.Context, address, member string) (net.Conn, error) {
+	conn, err := n.Members.Dial(ctx, address, member)
+	var refused *nodeport.RefusedError
+	if errors.As(err, &refused) {
+		err = fmt.Errorf("%w: %s", cluster.ErrRefused, refused.Reason)
+	}
+	return conn, err
+}
+
+// refuseServer says why a server that has a certificate of the cluster is none of
+// it any more.
+func (s *server) refuseServer(leaf *x509.Certificate) error {
+	own := s.opened.Load()
+	if own == nil {
+		return nil // nor are its streams heard yet
+	}
+	return identity.CheckServer(own.View(), leaf)
+}
+
+const lookAtStanding = time.Second
+
+// mindStanding sends proxies to other servers once this one was removed: it hears
+// nothing new any more. The process stays, to say so to whoever asks it.
+func (s *server) mindStanding(ctx context.Context) error {
+	ticker := time.NewTicker(lookAtStanding)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.api.TurnAway(s.cluster.Outcast() != "")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package http2
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"io"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+)
+
+const (
+	// tunnelIdle is how long a client may be silent once it speaks WebSocket.
+	tunnelIdle = time.Hour
+	// tunnelEnd is how long one side may go on after the other has left.
+	tunnelEnd = 5 * time.Second
+)
+
+// handshake is what a client by HTTP/2 does not say, and a service that speaks
+// HTTP/1.1 wants to be asked (RFC 6455, section 4; RFC 8441, section 5).
+type handshake struct{ accept []byte }
+
+var (
+	nameKey     = []byte("Sec-WebSocket-Key")
+	nameVersion = []byte("Sec-WebSocket-Version")
+	version13   = []byte("13")
+)
+
+// newHandshake adds the key that a service proves with that it has understood.
+func newHandshake(x *exchange.Exchange) *handshake {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	key := base64.StdEncoding.AppendEncode(nil, random[:])
+	sum := sha1.Sum(append(append([]byte(nil), key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	x.Request.Fields.Set(nameKey, key)
+	if !x.Request.Fields.Has("sec-websocket-version") {
+		x.Request.Fields.Set(nameVersion, version13)
+	}
+	return &handshake{base64.StdEncoding.AppendEncode(nil, sum[:])}
+}
+
+// agreed: the service speaks WebSocket from here on.
+func (h *handshake) agreed(x *exchange.Exchange) bool {
+	r := &x.Response
+	if r.Status != 101 || r.Tunnel == nil {
+		return false
+	}
+	agreed := bytes.Equal(r.Fields.Get("sec-websocket-accept"), h.accept)
+	r.Fields.Del("sec-websocket-accept") // an answer to what the client has not asked
+	return agreed
+}
+
+// tunnel relays what client and service say to each other, until both have left:
+// what the client says by a goroutine of its own.
+func (s *stream) tunnel(x *exchange.Exchange) (sent int64, err error) {
+	t, p := x.Response.Tunnel, s.place
+	ended, left := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(left)
+		if s.toService(t) == nil {
+			t.CloseSend()
+			if hasEnded(ended) {
+				return
+			}
+		}
+		p.Cut()
+	}()
+	sent, err = s.toClient(x, t)
+	close(ended)
+	patience := time.Duration(0)
+	if err == nil {
+		patience = tunnelEnd
+	}
+	limit := time.AfterFunc(patience, s.Abort)
+	defer limit.Stop()
+	<-left
+	return sent, err
+}
+
+// hasEnded waits for the service to leave, too, and reports whether it has.
+func hasEnded(ended <-chan struct{}) bool {
+	limit := time.NewTimer(tunnelEnd)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-limit.C:
+		return false
+	}
+}
+
+func (s *stream) toService(t exchange.Tunnel) error {
+	for {
+		chunk, err := s.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = t.Send(chunk)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *stream) toClient(x *exchange.Exchange, t exchange.Tunnel) (sent int64, err error) {
+	head := exchange.Response{Status: 200, Fields: x.Response.Fields}
+	if err := s.sendHead(&head, -1, false, false); err != nil {
+		return 0, err
+	}
+	hurry, _ := t.(waiter)
+	for {
+		if hurry == nil || !hurry.Ready() {
+			if err := s.flush(); err != nil {
+				return sent, err
+			}
+		}
+		chunk, err := t.Next()
+		if err == io.EOF {
+			return sent, s.sendEnd(new(exchange.Fields))
+		}
+		if err == nil {
+			err = s.sendData(chunk, false)
+		}
+		if err != nil {
+			return sent, err
+		}
+		sent += int64(len(chunk))
+	}
+}

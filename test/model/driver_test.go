@@ -1,0 +1,229 @@
+package model
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/test/edge"
+)
+
+var (
+	only = flag.Uint64("seed", 0, "runs this seed alone")
+	runs = flag.Int("runs", 5, "how many seeds are run")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// history is the configurations so far, and which of them may be in force.
+type history struct {
+	mu      sync.Mutex
+	all     []config
+	inForce int // the newest that is surely
+}
+
+// begin notes a configuration that is about to be given to the edge.
+func (h *history) begin(c config) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, c)
+}
+
+func (h *history) done() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inForce = len(h.all) - 1
+}
+
+func (h *history) newest() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inForce
+}
+
+// since is every configuration under which what began at from may have ended.
+func (h *history) since(from int) []config {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.all[from:])
+}
+
+// Whatever changes while requests run, each is answered as the model says for
+// one of the configurations of its time.
+func TestAnswersAreTheModels(t *testing.T) {
+	var services []resource.Message
+	for _, name := range []string{"s0", "s1", "s2"} {
+		services = append(services, edge.Service(name, startService(t, name)))
+	}
+	for seed := range uint64(*runs) {
+		if *only != 0 {
+			seed = *only - 1
+		}
+		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { run(t, seed+1, services) })
+		if *only != 0 {
+			return
+		}
+	}
+}
+
+func run(t *testing.T, seed uint64, services []resource.Message) {
+	e := edge.Start(t, services...)
+	h := &history{all: []config{{}}}
+	changes := draw{rand.New(rand.NewPCG(seed, 0))}
+	for range 5 {
+		change(t, e, h, changes)
+	}
+	due := make(chan struct{}, 1)
+	var clients, changer sync.WaitGroup
+	changer.Go(func() {
+		for range due {
+			change(t, e, h, changes)
+		}
+	})
+	for client := range uint64(4) {
+		clients.Go(func() {
+			tr := &http.Transport{DisableCompression: true}
+			defer tr.CloseIdleConnections()
+			d := draw{rand.New(rand.NewPCG(seed, client+1))}
+			for range 250 {
+				if d.IntN(4) == 0 {
+					select {
+					case due <- struct{}{}:
+					default: // a change is under way, and another due
+					}
+				}
+				if !ask(t, tr, e.Addr, h, d.question()) {
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+	close(due)
+	changer.Wait()
+	t.Logf("%d configurations", len(h.all))
+}
+
+// change declares a route anew, or takes one away.
+func change(t *testing.T, e *edge.Edge, h *history, d draw) {
+	next := maps.Clone(h.all[len(h.all)-1]) // there is one changer
+	name := fmt.Sprintf("r%d", d.IntN(6))
+	u := proxy.Update{Revision: uint64(len(h.all) + 1)}
+	if d.IntN(4) == 0 {
+		delete(next, name)
+		u.Deletes = []resource.Ref{{Kind: resource.KindRoute, Tenant: resource.DefaultTenant, Name: name}}
+	} else {
+		next[name] = d.route(name)
+		u.Puts = []*weirv1.Resource{resource.Wrap(next[name])}
+	}
+	h.begin(next)
+	if err := e.Update(t.Context(), u); err != nil {
+		t.Errorf("revision %d: %v", u.Revision, err)
+	}
+	h.done()
+}
+
+// ask compares one answer with the model.
+func ask(t *testing.T, tr *http.Transport, addr string, h *history, q question) bool {
+	from := h.newest()
+	r, err := http.NewRequestWithContext(t.Context(), q.method, "http://"+addr+q.path+q.query, nil)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	r.Host, r.Header = q.host, q.fields.Clone()
+	resp, err := tr.RoundTrip(r)
+	if err != nil {
+		t.Errorf("%s: %v", q, err)
+		return false
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Errorf("%s: %v", q, err)
+		return false
+	}
+	got := heard(resp, string(body))
+	for _, c := range h.since(from) {
+		if slices.Contains(c.outcomes(q), got) {
+			return true
+		}
+	}
+	last := h.since(from)
+	t.Errorf("%s\nwas answered %s\nwant one of %q\nunder %v", q, got, last[len(last)-1].outcomes(q), last[len(last)-1])
+	return false
+}
+
+// heard is an answer in the words of the model.
+func heard(resp *http.Response, body string) string {
+	switch {
+	case resp.StatusCode == 200:
+		return fmt.Sprintf("200 by %s, answer %s", body, words(resp.Header))
+	case resp.Header.Get("Location") != "":
+		return fmt.Sprintf("%d to %s, answer %s", resp.StatusCode, resp.Header.Get("Location"), words(resp.Header))
+	}
+	return fmt.Sprint(resp.StatusCode)
+}
+
+// startService says what it was asked, in the words of the model.
+func startService(t *testing.T, name string) (address string) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := question{r.Method, r.Host, r.URL.EscapedPath(), "", r.Header}
+		if r.URL.RawQuery != "" {
+			asked.query = "?" + r.URL.RawQuery
+		}
+		for name, values := range serviceFields() {
+			w.Header()[name] = values
+		}
+		fmt.Fprintf(w, "%s: %s", name, asked)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// Shares are exact over a whole round, however many ask at once.
+func TestSharesAreByWeight(t *testing.T) {
+	r := edge.Route("r", "/", "s0")
+	three, none, one := uint32(3), uint32(0), uint32(1)
+	r.Spec.Rules[0].BackendRefs = []*weirv1.BackendRef{{Name: "s0", Weight: &three}, {Name: "s1", Weight: &none}, {Name: "s2", Weight: &one}}
+	e := edge.Start(t, edge.Service("s0", startService(t, "s0")), edge.Service("s1", startService(t, "s1")),
+		edge.Service("s2", startService(t, "s2")), r)
+	var mu sync.Mutex
+	shares := map[string]int{}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			tr := new(http.Transport)
+			defer tr.CloseIdleConnections()
+			for range 50 {
+				r, _ := http.NewRequest("GET", "http://"+e.Addr+"/", nil)
+				resp, err := tr.RoundTrip(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				mu.Lock()
+				shares[string(body[:2])]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if shares["s0"] != 150 || shares["s1"] != 0 || shares["s2"] != 50 {
+		t.Errorf("of 200 requests by weights 3, 0 and 1 the services were asked %v", shares)
+	}
+}
