@@ -106,11 +106,12 @@ var allowed = map[string][]string{
 
 	// An edge inside a test.
 	"test/edge": {"proto/weir/v1", "proxy", "resource", "telemetry"},
-	// Debian's servers behind it, a model of it, and what is done to it for long.
-	// Tests alone.
-	"test/garden": {},
-	"test/model":  {},
-	"test/soak":   {},
+	// Debian's servers behind it, others' WebSocket through it, a model of it, and
+	// what is done to it for long. Tests alone.
+	"test/garden":    {},
+	"test/websocket": {},
+	"test/model":     {},
+	"test/soak":      {},
 	// Messages that could be read in two ways, and the grammar that judges what
 	// becomes of them. It knows nothing of Weir; its tests and others' do.
 	"test/smuggling": {},
