@@ -156,7 +156,7 @@ func (s *session) hear(stream configStream) error {
 		}
 		switch k := m.GetMessage().(type) {
 		case *weirv1.StreamConfigRequest_Ack:
-			s.ack(k.Ack.GetRevision())
+			s.ack(k.Ack.GetRevision(), truncate(k.Ack.GetProblem(), maxReason))
 		case *weirv1.StreamConfigRequest_Nack:
 			s.nack(k.Nack.GetRevision(), truncate(k.Nack.GetReason(), maxReason))
 		default:

@@ -111,7 +111,7 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 		return fmt.Errorf("revision %d is stored, but waiting for the proxies failed: %w", revision, err)
 	}
 	var connected int
-	var behind, gone []string
+	var behind, partly, gone []string
 	for _, p := range answer.GetProxies() {
 		if !p.GetConnected() {
 			gone = append(gone, p.GetName())
@@ -119,6 +119,8 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 		}
 		connected++
 		switch {
+		case p.GetRevision() >= revision && p.GetProblem() != "":
+			partly = append(partly, fmt.Sprintf("  %s serves it, but: %s", p.GetName(), p.GetProblem()))
 		case p.GetRevision() >= revision:
 		case p.GetRefusedRevision() >= revision:
 			behind = append(behind, fmt.Sprintf("  %s refused it: %s", p.GetName(), p.GetRefusedReason()))
@@ -128,7 +130,9 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 	}
 	switch {
 	case !answer.GetDone():
-		return fmt.Errorf("revision %d is stored, but not in force everywhere:\n%s", revision, strings.Join(behind, "\n"))
+		return fmt.Errorf("revision %d is stored, but not in force everywhere:\n%s", revision, strings.Join(append(behind, partly...), "\n"))
+	case len(partly) > 0:
+		return fmt.Errorf("revision %d is in force, but not all of it:\n%s", revision, strings.Join(partly, "\n"))
 	case connected == 0:
 		fmt.Fprintf(stderr, "revision %d is stored; no proxy is connected to accept it\n", revision)
 	case connected == 1:

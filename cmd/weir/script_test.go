@@ -69,7 +69,7 @@ func addPlugins(env *testscript.Env) error {
 //
 //	$WEIR_ADMIN   admits this host without a token
 //	$TLS_ADMIN    wants TLS (ca.pem) and the token s3cret
-//	proxies [-]NAME=REVISION[!REASON]…
+//	proxies [-]NAME=REVISION[?PROBLEM][!REASON]…
 //	              says which proxies are connected (-: it was), where they are,
 //	              and that one refused the next revision
 //	lose DURATION the server that answers has seen nothing of the others for
@@ -160,10 +160,11 @@ func setProxies(ts *testscript.TestScript, neg bool, args []string) {
 	for _, arg := range args {
 		name, rest, _ := strings.Cut(arg, "=")
 		number, reason, refused := strings.Cut(rest, "!")
+		number, problem, _ := strings.Cut(number, "?")
 		revision, err := strconv.ParseUint(number, 10, 64)
 		ts.Check(err)
 		name, gone := strings.CutPrefix(name, "-")
-		p := &weirv1.ProxyStatus{Name: name, Connected: !gone, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410"}
+		p := &weirv1.ProxyStatus{Name: name, Connected: !gone, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410", Problem: problem}
 		if refused {
 			p.RefusedRevision, p.RefusedReason = revision+1, reason
 		}
