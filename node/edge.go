@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
@@ -26,8 +25,7 @@ const (
 
 // edge is a running proxy.
 type edge struct {
-	proxy   *proxy.Proxy
-	serving atomic.Pointer[proxy.Proxy] // the same, once it is made
+	proxy *proxy.Proxy
 	// connect makes a client of the servers, follow hands it over to be run; see
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
@@ -56,7 +54,8 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
-			Labels: ec.Labels, Version: cfg.Version, Logger: log, Problem: e.problem,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+			Problem: func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 		})
 		if err == nil {
 			get := fetch(client.Blob)
@@ -115,7 +114,6 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
-	e.serving.Store(e.proxy)
 	p.onStop("proxy", func() error { return e.drain(p, cmp.Or(ec.Drain, drain)) })
 	return nil
 }
@@ -153,14 +151,6 @@ func (e *edge) apply(ctx context.Context, u nodeapi.Update) error {
 	}
 	e.force()
 	return nil
-}
-
-// problem is what the proxy does not serve though it was told to.
-func (e *edge) problem() string {
-	if p := e.serving.Load(); p != nil {
-		return p.Problem()
-	}
-	return ""
 }
 
 func (e *edge) awaitForce(ctx context.Context) error {
