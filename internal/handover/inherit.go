@@ -83,20 +83,6 @@ func (i *Inheritance) Listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// ListenPacket is net.ListenPacket, but for an address whose socket was passed.
-func (i *Inheritance) ListenPacket(network, address string) (net.PacketConn, error) {
-	f := i.File(SocketName(network, address))
-	if f == nil {
-		return net.ListenPacket(network, address)
-	}
-	defer f.Close()
-	c, err := net.FilePacketConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("take over %s: %w", address, err)
-	}
-	return c, nil
-}
-
 // Ready tells the process before that this one does its work from now on, and
 // closes what nobody has asked for.
 func (i *Inheritance) Ready() error {
