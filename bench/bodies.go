@@ -69,13 +69,6 @@ func size(n int64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-func verdict(met bool) string {
-	if met {
-		return "met"
-	}
-	return "MISSED"
-}
-
 // pull has clients read bodies until the time is up, the last ones to their end.
 func (p *pulled) pull(ctx context.Context, c *contender, size int64, clients int, length time.Duration) error {
 	before, err := c.process.Memory()

@@ -121,12 +121,9 @@ func (t target) line(results []result) string {
 	}
 	compare, limit, words := t.terms()
 	rounds := pairs(of, against, compare)
-	shown, verdict := measure.Median(rounds), "met"
-	if shown > limit {
-		verdict = "MISSED"
-	}
+	shown := measure.Median(rounds)
 	return fmt.Sprintf("%s: %s against %s %.2f (%.2f to %.2f), at most %.2f",
-		verdict, t.of, words, shown, slices.Min(rounds), slices.Max(rounds), limit)
+		verdict(shown <= limit), t.of, words, shown, slices.Min(rounds), slices.Max(rounds), limit)
 }
 
 func (t target) terms() (compare func(of, against float64) float64, limit float64, words string) {
@@ -134,4 +131,11 @@ func (t target) terms() (compare func(of, against float64) float64, limit float6
 		return func(of, against float64) float64 { return of - against }, t.plus, t.against + ", µs more:"
 	}
 	return func(of, against float64) float64 { return of / against }, t.factor, t.against + ", times:"
+}
+
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "MISSED"
 }
