@@ -45,7 +45,7 @@ type Store interface {
 	// Get returns nil for one that is not there.
 	Get(resource.Ref) *weirv1.Certificate
 	// Put replaces one. [ErrConflict]: it has changed since it was read.
-	Put(context.Context, *weirv1.Certificate) (revision uint64, err error)
+	Put(context.Context, *weirv1.Certificate) error
 	// SealKey seals the key of a certificate, OpenHMAC opens that of its external
 	// account.
 	SealKey(ref resource.Ref, pkcs8 []byte) []byte

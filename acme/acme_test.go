@@ -104,17 +104,17 @@ func (s *shelf) Get(ref resource.Ref) *weirv1.Certificate {
 	return s.all[ref]
 }
 
-func (s *shelf) Put(_ context.Context, c *weirv1.Certificate) (uint64, error) {
+func (s *shelf) Put(_ context.Context, c *weirv1.Certificate) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all[refOf(c)].GetMetadata().GetRevision() != c.GetMetadata().GetRevision() {
-		return 0, ErrConflict
+		return ErrConflict
 	}
 	s.rev++
 	c = proto.CloneOf(c)
 	c.Metadata.Revision = s.rev
 	s.all[refOf(c)] = c
-	return s.rev, nil
+	return nil
 }
 
 func (s *shelf) SealKey(_ resource.Ref, der []byte) []byte              { return der }

@@ -109,37 +109,31 @@ func (i *Issuer) keep(ctx context.Context, ref resource.Ref, ordered *weirv1.Cer
 	})
 }
 
-// change changes the material of a Certificate that is still declared as it was
-// when it was ordered.
-func (i *Issuer) change(ctx context.Context, ref resource.Ref, ordered *weirv1.Certificate, edit func(*weirv1.CertificateMaterial)) error {
-	_, err := i.changed(ctx, ref, ordered, edit)
-	return err
-}
-
 // maxTries bounds how often a change begins anew because of another one.
 const maxTries = 100
 
-func (i *Issuer) changed(ctx context.Context, ref resource.Ref, ordered *weirv1.Certificate, edit func(*weirv1.CertificateMaterial)) (uint64, error) {
+// change changes the material of a Certificate that is still declared as it was
+// when it was ordered.
+func (i *Issuer) change(ctx context.Context, ref resource.Ref, ordered *weirv1.Certificate, edit func(*weirv1.CertificateMaterial)) error {
 	for range maxTries {
 		now := i.cfg.Store.Get(ref)
 		if now == nil || digestOf(now) != digestOf(ordered) {
-			return 0, errWithdrawn
+			return errWithdrawn
 		}
 		next := proto.CloneOf(now)
 		edit(next.GetMaterial())
 		if proto.Equal(next.GetMaterial(), now.GetMaterial()) {
-			return now.GetMetadata().GetRevision(), nil
+			return nil
 		}
 		next.Status = resource.CertificateStatus(next)
-		revision, err := i.cfg.Store.Put(ctx, next)
-		if !errors.Is(err, ErrConflict) {
-			return revision, err
+		if err := i.cfg.Store.Put(ctx, next); !errors.Is(err, ErrConflict) {
+			return err
 		}
 		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	return 0, ErrConflict
+	return ErrConflict
 }
 
 var acmeNames = map[weirv1.Acme_Challenge]string{

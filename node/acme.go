@@ -2,16 +2,11 @@ package node
 
 import (
 	"context"
-	"fmt"
-	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirmesh/weir/acme"
 	"github.com/weirmesh/weir/admin"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
-	"github.com/weirmesh/weir/store"
 )
 
 // runIssuer orders certificates, while this member leads.
@@ -42,26 +37,9 @@ func (c certificates) Get(ref resource.Ref) *weirv1.Certificate {
 	return r.GetCertificate()
 }
 
-// Put implements acme.Store. The revision that the certificate bears is the one
-// that it was read at.
-func (c certificates) Put(ctx context.Context, certificate *weirv1.Certificate) (uint64, error) {
-	result, err := c.s.cluster.Propose(ctx, &weirv1.Command{
-		Actor: "acme", Time: timestamppb.New(time.Now()),
-		Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{resource.Wrap(certificate)}}},
-	})
-	if err != nil {
-		return 0, err
-	}
-	switch r := result.(type) {
-	case *store.RefusedError:
-		if conflict(r) {
-			return 0, fmt.Errorf("%w: %w", acme.ErrConflict, r)
-		}
-		return 0, r
-	case *weirv1.ApplyResponse:
-		return r.GetRevision(), nil
-	}
-	return 0, fmt.Errorf("a change of a certificate came to a %T", result)
+// Put implements acme.Store.
+func (c certificates) Put(ctx context.Context, certificate *weirv1.Certificate) error {
+	return c.put(ctx, "acme", certificate)
 }
 
 // SealKey implements acme.Store.

@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirmesh/weir/acme"
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -70,14 +72,27 @@ func (c certificates) Reseal(ctx context.Context, k *identity.Keyring) error {
 		if !changed {
 			continue
 		}
-		r := resource.Wrap(whole)
-		result, err := c.s.cluster.Propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{r}}}})
-		if err != nil {
+		if err := c.put(ctx, "", whole); err != nil && !errors.Is(err, acme.ErrConflict) {
 			return fmt.Errorf("seal the key of certificate %s anew: %w", name, err)
 		}
-		if refused, ok := result.(*store.RefusedError); ok && !conflict(refused) {
-			return refused
-		}
+	}
+	return nil
+}
+
+// put replaces a certificate, unless it has changed since the revision that it
+// bears.
+func (c certificates) put(ctx context.Context, actor string, certificate *weirv1.Certificate) error {
+	result, err := c.s.cluster.Propose(ctx, &weirv1.Command{Actor: actor,
+		Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{resource.Wrap(certificate)}}}})
+	if err != nil {
+		return err
+	}
+	refused, ok := result.(*store.RefusedError)
+	switch {
+	case ok && conflict(refused):
+		return fmt.Errorf("%w: %w", acme.ErrConflict, refused)
+	case ok:
+		return refused
 	}
 	return nil
 }

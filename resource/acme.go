@@ -1,15 +1,10 @@
 package resource
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"net/mail"
 	"net/url"
 	"strings"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -78,40 +73,4 @@ func (c *check) acme(at Path, spec *weirv1.CertificateSpec) {
 // ParseHMACKey reads the key of an external account: base64url, padded or not.
 func ParseHMACKey(text string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
-}
-
-// CertificateStatus says what a Certificate's material is.
-func CertificateStatus(c *weirv1.Certificate) *weirv1.CertificateStatus {
-	m := c.GetMaterial()
-	if len(m.GetChain()) == 0 {
-		return nil
-	}
-	leaf, err := x509.ParseCertificate(m.GetChain()[0])
-	if err != nil {
-		return nil // it was parsed before it was put there
-	}
-	sum := sha256.Sum256(leaf.Raw)
-	status := &weirv1.CertificateStatus{
-		Fingerprint: hex.EncodeToString(sum[:]), Issuer: leaf.Issuer.String(), KeyType: KeyType(leaf),
-		NotBefore: timestamppb.New(leaf.NotBefore), NotAfter: timestamppb.New(leaf.NotAfter),
-	}
-	if c.GetSpec().GetAcme() != nil {
-		status.Conditions = []*weirv1.Condition{issued(m)}
-	}
-	return status
-}
-
-// issued says how far the order of a certificate has come.
-func issued(m *weirv1.CertificateMaterial) *weirv1.Condition {
-	condition := &weirv1.Condition{Type: "Issued", Status: weirv1.Condition_TRUE, Reason: "Issued", Message: m.GetAcmeProblem()}
-	if m.GetAcmeProblem() != "" {
-		condition.Reason = "RenewalFailed"
-	}
-	if m.GetAcmeDirectory() == "" {
-		condition.Status, condition.Reason = weirv1.Condition_FALSE, "Pending"
-		if m.GetAcmeProblem() != "" {
-			condition.Reason = "OrderFailed"
-		}
-	}
-	return condition
 }

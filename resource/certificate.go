@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Bounds of what a certificate is given as.
@@ -256,4 +257,40 @@ func KeyType(leaf *x509.Certificate) string {
 		return "ECDSA " + k.Params().Name
 	}
 	return leaf.PublicKeyAlgorithm.String()
+}
+
+// CertificateStatus says what a Certificate's material is.
+func CertificateStatus(c *weirv1.Certificate) *weirv1.CertificateStatus {
+	m := c.GetMaterial()
+	if len(m.GetChain()) == 0 {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(m.GetChain()[0])
+	if err != nil {
+		return nil // it was parsed before it was put there
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	status := &weirv1.CertificateStatus{
+		Fingerprint: hex.EncodeToString(sum[:]), Issuer: leaf.Issuer.String(), KeyType: KeyType(leaf),
+		NotBefore: timestamppb.New(leaf.NotBefore), NotAfter: timestamppb.New(leaf.NotAfter),
+	}
+	if c.GetSpec().GetAcme() != nil {
+		status.Conditions = []*weirv1.Condition{issued(m)}
+	}
+	return status
+}
+
+// issued says how far the order of a certificate has come.
+func issued(m *weirv1.CertificateMaterial) *weirv1.Condition {
+	condition := &weirv1.Condition{Type: "Issued", Status: weirv1.Condition_TRUE, Reason: "Issued", Message: m.GetAcmeProblem()}
+	if m.GetAcmeProblem() != "" {
+		condition.Reason = "RenewalFailed"
+	}
+	if m.GetAcmeDirectory() == "" {
+		condition.Status, condition.Reason = weirv1.Condition_FALSE, "Pending"
+		if m.GetAcmeProblem() != "" {
+			condition.Reason = "OrderFailed"
+		}
+	}
+	return condition
 }

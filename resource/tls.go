@@ -2,9 +2,10 @@ package resource
 
 import (
 	"fmt"
-	"google.golang.org/protobuf/proto"
 	"net/url"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
