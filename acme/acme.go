@@ -89,6 +89,10 @@ type try struct {
 	failures int
 	next     time.Time
 	of       [sha256.Size]byte // the declaration: another one is tried at once
+	// seen is what the store had the last time, for which of and due hold: to work
+	// them out takes more than to see that it is still the same.
+	seen *weirv1.Certificate
+	due  time.Time // when it is to be ordered, if all goes well
 }
 
 // New returns an Issuer; Run makes it work.
@@ -161,15 +165,15 @@ func (i *Issuer) due(now time.Time) (due []*weirv1.Certificate) {
 	for _, c := range i.cfg.Store.Ordered() {
 		ref := refOf(c)
 		there[ref] = true
-		t, declared := i.tries[ref], digestOf(c)
+		t := i.tries[ref]
 		if t == nil {
-			t = &try{of: declared}
+			t = new(try)
 			i.tries[ref] = t
 		}
-		if t.of != declared && !t.running {
-			*t = try{of: declared}
+		if t.seen != c && !t.running {
+			t.look(c)
 		}
-		if !t.running && running < maxOrders && !now.Before(t.next) && isDue(c, now) {
+		if !t.running && running < maxOrders && !now.Before(t.next) && now.After(t.due) {
 			t.running = true
 			running++
 			due = append(due, c)
@@ -181,6 +185,14 @@ func (i *Issuer) due(now time.Time) (due []*weirv1.Certificate) {
 		}
 	}
 	return due
+}
+
+// look takes in what the store has.
+func (t *try) look(c *weirv1.Certificate) {
+	if declared := digestOf(c); t.of != declared {
+		*t = try{of: declared}
+	}
+	t.seen, t.due = c, dueAt(c)
 }
 
 // attempt makes one order, and remembers how it went.
@@ -228,19 +240,19 @@ func (i *Issuer) tell(ctx context.Context, ref resource.Ref, ordered *weirv1.Cer
 
 const maxProblem = 1000
 
-// isDue: what is shown did not come from the declared authority, is not for the
-// declared names, or has a third of its life left.
-func isDue(c *weirv1.Certificate, now time.Time) bool {
+// dueAt is after when a certificate is to be ordered: at once, where what is shown
+// did not come from the declared authority or is not for the declared names; else
+// when a third of its life is left.
+func dueAt(c *weirv1.Certificate) time.Time {
 	m := c.GetMaterial()
 	if m.GetAcmeDirectory() != directoryOf(c.GetSpec().GetAcme()) || len(m.GetChain()) == 0 {
-		return true
+		return time.Time{}
 	}
 	leaf, err := x509.ParseCertificate(m.GetChain()[0])
-	if err != nil {
-		return true
+	if err != nil || !sameNames(resource.NamesOf(leaf), c.GetSpec().GetHostnames()) {
+		return time.Time{}
 	}
-	left, whole := leaf.NotAfter.Sub(now), leaf.NotAfter.Sub(leaf.NotBefore)
-	return left < whole/3 || !sameNames(resource.NamesOf(leaf), c.GetSpec().GetHostnames())
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
 }
 
 func sameNames(a, b []string) bool {

@@ -67,7 +67,7 @@ func TestWhenACertificateIsOrdered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			certificate := declared("shop", "", "shop.example")
 			certificate.Material = c.material
-			if got := isDue(certificate, noon); got != c.due {
+			if got := noon.After(dueAt(certificate)); got != c.due {
 				t.Errorf("due: %v", got)
 			}
 		})
