@@ -44,17 +44,7 @@ func NewAccessLog(out io.Writer, lost prometheus.Counter) *AccessLog {
 // Log writes down an exchange that has ended. err is why the answer was not
 // delivered whole, nil when it was.
 func (l *AccessLog) Log(x *exchange.Exchange, sent int64, now time.Time, err error) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || len(l.buf) >= logBound {
-		l.lost.Inc()
-		return
-	}
-	l.buf = appendEntry(l.buf, x, sent, now, err)
-	l.wakeWhenFull()
+	l.put(func(b []byte) []byte { return appendEntry(b, x, sent, now, err) })
 }
 
 // put appends a line, if there is room for one.
@@ -69,10 +59,6 @@ func (l *AccessLog) put(line func([]byte) []byte) {
 		return
 	}
 	l.buf = line(l.buf)
-	l.wakeWhenFull()
-}
-
-func (l *AccessLog) wakeWhenFull() {
 	if len(l.buf) < logFlush {
 		return
 	}

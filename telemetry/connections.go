@@ -14,7 +14,6 @@ type Connections struct {
 
 	mu      sync.Mutex
 	results map[string]uint64
-	refs    int // under connectionFamily.mu
 }
 
 // Ended counts a connection by what became of it, in one word.
@@ -38,8 +37,7 @@ func (m *Metrics) ForgetConnections(route string) { m.connections.release(route)
 type connectionFamily struct {
 	total, active, bytes *prometheus.Desc
 
-	mu      sync.Mutex
-	byRoute map[string]*Connections
+	shared[string, Connections]
 }
 
 func newConnectionFamily() *connectionFamily {
@@ -49,28 +47,6 @@ func newConnectionFamily() *connectionFamily {
 		active: prometheus.NewDesc("weir_connections_active", "Connections of TCP and TLS listeners that are open.", []string{"route"}, nil),
 		bytes: prometheus.NewDesc("weir_connection_bytes_total", "Bytes that clients of TCP and TLS listeners have sent (in) and got (out).",
 			[]string{"route", "direction"}, nil),
-		byRoute: map[string]*Connections{},
-	}
-}
-
-func (f *connectionFamily) acquire(route string) *Connections {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.byRoute[route]
-	if c == nil {
-		c = new(Connections)
-		f.byRoute[route] = c
-	}
-	c.refs++
-	return c
-}
-
-func (f *connectionFamily) release(route string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.byRoute[route]
-	if c.refs--; c.refs == 0 {
-		delete(f.byRoute, route)
 	}
 }
 
@@ -83,9 +59,7 @@ func (f *connectionFamily) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (f *connectionFamily) Collect(ch chan<- prometheus.Metric) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for route, c := range f.byRoute {
+	f.each(func(route string, c *Connections) {
 		ch <- prometheus.MustNewConstMetric(f.active, prometheus.GaugeValue, float64(c.Active.Load()), route)
 		ch <- prometheus.MustNewConstMetric(f.bytes, prometheus.CounterValue, float64(c.In.Load()), route, "in")
 		ch <- prometheus.MustNewConstMetric(f.bytes, prometheus.CounterValue, float64(c.Out.Load()), route, "out")
@@ -94,5 +68,5 @@ func (f *connectionFamily) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(f.total, prometheus.CounterValue, float64(n), route, result)
 		}
 		c.mu.Unlock()
-	}
+	})
 }

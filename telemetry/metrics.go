@@ -107,10 +107,10 @@ func (m *Metrics) PolicyFailed(policy string) { m.policies.WithLabelValues(polic
 
 // Fault returns the counter of one kind of fault on a route, and what gives it
 // up.
-func (m *Metrics) Fault(route, kind string) (*Counter, func()) { return m.faults.acquire(route, kind) }
+func (m *Metrics) Fault(route, kind string) (*Counter, func()) { return m.faults.counter(route, kind) }
 
 // Mirrored returns the counter of one outcome of a route's copies to a service,
 // and what gives it up.
 func (m *Metrics) Mirrored(route, service, outcome string) (*Counter, func()) {
-	return m.mirrored.acquire(route, service, outcome)
+	return m.mirrored.counter(route, service, outcome)
 }

@@ -30,7 +30,6 @@ type Series struct {
 
 	mu   sync.Mutex
 	more map[int]uint64 // the other statuses
-	refs int            // under family.mu
 }
 
 type coded struct {
@@ -83,8 +82,7 @@ func (s *Series) byStatus() map[int]uint64 {
 type family struct {
 	counts, durations *prometheus.Desc
 
-	mu     sync.Mutex
-	series map[[2]string]*Series // by the label values, of which the second may be empty
+	shared[[2]string, Series] // by the label values, of which the second may be empty
 }
 
 // newFamily describes a counter with the given labels and "code", and a
@@ -93,30 +91,6 @@ func newFamily(counter, counterHelp, histogram, histogramHelp string, labels ...
 	return &family{
 		counts:    prometheus.NewDesc(counter, counterHelp, append(labels[:len(labels):len(labels)], "code"), nil),
 		durations: prometheus.NewDesc(histogram, histogramHelp, labels, nil),
-		series:    map[[2]string]*Series{},
-	}
-}
-
-// acquire returns the series of some label values; each acquire is undone by
-// one release, and the last one drops the series.
-func (f *family) acquire(values [2]string) *Series {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := f.series[values]
-	if s == nil {
-		s = new(Series)
-		f.series[values] = s
-	}
-	s.refs++
-	return s
-}
-
-func (f *family) release(values [2]string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := f.series[values]
-	if s.refs--; s.refs == 0 {
-		delete(f.series, values)
 	}
 }
 
@@ -128,9 +102,7 @@ func (f *family) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (f *family) Collect(ch chan<- prometheus.Metric) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for values, s := range f.series {
+	f.each(func(values [2]string, s *Series) {
 		labels := values[:]
 		if values[1] == "" {
 			labels = values[:1]
@@ -148,5 +120,5 @@ func (f *family) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		ch <- prometheus.MustNewConstHistogram(f.durations, total, float64(s.took.Load())/1e9, buckets, labels...)
-	}
+	})
 }
