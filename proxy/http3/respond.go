@@ -153,6 +153,9 @@ func (o *output) body(p []byte) error {
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
 	if status := x.Response.Status; status < 200 || status > 999 {
+		if x.Response.Reset {
+			return 0, errReset
+		}
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
 	r := &x.Response
@@ -247,5 +250,7 @@ func (s *stream) relay(out *output, x *exchange.Exchange, length int64) (sent in
 	}
 	return sent, out.flush()
 }
+
+var errReset = errors.New("the stream was to be reset")
 
 var errTooMuch = errors.New("the body is longer than its Content-Length")
