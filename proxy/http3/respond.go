@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -44,7 +45,7 @@ func (s *stream) run() {
 			s.closed = err == nil
 		}
 		if err != nil {
-			s.reset(codeInternal)
+			s.reset(codeOf(err))
 		}
 		p.Finish(x, sent, err)
 	}
@@ -52,6 +53,15 @@ func (s *stream) run() {
 	s.serving = false
 	s.mu.Unlock()
 	c.cfg.Give(p)
+}
+
+// codeOf is how an answer that broke off is reset. One whose time is over was
+// given up: that is no error inside.
+func codeOf(err error) code {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return codeCancelled
+	}
+	return codeInternal
 }
 
 // serve fills the response. It is false where there is to be none.
