@@ -12,6 +12,8 @@
 //     included; by HTTP/2 and HTTP/3, one serves each exchange.
 //   - A connection that waits for a request holds no exchange, and in the clear no
 //     buffer either.
+//   - What bounds the connections of a port bounds those over TCP and UDP together,
+//     and they are counted until they have ended.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
 //     connections that have been told so with their answer, others after Linger
