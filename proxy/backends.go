@@ -19,7 +19,7 @@ type backend struct {
 	*service.Backend
 	metrics  *telemetry.Series
 	affinity *affinity // what hashes go by; nil: nothing
-	refuses  bool      // its protocol lets it send a request back unread
+	shared   bool      // its connections carry many requests, which it may send back unread
 }
 
 // backendKey is what must be equal for rules to share a backend: the very
@@ -138,7 +138,7 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		}
 		cfg.Endpoints = append(cfg.Endpoints, d)
 	}
-	b := backend{Backend: p.services.Open(cfg), affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), refuses: key.Protocol != upstream.HTTP1}
+	b := backend{Backend: p.services.Open(cfg), affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1}
 	label := key.Protocol.String()
 	b.metrics = p.cfg.Metrics.Service(cfg.Name, label)
 	return b, func() {

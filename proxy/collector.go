@@ -5,6 +5,7 @@ import (
 
 	"github.com/weirmesh/weir/proxy/compress"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -62,9 +63,6 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		if b.quic != nil {
 			collectConnections(ch, k.overUDP(), b.quic)
 		}
-		for why, n := range b.listener.Refused() {
-			ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), k.String(), why.String())
-		}
 		for protocol := range b.handler.requests {
 			if n := b.handler.requests[protocol].Load(); n > 0 {
 				ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), k.String(), exchange.Protocol(protocol).String())
@@ -76,9 +74,13 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 func collectConnections(ch chan<- prometheus.Metric, k bindKey, of interface {
 	Connections() (open int, accepted uint64)
 	Unsecured() uint64
+	Refused() map[listener.Refusal]uint64
 }) {
 	open, accepted := of.Connections()
 	ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(open), k.String())
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(accepted), k.String())
 	ch <- prometheus.MustNewConstMetric(descUnsecured, prometheus.CounterValue, float64(of.Unsecured()), k.String())
+	for why, n := range of.Refused() {
+		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), k.String(), why.String())
+	}
 }

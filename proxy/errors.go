@@ -60,6 +60,7 @@ var (
 	errNoBackend   = &Error{Status: 500, Blame: Weir, Code: "no_backend", Detail: "The route has no backend for this request."}
 	errNoEndpoint  = &Error{Status: 503, Blame: Upstream, Retry: true, Code: "no_endpoint", Detail: "The service has no endpoint."}
 	errOverloaded  = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
+	errWebSocket   = &Error{Status: 501, Blame: Weir, Code: "no_websocket", Detail: "The service is not spoken to by HTTP/1.1, which WebSocket needs."}
 	errShed        = &Error{Status: 503, Blame: Weir, Retry: true, Code: overloaded, Detail: "There is too little memory for more requests."}
 	errDisguised   = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path has a segment that could be taken for another."}
 	errBadPath     = &Error{Status: 400, Blame: Client, Code: "bad_path", Detail: "The path leads out of its root."}

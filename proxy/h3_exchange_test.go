@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
@@ -221,6 +224,35 @@ func TestHTTP3Cancel(t *testing.T) {
 	<-left
 	if _, body := do(t, client, newRequest(t, "GET", "https://shop.example/", nil)); body != "ok" {
 		t.Errorf("got %q", body)
+	}
+}
+
+// An answer whose time is over while it comes is given up, as by HTTP/2; one that
+// its service breaks off is an error inside.
+func TestHTTP3AnswerBreaksOff(t *testing.T) {
+	over := make(chan struct{})
+	s := service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "the first half")
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/broken" {
+			panic(http.ErrAbortHandler)
+		}
+		<-over
+	}))
+	defer close(over)
+	_, client := startH3(t, func(*proxy.Config) {}, s, route("r", "/", "s", func(r *weirv1.RouteRule) {
+		r.Timeouts = &weirv1.RouteTimeouts{Request: duration(200 * time.Millisecond)}
+	}))
+	for path, want := range map[string]http3.ErrCode{"/late": http3.ErrCodeRequestCanceled, "/broken": http3.ErrCodeInternalError} {
+		resp, err := client.Get("https://shop.example" + path)
+		if err == nil { // else the reset has overtaken the head
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		var reset *http3.Error
+		if !errors.As(err, &reset) || reset.ErrorCode != want {
+			t.Errorf("%s: got %v", path, err)
+		}
 	}
 }
 

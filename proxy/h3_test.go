@@ -91,6 +91,23 @@ func (e *edge) h2ClientFor(name string) *http.Client {
 	return client
 }
 
+// Where a PROXY protocol header has to say who the client is, no one gets in
+// without, by UDP neither.
+func TestNoHTTP3WhereTheProxyProtocolIsSpoken(t *testing.T) {
+	e := startEdge(t, gateway(proxied(secureListener("https", "", nil, "shop"), "127.0.0.1")), certificate(t, "shop", "shop.example"),
+		echo(t), route("r", "/", "echo"))
+	if e.udp != "" {
+		t.Error("it is spoken")
+	}
+	c := dial(t, e.addr)
+	io.WriteString(c, headerOf(t, 2, "192.0.2.1:1"))
+	secured := tls.Client(c.TCPConn, &tls.Config{RootCAs: testAuthority().pool(), ServerName: "shop.example"})
+	resp, _ := ask(t, secured, "shop.example", "")
+	if resp.StatusCode != 200 || resp.Header.Get("Alt-Svc") != "" {
+		t.Errorf("got %s, %v", resp.Status, resp.Header)
+	}
+}
+
 // HTTP/3 comes and goes with the configuration; HTTP/2 does not notice.
 func TestHTTP3IsTurnedOffAndOn(t *testing.T) {
 	l := secureListener("https", "", nil, "shop")

@@ -204,7 +204,15 @@ func (c *connection) carry(ctx context.Context) endedBy {
 		c.counts.In.Add(int64(len(c.said)))
 		c.said = nil
 	}
-	return outcome(ctx, relay.Run(ctx, c.client, relay.Plain(up.Conn), c.rule.idle, &c.counts))
+	return outcome(ctx, relay.Run(ctx, c.client, sideOf(up.Conn), c.rule.idle, &c.counts))
+}
+
+// sideOf is a connection to an endpoint, with TLS or without.
+func sideOf(c net.Conn) relay.Side {
+	if secured, ok := c.(*tls.Conn); ok {
+		return relay.Side{Conn: c, Socket: secured.NetConn()}
+	}
+	return relay.Plain(c)
 }
 
 func outcome(ctx context.Context, err error) endedBy {

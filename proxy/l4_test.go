@@ -190,6 +190,47 @@ func TestTCPThatDoesNotComeAbout(t *testing.T) {
 	}
 }
 
+// A service that lets a client in and does not shake hands is given as long as a
+// connection may take.
+func TestTCPToASilentServiceOfTLS(t *testing.T) {
+	s := service("db", tcpServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c); c.Close() }))
+	s.Spec.Tls, s.Spec.ConnectTimeout = &weirv1.UpstreamTLS{InsecureSkipVerify: true}, duration(50*time.Millisecond)
+	e, j := watched(t, gateway(tcpListener()), s, rawRoute("r", "raw", "db"))
+	defer dial(t, e.addr).Close()
+	if line := j.await(t); line["details"] != "connect_timeout" {
+		t.Errorf("the log says %v", line)
+	}
+}
+
+// What breaks off on one side breaks off on the other, which must not take it for
+// the end.
+func TestTCPBreaksOffTowardsAServiceOfTLS(t *testing.T) {
+	issued, ended := testAuthority().issue(t, ecKey(t), "db"), make(chan error, 1)
+	s := service("db", tcpServer(t, func(c net.Conn) {
+		defer c.Close()
+		secured := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{issued}})
+		_, _ = io.WriteString(secured, "db\n")
+		_, err := io.Copy(io.Discard, secured)
+		ended <- err
+	}))
+	s.Spec.Tls = &weirv1.UpstreamTLS{InsecureSkipVerify: true}
+	e := startEdge(t, gateway(tcpListener()), s, rawRoute("r", "raw", "db"))
+	c := dial(t, e.addr)
+	io.WriteString(c, "the first half")
+	if _, err := c.in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	breakOff(c.TCPConn)
+	if err := <-ended; err == nil {
+		t.Error("the service takes it for the end")
+	}
+}
+
+func breakOff(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
+
 func limited(s *weirv1.Service, most uint32) *weirv1.Service {
 	s.Spec.Limits = &weirv1.Limits{MaxRequests: most}
 	return s

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	goproxyproto "github.com/pires/go-proxyproto"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
@@ -229,4 +232,50 @@ func TestMirrorIsDownOrTheClientLeaves(t *testing.T) {
 	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
 	c.Close()
 	waitFor(t, count("incomplete"), func() string { return "a request that broke off is not counted" })
+}
+
+// A service that is mirrored to is told what it would be told of an original: who
+// the client is, and that trailers are welcome.
+func TestMirrorSaysWhoAsks(t *testing.T) {
+	seen := make(chan string, 2)
+	behind := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.RemoteAddr }))
+	behind.Listener = &goproxyproto.Listener{Listener: behind.Listener}
+	behind.Start()
+	t.Cleanup(behind.Close)
+	e := startEdge(t, service("s", upstreamServer(t, func(http.ResponseWriter, *http.Request) {})),
+		sending(service("shadow", behind.Listener.Addr().String()), weirv1.ServiceSpec_V2), filtered(mirrorTo("shadow")))
+	c := dial(t, e.addr)
+	c.exchange(getX)
+	if got := <-seen; got != c.LocalAddr().String() {
+		t.Errorf("it sees %s, not %s", got, c.LocalAddr())
+	}
+	byHTTP2 := h2Server(t, false, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Te") })
+	byHTTP2.Metadata.Name = "shadow"
+	e.apply(byHTTP2)
+	req := newRequest(t, "GET", e.url("/"), nil)
+	req.Header.Set("TE", "trailers")
+	do(t, e.h2Client(false), req)
+	if got := <-seen; got != "trailers" {
+		t.Errorf("TE: %q", got)
+	}
+}
+
+// Copies for which there is no connection to be had say nothing of the endpoint.
+func TestMirrorWithoutRoomEjectsNobody(t *testing.T) {
+	hang := make(chan struct{})
+	stuck := upstreamServer(t, func(http.ResponseWriter, *http.Request) { <-hang })
+	s := service("shadow", stuck)
+	s.Spec.Limits = &weirv1.Limits{MaxConnections: 1, MaxPendingRequests: new(uint32)}
+	s.Spec.OutlierDetection = &weirv1.OutlierDetection{BaseEjectionTime: duration(time.Hour), Consecutive_5Xx: new(uint32)}
+	*s.Spec.OutlierDetection.Consecutive_5Xx = 1
+	e, metric := measured(t, func(c *proxy.Config) { c.AdminAddress = "127.0.0.1:0" }, service("s", upstreamServer(t, func(http.ResponseWriter, *http.Request) {})), s, filtered(mirrorTo("shadow")))
+	defer close(hang)
+	for range 3 {
+		get(t, e.url("/"))
+	}
+	failed := `weir_mirrored_requests_total{outcome="failed",route="default/r",service="default/shadow"}`
+	waitFor(t, func() bool { return metric(failed) == "2" }, func() string { return "failed: " + metric(failed) })
+	if got := metric(fmt.Sprintf(`weir_upstream_endpoint_ejected{endpoint="%s",service="default/shadow"}`, stuck)); got != "0" {
+		t.Errorf("ejected: %q", got)
+	}
 }

@@ -202,7 +202,7 @@ func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	n := x.Request.Body.Length()
 	again := r.retry.attempts > 0 && idempotent(x.Request.Method)
 	switch {
-	case !again && !b.refuses || n > maxReplay:
+	case !again && !b.shared || n > maxReplay:
 		return nil
 	case !again || n < 0:
 		s.recorder = recorder{Body: x.Request.Body, kept: s.recorder.kept[:0]}

@@ -164,7 +164,9 @@ func (p *Proxy) newSecureListener(l *router.Listener, declared *weirv1.Listener)
 			return nil, err
 		}
 	}
-	if declared.Http3 == nil || declared.GetHttp3() {
+	// What comes over UDP bears no PROXY protocol header: it would come past those
+	// who are to say who the client is.
+	if (declared.Http3 == nil || declared.GetHttp3()) && declared.GetProxyProtocol() == nil {
 		s.quic = s.config.Clone()
 		s.quic.MinVersion = tls.VersionTLS13
 		s.quic.NextProtos = []string{http3.Protocol}

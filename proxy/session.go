@@ -25,6 +25,7 @@ type handler struct {
 	// altSvc tells clients that the port speaks HTTP/3, too; nil: it does not.
 	altSvc   atomic.Pointer[[]byte]
 	requests [4]atomic.Uint64 // by protocol
+	crowd    listener.Crowd   // of the port's clients
 }
 
 // serve says for which socket's listeners the handler is.

@@ -309,10 +309,26 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
+// disconnecting cuts those off that ask for it.
+func disconnecting() *weirv1.Route {
+	return filtered(&weirv1.RouteFilter{Fault: &weirv1.Fault{Disconnect: &weirv1.FaultDisconnect{},
+		Headers: []*weirv1.HeaderMatch{{Name: "X-Chaos", Value: "1"}}}})
+}
+
+func TestDisconnectsOfHTTP3(t *testing.T) {
+	_, client := startH3(t, func(*proxy.Config) {}, service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {})), disconnecting())
+	req := newRequest(t, "GET", "https://shop.example/", nil)
+	req.Header.Set("X-Chaos", "1")
+	if resp, err := client.Do(req); err == nil {
+		t.Errorf("got %s", resp.Status)
+	}
+	if resp, _ := do(t, client, newRequest(t, "GET", "https://shop.example/", nil)); resp.StatusCode != 200 {
+		t.Errorf("its connection: %s", resp.Status)
+	}
+}
+
 func TestDisconnects(t *testing.T) {
-	e := startEdge(t, service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {})),
-		filtered(&weirv1.RouteFilter{Fault: &weirv1.Fault{Disconnect: &weirv1.FaultDisconnect{},
-			Headers: []*weirv1.HeaderMatch{{Name: "X-Chaos", Value: "1"}}}}))
+	e := startEdge(t, service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {})), disconnecting())
 	c := dial(t, e.addr)
 	c.send("GET / HTTP/1.1\r\nHost: h\r\nX-Chaos: 1\r\n\r\n")
 	if n, err := c.TCPConn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -146,5 +148,24 @@ func TestNoWebSocket(t *testing.T) {
 	}
 	if resp, _ := c.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); resp.StatusCode != 403 {
 		t.Errorf("the next request: %s", resp.Status)
+	}
+}
+
+// A service that is spoken to by HTTP/2 cannot be spoken to by WebSocket. That is
+// no fault of its endpoints, and not tried again.
+func TestWebSocketToAServiceOfHTTP2(t *testing.T) {
+	s := h2Server(t, false, func(w http.ResponseWriter, r *http.Request) {})
+	s.Spec.OutlierDetection = &weirv1.OutlierDetection{BaseEjectionTime: duration(time.Hour), Consecutive_5Xx: new(uint32)}
+	*s.Spec.OutlierDetection.Consecutive_5Xx = 1
+	e, metric := measured(t, func(c *proxy.Config) { c.AdminAddress = "127.0.0.1:0" }, s, route("r", "/", "s"))
+	resp, body := dial(t, e.addr).exchange(upgrade)
+	if resp.StatusCode != 501 || !strings.Contains(body, "no_websocket") {
+		t.Errorf("got %s %s", resp.Status, body)
+	}
+	if n := metric(fmt.Sprintf(`weir_upstream_failures_total{endpoint="%s"}`, s.Spec.Endpoints[0].Address)); n != "0" {
+		t.Errorf("%s tries have failed", n)
+	}
+	if resp, _ := get(t, e.url("/")); resp.StatusCode != 200 {
+		t.Errorf("its endpoint is out of use: %s", resp.Status)
 	}
 }

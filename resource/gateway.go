@@ -23,6 +23,9 @@ func (c *check) gateway(spec *weirv1.GatewaySpec) {
 		if l.GetHttp3() && l.GetProtocol() != weirv1.Listener_HTTPS {
 			c.add(at.Field("http3"), "HTTP/3 is for a listener with protocol HTTPS: it is never spoken in the clear")
 		}
+		if l.GetHttp3() && l.GetProxyProtocol() != nil {
+			c.add(at.Field("http3"), "is not for a listener with proxyProtocol, whose headers say by TCP alone who the client is")
+		}
 		c.door(at, l)
 		if l.GetProtocol() == weirv1.Listener_TCP && l.GetHostname() != "" {
 			c.add(at.Field("hostname"), "is not for TCP, where a client asks for no name")

@@ -120,6 +120,7 @@ func TestGatewayIsRefused(t *testing.T) {
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS}]}`, `spec.listeners[0].tls: is required for HTTPS`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP, tls: {certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls: is for protocol HTTPS and TLS, not for HTTP`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {}}]}`, `spec.listeners[0].tls.certificateRefs: needs at least one Certificate`},
+		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}, http3: true, proxyProtocol: {trustedCidrs: ["10.0.0.1"]}}]}`, `spec.listeners[0].http3: is not for a listener with proxyProtocol, whose headers say by TCP alone who the client is`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTP, http3: true}]}`, `spec.listeners[0].http3: HTTP/3 is for a listener with protocol HTTPS: it is never spoken in the clear`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {mode: PASSTHROUGH, certificateRefs: [{name: c}]}}]}`, `spec.listeners[0].tls.mode: Passthrough is for protocol TLS, not for HTTPS`},
 		{`{listeners: [{name: a, port: 1, protocol: HTTPS, tls: {certificateRefs: [{kind: Secret, name: c}]}}]}`, `spec.listeners[0].tls.certificateRefs[0].kind: must be Certificate, not "Secret"`},

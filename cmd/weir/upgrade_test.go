@@ -101,10 +101,11 @@ type upgradable struct {
 	t                  *testing.T
 	program, dir, log  string
 	gateway, proxyAddr string
+	secure             string // the same by TLS, and by QUIC
 }
 
 func startUpgradable(t *testing.T) *upgradable {
-	u := &upgradable{t: t, program: installed(t), dir: filepath.Join(t.TempDir(), "edge"), gateway: freeport.Address(t), proxyAddr: freeport.Address(t)}
+	u := &upgradable{t: t, program: installed(t), dir: filepath.Join(t.TempDir(), "edge"), gateway: freeport.Address(t), proxyAddr: freeport.Address(t), secure: freeport.Address(t)}
 	node, admin, data := freeport.Address(t), freeport.Address(t), filepath.Join(t.TempDir(), "server")
 	server := spawn(t, u.program, "server", "--bootstrap", "--name", "s1", "--data", data, "--node", node, "--admin", admin)
 	eventually(t, "the server is ready", func() bool { return said(t, server, "weir: ready") > 0 })
@@ -133,11 +134,23 @@ func startUpgradable(t *testing.T) *upgradable {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, securePort, err := net.SplitHostPort(u.secure)
+	if err != nil {
+		t.Fatal(err)
+	}
 	weir(fmt.Sprintf(`
+apiVersion: weir/v1
+kind: Certificate
+metadata: {name: shop}
+spec: {hostnames: [shop.example], selfSigned: {}}
+---
 apiVersion: weir/v1
 kind: Gateway
 metadata: {name: public}
-spec: {listeners: [{name: http, port: %s, address: %s, protocol: HTTP}]}
+spec:
+  listeners:
+  - {name: http, port: %s, address: %s, protocol: HTTP}
+  - {name: https, port: %s, address: %s, protocol: HTTPS, tls: {certificateRefs: [{name: shop}]}}
 ---
 apiVersion: weir/v1
 kind: Service
@@ -148,7 +161,7 @@ apiVersion: weir/v1
 kind: Route
 metadata: {name: all}
 spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: echo}]}]}
-`, port, host, upstream.Listener.Addr()), "apply", "-f", "-")
+`, port, host, securePort, host, upstream.Listener.Addr()), "apply", "-f", "-")
 	token := weir("", "join-token", "create", "--role", "edge")
 	u.log = spawn(t, u.program, "edge", "--name", "e1", "--data", u.dir, "--servers", node, "--token", token,
 		"--proxy-admin", u.proxyAddr, "--access-log", "off")
@@ -159,12 +172,16 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: echo}]}]}
 // load asks without a break, by HTTP/1.1 over connections that are kept while
 // the edge keeps them, and never asks twice. It returns how many answers came.
 func (u *upgradable) load(ctx context.Context, clients int) (answers *atomic.Int64, wait func()) {
+	return u.loadBy(ctx, clients, func() (net.Conn, error) { return net.Dial("tcp", u.gateway) })
+}
+
+func (u *upgradable) loadBy(ctx context.Context, clients int, dial func() (net.Conn, error)) (answers *atomic.Int64, wait func()) {
 	answers = new(atomic.Int64)
 	var running sync.WaitGroup
 	for n := range clients {
 		running.Go(func() {
 			for ctx.Err() == nil {
-				c, err := net.Dial("tcp", u.gateway)
+				c, err := dial()
 				if err != nil {
 					u.t.Errorf("connect: %v", err)
 					return

@@ -122,20 +122,10 @@ func (b *answerBlock) pseudo(f hpack.HeaderField) error {
 		return section.Malformed("a pseudo-field is unknown")
 	case b.into.status != 0:
 		return section.Malformed("a pseudo-field is repeated")
-	case len(f.Value) != 3:
-		return section.Malformed("its status is no number of three digits")
 	}
-	for i := range len(f.Value) {
-		c := f.Value[i]
-		if c < '0' || c > '9' {
-			return section.Malformed("its status is no number of three digits")
-		}
-		b.into.status = b.into.status*10 + int(c-'0')
-	}
-	if b.into.status < 100 || b.into.status == 101 {
-		return section.Malformed("its status is none of HTTP/2")
-	}
-	return nil
+	var err error
+	b.into.status, err = section.ParseStatus(f.Value)
+	return err
 }
 
 func (b *answerBlock) regular(f hpack.HeaderField) error {

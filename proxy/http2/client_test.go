@@ -217,7 +217,7 @@ func TestAnswers(t *testing.T) {
 		"two statuses":             {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "200", ":status", "200") }, "a pseudo-field is repeated"},
 		"a status of two digits":   {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "20") }, "its status is no number of three digits"},
 		"a status of letters":      {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "abc") }, "its status is no number of three digits"},
-		"a switch of protocols":    {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "101") }, "its status is none of HTTP/2"},
+		"a switch of protocols":    {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "101") }, "its status is one of HTTP/1.1 alone"},
 		"a pseudo-field of asking": {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "200", ":path", "/") }, "a pseudo-field is unknown"},
 		"a pseudo-field behind":    {"GET", func(o *origin, id uint32) { o.answer(id, true, "x", "y", ":status", "200") }, "a pseudo-field stands behind other fields"},
 		"an upper-case name":       {"GET", func(o *origin, id uint32) { o.answer(id, true, ":status", "200", "X-Y", "z") }, "a field's name is invalid"},

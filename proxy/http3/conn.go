@@ -80,6 +80,11 @@ func NewConn(q *quic.Conn, cfg Config) *Conn {
 	return &Conn{link: link{quic: q, patience: cfg.Head, guard: guard{at: now}}, cfg: cfg, allowed: lastStream, idleSince: now}
 }
 
+// Refuse ends a connection that is one too many.
+func Refuse(q *quic.Conn) {
+	_ = q.CloseWithError(quic.ApplicationErrorCode(codeExcessiveLoad), "too many connections")
+}
+
 // Run serves the connection until it is closed.
 func (c *Conn) Run() {
 	c.running.Go(c.acceptUni)

@@ -200,10 +200,11 @@ func (l *lane) Read(p []byte) (int, error) {
 	}
 }
 
-// receive reads the head of the final answer.
+// receive reads the head of the final answer. Interim answers may, together, be as
+// large as one head.
 func (l *lane) receive(x *exchange.Exchange) error {
-	for {
-		length, err := l.head(x)
+	for room := maxSection; ; {
+		length, err := l.head(x, &room)
 		if err != nil {
 			return err
 		}
@@ -216,8 +217,9 @@ func (l *lane) receive(x *exchange.Exchange) error {
 	}
 }
 
-// head reads one section, and says which length it announces.
-func (l *lane) head(x *exchange.Exchange) (int64, error) {
+// head reads one section, and says which length it announces. An interim answer
+// takes what it is long of the room.
+func (l *lane) head(x *exchange.Exchange, room *int) (int64, error) {
 	for {
 		kind, length, err := l.in.frame()
 		switch {
@@ -244,6 +246,11 @@ func (l *lane) head(x *exchange.Exchange) (int64, error) {
 		}
 		if err := answer.Finish(); err != nil {
 			return 0, &streamError{codeMessage, err.Error()}
+		}
+		if x.Response.Status < 200 {
+			if *room -= int(length); *room < 0 {
+				return 0, &streamError{codeExcessiveLoad, "interim answers without end"}
+			}
 		}
 		return answer.Length(), nil
 	}

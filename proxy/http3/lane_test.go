@@ -148,6 +148,7 @@ func TestAnswers(t *testing.T) {
 		"two lengths":                  {settings, answerOf("content-length", "2", "content-length", "3"), "service's fault"},
 		"a length that is none":        {settings, answerOf("content-length", "-2"), "service's fault"},
 		"a head that is too large":     {settings, answerOf("x", strings.Repeat("a", 70<<10)), "service's fault"},
+		"interim answers without end":  {settings, strings.Repeat(headers(":status", "103", "x", strings.Repeat("a", 1000)), 100) + answerOf(), "service's fault"},
 		"interim answers alone":        {settings, headers(":status", "103"), "service's fault"},
 		"a field of the table":         {settings, frame(1, "\x00\x00\x80"), "service's fault"},
 		"SETTINGS in an answer":        {settings, frame(4, ""), "service's fault"},

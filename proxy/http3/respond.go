@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -44,7 +45,7 @@ func (s *stream) run() {
 			s.closed = err == nil
 		}
 		if err != nil {
-			s.reset(codeInternal)
+			s.reset(codeOf(err))
 		}
 		p.Finish(x, sent, err)
 	}
@@ -52,6 +53,15 @@ func (s *stream) run() {
 	s.serving = false
 	s.mu.Unlock()
 	c.cfg.Give(p)
+}
+
+// codeOf is how an answer that broke off is reset. One whose time is over was
+// given up: that is no error inside.
+func codeOf(err error) code {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return codeCancelled
+	}
+	return codeInternal
 }
 
 // serve fills the response. It is false where there is to be none.
@@ -153,6 +163,9 @@ func (o *output) body(p []byte) error {
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
 	if status := x.Response.Status; status < 200 || status > 999 {
+		if x.Response.Reset {
+			return 0, errReset
+		}
 		x.Answer(500, nil) // no final answer: someone put an interim one there, or nonsense
 	}
 	r := &x.Response
@@ -247,5 +260,7 @@ func (s *stream) relay(out *output, x *exchange.Exchange, length int64) (sent in
 	}
 	return sent, out.flush()
 }
+
+var errReset = errors.New("the stream was to be reset")
 
 var errTooMuch = errors.New("the body is longer than its Content-Length")

@@ -3,6 +3,7 @@ package listener
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -61,6 +62,84 @@ func (b *Budget) giveBack() {
 	}
 }
 
+// Crowd counts the connections of one port, over TCP and UDP together, and those
+// of each of its clients.
+type Crowd struct {
+	open    atomic.Int64
+	mu      sync.Mutex
+	clients map[netip.Addr]int
+}
+
+// take gives a place to one more connection, unless there are that many. 0: any
+// number.
+func (c *Crowd) take(most int) bool {
+	if open := c.open.Add(1); most > 0 && open > int64(most) {
+		c.open.Add(-1)
+		return false
+	}
+	return true
+}
+
+// count adds a connection to those of its client, if that may have one more.
+// counted is what leave is to be told; invalid: nothing was counted.
+func (c *Crowd) count(client netip.Addr, most int) (counted netip.Addr, ok bool) {
+	if client.Is6() {
+		client = netip.PrefixFrom(client, 64).Masked().Addr().WithZone("")
+	}
+	if !client.IsValid() {
+		return client, true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if most > 0 && c.clients[client] >= most {
+		return netip.Addr{}, false
+	}
+	if c.clients == nil {
+		c.clients = map[netip.Addr]int{}
+	}
+	c.clients[client]++
+	return client, true
+}
+
+// leave undoes take and count.
+func (c *Crowd) leave(counted netip.Addr) {
+	c.open.Add(-1)
+	if !counted.IsValid() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.clients[counted]--; c.clients[counted] == 0 {
+		delete(c.clients, counted)
+	}
+}
+
+// admission is what holds for a connection that comes now.
+func (c *Config) admission() *Admission {
+	if c.Admission == nil {
+		return &Admission{}
+	}
+	return c.Admission()
+}
+
+// take finds out whether there is room for one more connection, and takes it.
+// Config.leave gives it back.
+func (c *Config) take(a *Admission) bool {
+	if !c.Crowd.take(a.MaxConnections) {
+		return false
+	}
+	if !c.Budget.take() {
+		c.Crowd.leave(netip.Addr{})
+		return false
+	}
+	return true
+}
+
+func (c *Config) leave(counted netip.Addr) {
+	c.Crowd.leave(counted)
+	c.Budget.giveBack()
+}
+
 // Refusal is why a connection was closed before anything was made of it.
 type Refusal uint8
 
@@ -70,7 +149,6 @@ const (
 	RefusedTotal                 // there are too many
 	RefusedClient                // too many of this client
 	RefusedProxy                 // no PROXY protocol header, or from someone who may not send one
-	refusals
 )
 
 // String is a label's value.
@@ -78,17 +156,20 @@ func (r Refusal) String() string {
 	return [...]string{"overload", "total", "client", "proxy_protocol"}[r]
 }
 
+// refusals count the connections that were refused, by why.
+type refusals [4]atomic.Uint64
+
 // Refused counts the connections that were refused, by why.
-func (l *Listener) Refused() map[Refusal]uint64 {
+func (r *refusals) Refused() map[Refusal]uint64 {
 	counts := map[Refusal]uint64{}
-	for r := range refusals {
-		counts[r] = l.refused[r].Load()
+	for why := range r {
+		counts[Refusal(why)] = r[why].Load()
 	}
 	return counts
 }
 
-func (l *Listener) refuse(why Refusal) bool {
-	l.refused[why].Add(1)
+func (r *refusals) refuse(why Refusal) bool {
+	r[why].Add(1)
 	return false
 }
 
@@ -115,58 +196,27 @@ func (e *entry) base() *entry { return e }
 // admit decides whether a socket becomes a connection.
 func (l *Listener) admit(nc net.Conn) (entry, bool) {
 	e := entry{listener: l, socket: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr())}
-	if l.cfg.Admission != nil {
-		e.admission = l.cfg.Admission()
-	} else {
-		e.admission = &Admission{}
-	}
+	e.admission = l.cfg.admission()
 	a := e.admission
 	switch {
 	case a.Closed:
 		return e, l.refuse(RefusedClosed)
 	case a.Proxy != nil && !a.Proxy.trusts(e.client.Addr()):
 		return e, l.refuse(RefusedProxy)
-	case a.MaxConnections > 0 && l.open.Load() >= int64(a.MaxConnections) || !l.cfg.Budget.take():
+	case !l.cfg.take(a):
 		return e, l.refuse(RefusedTotal)
 	case a.Proxy == nil && !e.count():
-		l.cfg.Budget.giveBack()
+		e.leave()
 		return e, false
 	}
-	l.open.Add(1)
 	return e, true
 }
 
 // leave undoes admit.
-func (e *entry) leave() {
-	l := e.listener
-	l.open.Add(-1)
-	l.cfg.Budget.giveBack()
-	if !e.counted.IsValid() {
-		return
-	}
-	l.mu.Lock()
-	if l.clients[e.counted]--; l.clients[e.counted] == 0 {
-		delete(l.clients, e.counted)
-	}
-	l.mu.Unlock()
-}
+func (e *entry) leave() { e.listener.cfg.leave(e.counted) }
 
 // count adds the connection to those of its client, if it may have one more.
-func (e *entry) count() bool {
-	who := e.client.Addr()
-	if who.Is6() {
-		who = netip.PrefixFrom(who, 64).Masked().Addr().WithZone("")
-	}
-	if !who.IsValid() {
-		return true
-	}
-	l := e.listener
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if most := e.admission.MaxPerClient; most > 0 && l.clients[who] >= most {
-		return l.refuse(RefusedClient)
-	}
-	l.clients[who]++
-	e.counted = who
-	return true
+func (e *entry) count() (ok bool) {
+	e.counted, ok = e.listener.cfg.Crowd.count(e.client.Addr(), e.admission.MaxPerClient)
+	return ok || e.listener.refuse(RefusedClient)
 }

@@ -4,7 +4,7 @@
 //	accept ─▶ admit ─▶ PROXY header ─▶ TLS ─▶ connection (one goroutine) ─▶ [ read head ─▶ Serve ─▶ relay ─▶ Finish ]…
 //	                               │        └▶ HTTP/2 by ALPN, or by its preface: package http2
 //	                               └▶ what carries no HTTP: ServeStream
-//	UDP ─▶ QUIC ─▶ connection ─▶ one goroutine for each exchange: package http3
+//	UDP ─▶ admit ─▶ QUIC ─▶ connection ─▶ one goroutine for each exchange: package http3
 //
 // # Promises
 //
@@ -12,6 +12,8 @@
 //     included; by HTTP/2 and HTTP/3, one serves each exchange.
 //   - A connection that waits for a request holds no exchange, and in the clear no
 //     buffer either.
+//   - What bounds the connections of a port bounds those over TCP and UDP together,
+//     and they are counted until they have ended.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
 //     connections that have been told so with their answer, others after Linger
@@ -23,7 +25,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,10 +62,12 @@ type Config struct {
 	Handler Handler
 	Logger  *slog.Logger
 	// Admission says how connections are taken in; nil: as they come. Streams
-	// serves those that carry no HTTP, Budget bounds how many there are.
+	// serves those that carry no HTTP, Budget bounds how many there are. Crowd is
+	// what a Listener and a QUIC of one port have in common; nil: nothing.
 	Admission func() *Admission
 	Streams   StreamHandler
 	Budget    *Budget
+	Crowd     *Crowd
 	// Port is the listener's as declared; it chooses the routes.
 	Port uint16
 	// Security secures connections; nil: none.
@@ -92,6 +95,9 @@ func (c *Config) setDefaults() {
 			*d.at = d.def
 		}
 	}
+	if c.Crowd == nil {
+		c.Crowd = new(Crowd)
+	}
 	if c.Handshakes == 0 {
 		c.Handshakes = 512
 	}
@@ -108,19 +114,17 @@ type Listener struct {
 	unsecured  atomic.Uint64
 	handshakes chan struct{} // a place for each that is under way
 	sessions   sync.Pool
-	open       atomic.Int64
-	refused    [refusals]atomic.Uint64
+	refusals
 
-	mu      sync.Mutex
-	conns   map[tracked]struct{}
-	clients map[netip.Addr]int // how many connections each has
-	done    sync.WaitGroup     // the accept loop and every connection
+	mu    sync.Mutex
+	conns map[tracked]struct{}
+	done  sync.WaitGroup // the accept loop and every connection
 }
 
 // Serve starts to serve a socket, which the Listener owns from then on.
 func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
-	l := &Listener{cfg: cfg, socket: socket, conns: map[tracked]struct{}{}, clients: map[netip.Addr]int{},
+	l := &Listener{cfg: cfg, socket: socket, conns: map[tracked]struct{}{},
 		handshakes: make(chan struct{}, cfg.Handshakes)}
 	l.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)

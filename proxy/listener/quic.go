@@ -27,6 +27,7 @@ type QUIC struct {
 	unsecured  atomic.Uint64
 	handshakes atomic.Int64 // under way
 	sessions   sync.Pool
+	refusals
 
 	mu    sync.Mutex
 	conns map[*http3.Conn]struct{}
@@ -78,30 +79,68 @@ func (q *QUIC) tls() *tls.Config {
 
 // arrival follows a connection from its first packet on.
 type arrival struct {
-	terms any // of its handshake
-	over  atomic.Bool
+	admission *Admission
+	terms     any // of its handshake
+	over      atomic.Bool
+
+	mu      sync.Mutex
+	counted netip.Addr // the client as it is counted; invalid: it is not
+	left    bool
 }
 
 type arrivalKey struct{}
 
-var errFull = errors.New("too many handshakes at once")
+var errFull = errors.New("no more connections are taken in")
 
-// admit counts a handshake for as long as it lasts.
+// admit decides whether a client may shake hands, and counts its connection from
+// then on for as long as it lasts.
 func (q *QUIC) admit(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	if q.handshakes.Add(1) > int64(q.cfg.Handshakes) {
+	a := &arrival{admission: q.cfg.admission()}
+	switch {
+	case a.admission.Closed:
+		q.refuse(RefusedClosed)
+		return nil, errFull
+	case a.admission.Proxy != nil: // what it is about is not spoken over UDP
+		q.refuse(RefusedProxy)
+		return nil, errFull
+	case !q.cfg.take(a.admission):
+		q.refuse(RefusedTotal)
+		return nil, errFull
+	case q.handshakes.Add(1) > int64(q.cfg.Handshakes):
 		q.handshakes.Add(-1)
+		q.cfg.leave(netip.Addr{})
 		q.unsecured.Add(1)
 		return nil, errFull
 	}
-	a := &arrival{}
 	ctx = context.WithValue(ctx, arrivalKey{}, a)
-	// It counts atomics, and nobody waits for it.
+	// It counts, and nobody waits for it.
 	context.AfterFunc(ctx, func() {
 		if q.handshakeOver(a) {
 			q.unsecured.Add(1)
 		}
+		q.cfg.leave(a.leave())
 	})
 	return ctx, nil
+}
+
+// leave says who is to be counted out.
+func (a *arrival) leave() netip.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = true
+	return a.counted
+}
+
+// count adds a connection to those of its client, who by now has proved to be
+// where it says: others cannot use up what it may have.
+func (q *QUIC) count(a *arrival, client netip.Addr) (ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.left {
+		return false
+	}
+	a.counted, ok = q.cfg.Crowd.count(client, a.admission.MaxPerClient)
+	return ok || q.refuse(RefusedClient)
 }
 
 // handshakeOver is true for the first who says so.
@@ -143,6 +182,10 @@ func (q *QUIC) serve(c *quic.Conn) {
 	a, ok := c.Context().Value(arrivalKey{}).(*arrival)
 	if !ok || !q.handshakeOver(a) {
 		return // it is gone already
+	}
+	if !q.count(a, udpAddrPort(c.RemoteAddr()).Addr()) {
+		http3.Refuse(c)
+		return
 	}
 	h := http3.NewConn(c, http3.Config{
 		Take: func() http3.Place { return q.sessions.Get().(*place) },

@@ -24,12 +24,18 @@ import (
 // startQUIC serves a UDP socket until the test is over.
 func startQUIC(t *testing.T, address string, handshakes int, h *handler) *listener.QUIC {
 	t.Helper()
+	return startQUICWith(t, address, listener.Config{Handler: h, Handshakes: handshakes})
+}
+
+func startQUICWith(t *testing.T, address string, cfg listener.Config) *listener.QUIC {
+	t.Helper()
+	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	socket, err := net.ListenPacket("udp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h3"}}
-	q, err := listener.ServeQUIC(socket, listener.Config{Handler: h, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Handshakes: handshakes},
+	q, err := listener.ServeQUIC(socket, cfg,
 		func(*tls.ClientHelloInfo) (*tls.Config, any) { return config, "terms" })
 	if err != nil {
 		t.Fatal(err)
@@ -181,5 +187,90 @@ func TestQUICNoise(t *testing.T) {
 	}
 	if body, err := h3Get(t.Context(), udpSocket(t, "127.0.0.1:0"), to); err != nil || body != "127.0.0.1 TLSv1.3" {
 		t.Errorf("got %q, %v", body, err)
+	}
+}
+
+// dialQUIC is a connection by HTTP/3 whose handshake is over, and that was not
+// refused.
+func dialQUIC(t *testing.T, to net.Addr) (*quic.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := quic.DialAddr(ctx, to.String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { c.CloseWithError(0x100, "") })
+	if _, err := c.AcceptUniStream(ctx); err != nil { // the server's control stream
+		return nil, err
+	}
+	return c, nil
+}
+
+// What bounds the connections of a port bounds those over UDP, too.
+func TestQUICConnectionsAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		admission listener.Admission
+		budget    *listener.Budget
+		room      int // beside the one by TCP
+		why       listener.Refusal
+	}{
+		{"in all of the port", listener.Admission{MaxConnections: 3}, nil, 2, listener.RefusedTotal},
+		{"in all of the process", listener.Admission{}, listener.NewBudget(2), 1, listener.RefusedTotal},
+		{"of a client", listener.Admission{MaxPerClient: 2}, nil, 1, listener.RefusedClient},
+		{"none while memory is short", listener.Admission{Closed: true}, nil, 0, listener.RefusedClosed},
+		{"none where a header is to say who the client is", listener.Admission{Proxy: &listener.Proxy{}}, nil, 0, listener.RefusedProxy},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := listener.Config{Handler: newHandler(whereIt), Logger: slog.New(slog.DiscardHandler), Budget: c.budget,
+				Admission: func() *listener.Admission { return &c.admission }, Crowd: new(listener.Crowd)}
+			socket, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := listener.Serve(socket, cfg)
+			defer l.Close(t.Context())
+			q := startQUICWith(t, "127.0.0.1:0", cfg)
+			byTCP, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer byTCP.Close()
+			if c.room > 0 {
+				eventually(t, func() bool { open, _ := l.Connections(); return open == 1 }, "the connection by TCP is not there")
+			}
+			var open []*quic.Conn
+			for range c.room {
+				conn, err := dialQUIC(t, q.Addr())
+				if err != nil {
+					t.Fatalf("with %d open: %v", len(open), err)
+				}
+				open = append(open, conn)
+			}
+			if _, err := dialQUIC(t, q.Addr()); err == nil {
+				t.Fatal("one more is taken in")
+			}
+			if n := q.Refused()[c.why]; n == 0 {
+				t.Errorf("it is counted as %v", q.Refused())
+			}
+			if c.room == 0 {
+				return
+			}
+			open[0].CloseWithError(0x100, "")
+			eventually(t, func() bool { _, err := dialQUIC(t, q.Addr()); return err == nil }, "a place that is free again is not given")
+			byTCP.Close()
+			eventually(t, func() bool { _, err := dialQUIC(t, q.Addr()); return err == nil }, "the place of the connection by TCP is not given")
+		})
+	}
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, so func() bool, what string) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(what)
+		}
 	}
 }

@@ -18,6 +18,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,8 @@ func (s *Sender) Take(x *exchange.Exchange, targets []*Target, hold func() func(
 	c.x.Request.Scheme = c.x.CopyBytes(x.Request.Scheme)
 	c.x.Request.Authority = c.x.CopyBytes(x.Request.Authority)
 	c.x.Request.Path = c.x.CopyBytes(x.Request.Path)
+	c.x.Request.Trailing = x.Request.Trailing // who serves gRPC wants to hear that
+	c.x.Client, c.x.Local = x.Client, x.Local
 	for i := range x.Request.Fields.Len() {
 		f := x.Request.Fields.At(i)
 		c.x.Request.Fields.AddParsed(c.x.CopyBytes(f.Name), c.x.CopyBytes(f.Value))
@@ -189,7 +192,7 @@ func (s *Sender) send(c *Copy, t *Target, body []byte, began time.Time) int {
 	if endpoint == nil {
 		return 0
 	}
-	x := &exchange.Exchange{Start: began, Request: c.x.Request}
+	x := &exchange.Exchange{Start: began, Request: c.x.Request, Client: c.x.Client, Local: c.x.Local}
 	if len(body) > 0 {
 		x.Request.Body = exchange.Bytes(body)
 	}
@@ -198,9 +201,7 @@ func (s *Sender) send(c *Copy, t *Target, body []byte, began time.Time) int {
 	err := stream.Open(s.ctx, endpoint.Pool, x, upstream.Options{
 		Now: began, Deadline: began.Add(Patience), Stall: Patience, Queue: t.Backend.Queue()})
 	if err != nil {
-		if s.ctx.Err() == nil {
-			endpoint.Report(0)
-		}
+		s.noAnswer(t, endpoint, err)
 		return 0
 	}
 	defer stream.Close(x)
@@ -214,6 +215,18 @@ func (s *Sender) send(c *Copy, t *Target, body []byte, began time.Time) int {
 		left -= len(chunk)
 	}
 	return status
+}
+
+// noAnswer notes that an endpoint gave none, if that is its fault.
+func (s *Sender) noAnswer(t *Target, e *service.Endpoint, err error) {
+	var u *upstream.Error
+	switch {
+	case errors.Is(err, upstream.ErrFull):
+		t.Backend.Exhausted()
+	case s.ctx.Err() != nil || errors.As(err, &u) && (u.Stale || u.Refused):
+	default:
+		e.Report(0)
+	}
 }
 
 // tee keeps a copy of a body that passes. Whoever reads it may be another

@@ -53,13 +53,21 @@ func (a *Answer) pseudo(name, value string) error {
 		return Malformed("a pseudo-field is unknown")
 	case r.Status != 0:
 		return Malformed("a pseudo-field is repeated")
-	case len(value) != 3 || value[0] < '1' || value[0] > '9' || value[1] < '0' || value[1] > '9' || value[2] < '0' || value[2] > '9':
-		return Malformed("its status is no number of three digits")
-	case value == "101":
-		return Malformed("its status is one of HTTP/1.1 alone")
 	}
-	r.Status = int(value[0]-'0')*100 + int(value[1]-'0')*10 + int(value[2]-'0')
-	return nil
+	var err error
+	r.Status, err = ParseStatus(value)
+	return err
+}
+
+// ParseStatus reads the status of an answer, 0 where it is none.
+func ParseStatus(value string) (int, error) {
+	switch {
+	case len(value) != 3 || value[0] < '1' || value[0] > '9' || value[1] < '0' || value[1] > '9' || value[2] < '0' || value[2] > '9':
+		return 0, Malformed("its status is no number of three digits")
+	case value == "101":
+		return 0, Malformed("its status is one of HTTP/1.1 alone")
+	}
+	return int(value[0]-'0')*100 + int(value[1]-'0')*10 + int(value[2]-'0'), nil
 }
 
 func (a *Answer) regular(name, value string) error {

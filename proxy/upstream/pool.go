@@ -169,6 +169,11 @@ func (p *Pool) dialSocket(ctx context.Context, who ends) (net.Conn, error) {
 		p.vacate()
 		return nil, p.unusable
 	}
+	if p.security != nil { // the handshake counts, too
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.key.ConnectTimeout)
+		defer cancel()
+	}
 	d := net.Dialer{Timeout: p.key.ConnectTimeout}
 	c, err := d.DialContext(ctx, "tcp", p.key.Address)
 	if err == nil {

@@ -153,11 +153,6 @@ func (s *Stream) dial(ctx context.Context) (*link, error) {
 		ctx, cancel = context.WithDeadline(ctx, s.opts.Deadline)
 		defer cancel()
 	}
-	if s.pool.security != nil { // the handshake counts, too
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.pool.key.ConnectTimeout)
-		defer cancel()
-	}
 	return s.pool.dial(ctx, s.who)
 }
 

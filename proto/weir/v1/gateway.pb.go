@@ -426,7 +426,8 @@ type Listener struct {
 	// How HTTPS and TLS are spoken; for no other protocol.
 	Tls *ListenerTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	// HTTPS is spoken by HTTP/3, too, over the same port of UDP; clients learn of
-	// it by Alt-Svc. For no other protocol. Absent: it is.
+	// it by Alt-Svc. For no other protocol, nor beside proxyProtocol. Absent: it is,
+	// where it can be.
 	Http3 *bool `protobuf:"varint,7,opt,name=http3,proto3,oneof" json:"http3,omitempty"`
 	// Connections begin with a PROXY protocol header, version 1 or 2, that says who
 	// the client is. Unset: they do not. The same for all listeners of a port.
