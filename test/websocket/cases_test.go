@@ -25,7 +25,6 @@ type testCase struct {
 
 	large   bool     // for the whole run only
 	plain   bool     // not by TLS: it has no half-closes that all can make
-	not     []string // clients that cannot
 	lenient []string // peers that judge otherwise than RFC 6455, and the same with an edge
 }
 
