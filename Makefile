@@ -95,9 +95,10 @@ tools:
 generate: tools
 	PATH=$(TOOLS):$$PATH buf lint
 	PATH=$(TOOLS):$$PATH buf generate
+	$(GO) generate ./policy/scaffold
 
 generate-check: generate
-	@git diff --exit-code -- proto || { echo "generated code is stale: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- proto policy/scaffold || { echo "generated code is stale: run make generate and commit"; exit 1; }
 
 clean:
 	rm -rf $(BIN) examples/plugins/wasm/*.wasm

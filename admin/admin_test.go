@@ -3,6 +3,7 @@ package admin_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -42,6 +43,12 @@ type api struct {
 // start serves the API over memory; change may alter its configuration.
 func start(t *testing.T, change func(*admin.Config)) *api {
 	t.Helper()
+	return startOn(t, "http://", nil, &http.Transport{}, change)
+}
+
+// startOn does so with TLS or without, to a client with a transport of its own.
+func startOn(t *testing.T, scheme string, tlsConfig *tls.Config, transport *http.Transport, change func(*admin.Config)) *api {
+	t.Helper()
 	cluster, err := admintest.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -64,8 +71,7 @@ func start(t *testing.T, change func(*admin.Config)) *api {
 	a.address = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- admin.Serve(ctx, l, handler, nil, logger) }()
-	transport := &http.Transport{}
+	go func() { served <- admin.Serve(ctx, l, handler, tlsConfig, logger) }()
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		stop()
@@ -76,7 +82,7 @@ func start(t *testing.T, change func(*admin.Config)) *api {
 			t.Error(err)
 		}
 	})
-	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, "http://"+a.address))
+	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, scheme+a.address))
 	a.AdminServiceClient, a.operator = weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)
 	return a
 }

@@ -95,8 +95,8 @@ func (a *api) restore(t *testing.T, options *weirv1.RestoreOptions, content []by
 	}
 	send := func(m *weirv1.RestoreRequest) bool { return stream.Send(m) == nil }
 	ok := options == nil || send(&weirv1.RestoreRequest{Part: &weirv1.RestoreRequest_Options{Options: options}})
-	for ok && len(content) > 0 {
-		n := min(len(content), 100)
+	for piece := max(100, len(content)/1000); ok && len(content) > 0; {
+		n := min(len(content), piece)
 		ok = send(&weirv1.RestoreRequest{Part: &weirv1.RestoreRequest_Chunk{Chunk: content[:n]}})
 		content = content[n:]
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirmesh/weir/bench/measure"
 	"github.com/weirmesh/weir/internal/freeport"
 )
 
@@ -131,8 +132,7 @@ func TestOnly(t *testing.T) {
 		{"", "nginx", true}, {"ngi,caddy", "nginx", true}, {"ngi, CADDY", "Caddy", true},
 		{"ngi,caddy", "HAProxy", false}, {"weir", weirManyHosts, true}, {"weir catch", weirManyHosts, false},
 	} {
-		b := &benchmark{settings: settings{only: c.only}}
-		if b.wanted(c.name) != c.want {
+		if s := (measure.Settings{Only: c.only}); s.Wanted(c.name) != c.want {
 			t.Errorf("-only %q: %s is wanted: %v", c.only, c.name, !c.want)
 		}
 	}

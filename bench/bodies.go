@@ -39,7 +39,7 @@ func (b *benchmark) bodies(ctx context.Context, out io.Writer) error {
 	fmt.Fprintln(out, "\nLong answers: what comes through, and by how much the proxy's memory grows for each that is under way.")
 	for _, s := range bodySizes {
 		shown := make([]pulled, len(contenders))
-		for range b.rounds {
+		for range b.Rounds {
 			for i, c := range contenders {
 				if err := shown[i].pull(ctx, c, s.size, s.clients, time.Duration(b.seconds)*time.Second); err != nil {
 					return fmt.Errorf("pull %d bytes through %s: %w", s.size, c.name, err)

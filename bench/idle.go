@@ -90,7 +90,7 @@ func (b *benchmark) latency(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "\nThe wait for an answer at %.0f requests/s.\n", rate)
 	shown := make([]measure.Histogram, len(contenders))
-	for range b.rounds * b.seconds {
+	for range b.Rounds * b.seconds {
 		for i, c := range contenders {
 			r, err := spawnLoad(ctx, c, b.connections, time.Second, "-rate", fmt.Sprintf("%.0f", rate))
 			if err != nil {

@@ -43,9 +43,9 @@ import (
 
 // settings are the flags.
 type settings struct {
-	rounds, seconds, connections int
-	only                         string
-	profiles                     string
+	measure.Settings
+	seconds, connections int
+	profiles             string
 }
 
 func main() {
@@ -70,19 +70,15 @@ func run(args []string) error {
 	}
 	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.IntVar(&s.rounds, "rounds", 5, "how often each proxy is loaded")
+	s.Define(flags, 5, "proxies")
 	flags.IntVar(&s.seconds, "seconds", 3, "how long, each time")
 	flags.IntVar(&s.connections, "c", 64, "keep-alive connections")
-	flags.StringVar(&s.only, "only", "", "a comma-separated list of proxies, by the beginning of their names; empty: all")
 	flags.StringVar(&s.profiles, "pprof", "", "a directory: load each Weir once more and leave its CPU profile there")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+	if done, err := s.Parse(flags, args); done || err != nil {
 		return err
 	}
-	if s.rounds < 1 || s.seconds < 1 || s.connections < 1 {
-		return errors.New("-rounds, -seconds and -c must be at least 1")
+	if s.seconds < 1 || s.connections < 1 {
+		return errors.New("-seconds and -c must be at least 1")
 	}
 	return compare(ctx, s)
 }
@@ -94,7 +90,7 @@ func compare(ctx context.Context, s settings) error {
 	}
 	defer os.RemoveAll(dir)
 	// Starting takes seconds, so a run that takes minutes more has hung.
-	limit := time.Duration(s.rounds*s.seconds*20)*time.Second + 5*time.Minute
+	limit := time.Duration(s.Rounds*s.seconds*20)*time.Second + 5*time.Minute
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
@@ -107,7 +103,7 @@ func compare(ctx context.Context, s settings) error {
 	if len(b.running) == 0 {
 		return errors.New("there is no proxy to measure: build Weir, or install others by make bench-peers")
 	}
-	for round := range s.rounds {
+	for round := range s.Rounds {
 		if err := b.round(ctx, round); err != nil {
 			return err
 		}
@@ -192,7 +188,7 @@ func (b *benchmark) upstreamOf(o over) string {
 // startAll starts what is there, and says what is not.
 func (b *benchmark) startAll(ctx context.Context) {
 	for _, p := range proxies {
-		if !b.wanted(p.name) {
+		if !b.Wanted(p.name) {
 			continue
 		}
 		c, err := b.start(ctx, p)
@@ -202,18 +198,6 @@ func (b *benchmark) startAll(ctx context.Context) {
 		}
 		b.running = append(b.running, c)
 	}
-}
-
-func (b *benchmark) wanted(name string) bool {
-	if b.only == "" {
-		return true
-	}
-	for prefix := range strings.SplitSeq(b.only, ",") {
-		if strings.HasPrefix(strings.ToLower(name), strings.ToLower(strings.TrimSpace(prefix))) {
-			return true
-		}
-	}
-	return false
 }
 
 func (b *benchmark) start(ctx context.Context, p proxy) (*contender, error) {
@@ -270,7 +254,7 @@ func (b *benchmark) round(ctx context.Context, round int) error {
 	for i, c := range b.running {
 		s := samples[i]
 		c.samples = append(c.samples, s)
-		fmt.Fprintf(os.Stderr, "round %d/%d  %-24s %7.2f µs  %8.0f /s\n", round+1, b.rounds, c.name, s.cpu(), s.throughput())
+		fmt.Fprintf(os.Stderr, "round %d/%d  %-24s %7.2f µs  %8.0f /s\n", round+1, b.Rounds, c.name, s.cpu(), s.throughput())
 	}
 	return nil
 }

@@ -78,8 +78,8 @@ func (n *Node) lookWhoLeads() {
 	}
 }
 
-// leads tells whether this member takes proposals itself.
 // Leads tells whether this member leads, as far as it knows.
 func (n *Node) Leads() bool { return n.leads() }
 
+// leads tells whether this member takes proposals itself.
 func (n *Node) leads() bool { return n.raft.State() == raft.Leader }

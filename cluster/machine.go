@@ -12,7 +12,9 @@ import (
 // at a time; the write function of a snapshot runs beside them.
 type StateMachine interface {
 	// Apply does entries in order and returns a result for each command of
-	// each. It skips what it did before, and takes an empty entry as done.
+	// each. It skips what it did before, and takes an empty entry as done. One
+	// that gives up, as its disk is full and it is to stop, is left behind: Applied
+	// tells so, and the results are errors.
 	Apply(indexes []uint64, entries [][]byte) [][]any
 	// Applied is the index of the last entry that it holds.
 	Applied() uint64
@@ -83,9 +85,12 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 			m.awaited.applied(indexes[i], entries[i], result)
 		}
 	}
+	has := m.Applied()
 	m.turn.Unlock()
 	last := logs[len(logs)-1]
-	m.progress.advance(last.Index, last.Term)
+	if has >= last.Index { // else nobody is to read here what is not here
+		m.progress.advance(last.Index, last.Term)
+	}
 	if m.agreed != nil {
 		m.agreed(last.Index)
 	}

@@ -41,8 +41,7 @@ func (n *Node) changeMembers(ctx context.Context, change func() error) error {
 	return change()
 }
 
-// Members are those of the cluster, as this one knows it. Unlike Status it reads
-// no disk.
+// Members are those of the cluster, as this one knows it.
 func (n *Node) Members() []Member { return n.members() }
 
 // members are those of the newest configuration, at the addresses of the

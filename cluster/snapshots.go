@@ -4,15 +4,41 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
 // snapshots is Raft's store of snapshots, but for what Raft leaves of one that was
-// given up for want of room: it would take more of it with each try.
+// given up for want of room: it would take more of it with each try. It remembers
+// which is the newest.
 type snapshots struct {
 	*raft.FileSnapshotStore
-	dir string
+	dir    string
+	newest atomic.Pointer[taken]
+}
+
+// taken is a snapshot that is whole.
+type taken struct {
+	index uint64
+	at    time.Time
+}
+
+func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error) {
+	s := &snapshots{FileSnapshotStore: files, dir: dir}
+	s.newest.Store(new(taken))
+	list, err := files.List()
+	if err != nil || len(list) == 0 {
+		return s, err
+	}
+	newest := &taken{index: list[0].Index}
+	if info, err := os.Stat(filepath.Join(dir, "snapshots", list[0].ID)); err == nil {
+		newest.at = info.ModTime()
+	}
+	s.newest.Store(newest)
+	return s, nil
 }
 
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
@@ -21,17 +47,36 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	if err != nil {
 		return nil, err
 	}
-	return &snapshotSink{SnapshotSink: sink, dir: filepath.Join(s.dir, "snapshots", sink.ID()+".tmp")}, nil
+	return &snapshotSink{
+		SnapshotSink: sink, dir: filepath.Join(s.dir, "snapshots", sink.ID()+".tmp"),
+		whole: func() { s.newest.Store(&taken{index, time.Now()}) },
+	}, nil
 }
 
+// snapshotSink is a snapshot that is written. Raft closes one that was given up,
+// or closed, once more.
 type snapshotSink struct {
 	raft.SnapshotSink
-	dir string
+	dir   string
+	whole func() // tells that it is
+	over  sync.Once
+}
+
+// Close makes the snapshot the newest.
+func (s *snapshotSink) Close() error {
+	err := s.SnapshotSink.Close()
+	s.over.Do(func() {
+		if err == nil {
+			s.whole()
+		}
+	})
+	return err
 }
 
 // Cancel gives the snapshot up. Raft may not have closed the file: what is in it
 // goes at once.
 func (s *snapshotSink) Cancel() error {
+	s.over.Do(func() {})
 	err := s.SnapshotSink.Cancel()
 	if err == nil {
 		return nil

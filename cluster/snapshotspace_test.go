@@ -59,12 +59,16 @@ func TestSnapshotOnAFullDisk(t *testing.T) {
 	if err := n.Snapshot(); err != nil {
 		t.Fatal(err)
 	}
-	if s := n.Status(); s.Snapshot == 0 {
+	s := n.Status()
+	if s.Snapshot == 0 || s.SnapshotTaken.IsZero() {
 		t.Error("there is none")
 	}
 	shut(t, n)
 	again := &ledger{}
 	m := start(t, cfg, again)
+	if after := m.Status(); after.Snapshot != s.Snapshot || after.SnapshotTaken.IsZero() {
+		t.Errorf("after a start it is of %d, not of %d", after.Snapshot, s.Snapshot)
+	}
 	again.require(t, append(keys, "more")...)
 	shut(t, m)
 }

@@ -40,7 +40,9 @@ func (n *Node) start() error {
 	if err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	n.snapshots = &snapshots{files, n.cfg.Dir}
+	if n.snapshots, err = openSnapshots(files, n.cfg.Dir); err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
 	n.log.snapshots = n.snapshots
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {

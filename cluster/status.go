@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -65,7 +63,8 @@ func (n *Node) Status() Status {
 	for _, m := range s.Members {
 		s.Peers = append(s.Peers, n.peer(m.Name, s))
 	}
-	s.Snapshot, s.SnapshotTaken = n.newestSnapshot()
+	newest := n.snapshots.newest.Load()
+	s.Snapshot, s.SnapshotTaken = newest.index, newest.at
 	return s
 }
 
@@ -88,20 +87,6 @@ func (n *Node) peer(name string, s Status) Peer {
 		p.Reachable = time.Since(p.Heard) < 3*n.cfg.healthy()
 	}
 	return p
-}
-
-// newestSnapshot tells the index of a snapshot and when it was taken; its name
-// bears the time, in milliseconds.
-func (n *Node) newestSnapshot() (index uint64, taken time.Time) {
-	list, err := n.snapshots.List()
-	if err != nil || len(list) == 0 {
-		return 0, time.Time{}
-	}
-	info, err := os.Stat(filepath.Join(n.cfg.Dir, "snapshots", list[0].ID))
-	if err == nil {
-		taken = info.ModTime()
-	}
-	return list[0].Index, taken
 }
 
 // Metrics are the numbers of a member, for whoever exports them.

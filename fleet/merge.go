@@ -107,7 +107,7 @@ func (s sighting) asStatus() *weirv1.ProxyStatus {
 	}
 	return &weirv1.ProxyStatus{
 		Name: m.GetName(), Labels: m.GetLabels(), Connected: s.connected, Revision: m.GetRevision(),
-		RefusedRevision: m.GetRefusedRevision(), RefusedReason: m.GetRefusedReason(),
+		RefusedRevision: m.GetRefusedRevision(), RefusedReason: m.GetRefusedReason(), Problem: m.GetProblem(),
 		Version: m.GetVersion(), Address: m.GetAddress(), LastSeen: timestamppb.New(s.seen),
 	}
 }

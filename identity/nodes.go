@@ -31,7 +31,7 @@ type nodeRecord struct {
 // Why a node is not admitted, or no longer.
 var (
 	ErrInUse      = errors.New("a node of that name is there now")
-	ErrRemoved    = errors.New("the node was removed; it must join again")
+	ErrRemoved    = errors.New("the node was removed; it must join again, with a new token and an empty data directory")
 	ErrSuperseded = errors.New("another node has joined under that name since")
 )
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/weirmesh/weir/internal/pause"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -42,7 +43,7 @@ func (i *Identity) Maintain(ctx context.Context, log *slog.Logger, renew Renewer
 				level = slog.LevelError
 			}
 			log.Log(ctx, level, "certificate not renewed", "error", err, "expires", i.NotAfter())
-			if !sleep(ctx, wait/2+rand.N(wait)) {
+			if !pause.For(ctx, wait/2+rand.N(wait)) {
 				return
 			}
 		}
@@ -114,19 +115,4 @@ func (i *Identity) renewAt() time.Time {
 	first := leaf.SerialNumber.FillBytes(make([]byte, 20))[4] & 0x7f // of 16, and 20 are the most
 	smear := time.Duration(first) * tenth / 128
 	return leaf.NotBefore.Add(life/2 - tenth/2 + smear)
-}
-
-// sleep waits for d and tells whether ctx still runs.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

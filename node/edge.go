@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
@@ -25,7 +26,8 @@ const (
 
 // edge is a running proxy.
 type edge struct {
-	proxy *proxy.Proxy
+	proxy   *proxy.Proxy
+	serving atomic.Pointer[proxy.Proxy] // the same, once it is made
 	// connect makes a client of the servers, follow hands it over to be run; see
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
@@ -54,7 +56,7 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
-			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log, Problem: e.problem,
 		})
 		if err == nil {
 			get := fetch(client.Blob)
@@ -113,12 +115,22 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
-	p.onStop("proxy", func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), cmp.Or(ec.Drain, drain))
-		defer cancel()
-		return e.proxy.Shutdown(ctx)
-	})
+	e.serving.Store(e.proxy)
+	p.onStop("proxy", func() error { return e.drain(p, cmp.Or(ec.Drain, drain)) })
 	return nil
+}
+
+// drain shuts the proxy down. Whoever waits longer than it has (a WebSocket, a
+// download) is cut, as was agreed: the stop has not failed.
+func (e *edge) drain(p *process, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), limit)
+	defer cancel()
+	err := e.proxy.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.log.Warn("connections cut: they were in use for longer than the drain may take", "part", "edge", "drain", limit)
+		return nil
+	}
+	return err
 }
 
 // watchMemory starts to watch what the process has of its limit; nil: it has none.
@@ -141,6 +153,14 @@ func (e *edge) apply(ctx context.Context, u nodeapi.Update) error {
 	}
 	e.force()
 	return nil
+}
+
+// problem is what the proxy does not serve though it was told to.
+func (e *edge) problem() string {
+	if p := e.serving.Load(); p != nil {
+		return p.Problem()
+	}
+	return ""
 }
 
 func (e *edge) awaitForce(ctx context.Context) error {

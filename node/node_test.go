@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -48,6 +51,35 @@ func TestServerAndEdge(t *testing.T) {
 		t.Fatalf("status %v, %v", status, err)
 	}
 	edge.stop()
+}
+
+// Who is served for longer than the drain may take is cut; the edge has stopped
+// all the same, and not failed.
+func TestEdgeStopsWhoeverIsServed(t *testing.T) {
+	dir, address, gateway := t.TempDir(), freeport.Address(t), freeport.Address(t)
+	run(t, serverConfig(t, dir, address)).ready()
+	api := adminAPI(t, dir)
+	asked := make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(upstream.Close)
+	config := edgeConfig(t.TempDir(), address, joinToken(t, api))
+	config.Edge.Drain = time.Millisecond
+	edge := run(t, config).ready()
+	apply(t, api, shop(t, gateway, upstream, "/books")...)
+
+	client := make(chan error)
+	go func() {
+		_, err := http.Get("http://" + gateway + "/books")
+		client <- err
+	}()
+	<-asked
+	edge.stop()
+	if err := <-client; err == nil {
+		t.Error("the client was answered")
+	}
 }
 
 func TestAdminAPIOfAServerWantsTLSAndAToken(t *testing.T) {

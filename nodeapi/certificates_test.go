@@ -64,3 +64,37 @@ func TestScopeHoldsTheCertificatesOfItsServices(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The key of a Certificate that only says whom to trust is not sent, unless
+// somebody shows that Certificate too.
+func TestAnAuthorityComesWithoutItsKey(t *testing.T) {
+	ca := resource.Wrap(&weirv1.Certificate{Metadata: &weirv1.Metadata{Name: "ca", Tenant: resource.DefaultTenant, Revision: 1},
+		Material: &weirv1.CertificateMaterial{Chain: [][]byte{{1}}, Key: []byte{2}}})
+	books := func(revision uint64, tls *weirv1.UpstreamTLS) *weirv1.Resource {
+		s := service("books")
+		resource.Meta(s).Revision = revision
+		s.GetService().Spec = &weirv1.ServiceSpec{Tls: tls}
+		return s
+	}
+	refs := []*weirv1.CertificateRef{{Name: "ca"}}
+	trusts := &weirv1.UpstreamTLS{CaCertificateRefs: refs}
+	shows := &weirv1.UpstreamTLS{CaCertificateRefs: refs, ClientCertificateRef: refs[0]}
+	g := newGraph()
+	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{gateway("all", nil), route("r", "all", "books"), books(1, trusts), ca}})
+	s := newScope(nil, g)
+	keySent := func(when string, want bool) {
+		t.Helper()
+		m := s.members[g.at(resource.Of(ca))].GetCertificate().GetMaterial()
+		if len(m.GetChain()) == 0 || len(m.GetKey()) > 0 != want {
+			t.Errorf("%s: sent %v", when, m)
+		}
+	}
+	keySent("it is trusted", false)
+	s.change(2, g.apply(Change{Revision: 2, Puts: []*weirv1.Resource{books(2, shows)}}))
+	keySent("it is shown too", true)
+	s.change(3, g.apply(Change{Revision: 3, Puts: []*weirv1.Resource{books(3, trusts)}}))
+	keySent("it is only trusted again", false)
+	if len(ca.GetCertificate().GetMaterial().GetKey()) == 0 {
+		t.Error("the original lost its key")
+	}
+}

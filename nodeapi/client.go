@@ -33,6 +33,9 @@ type ClientConfig struct {
 	Labels  map[string]string
 	Version string
 	Logger  *slog.Logger
+	// Problem says what of the configuration in force is not so; "" for nothing.
+	// It is asked with each heartbeat. nil: nobody says.
+	Problem func() string
 	// Dialer is shared with others; nil: the client has one of its own.
 	Dialer *nodeport.Dialer
 }

@@ -156,7 +156,7 @@ func verdict(stream clientStream, err error) error {
 func (f *follower) report(stream clientStream) error {
 	h := f.held
 	if h.isAccepted {
-		if err := sendAck(stream, h.accepted); err != nil {
+		if err := f.ack(stream); err != nil {
 			return err
 		}
 	}
@@ -250,7 +250,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	h := f.held
 	f.again = nil
 	if h.settled() {
-		return sendAck(stream, h.accepted)
+		return f.ack(stream)
 	}
 	u := h.update()
 	// A revision that changed nothing here needs nothing but a yes.
@@ -267,7 +267,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 		f.store(u)
 	}
 	h.accept()
-	return sendAck(stream, h.accepted)
+	return f.ack(stream)
 }
 
 // store writes what is in force to disk. What fails there must not keep the
@@ -300,8 +300,13 @@ func touchesPlugins(u Update) bool {
 	return len(u.Deletes) > 0
 }
 
-func sendAck(stream clientStream, revision uint64) error {
-	return stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Ack{Ack: &weirv1.Ack{Revision: revision}}})
+// ack says what is accepted, and what of it is not so.
+func (f *follower) ack(stream clientStream) error {
+	m := &weirv1.Ack{Revision: f.held.accepted}
+	if f.client.cfg.Problem != nil {
+		m.Problem = truncate(f.client.cfg.Problem(), maxReason)
+	}
+	return stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Ack{Ack: m}})
 }
 
 func sendNack(stream clientStream, revision uint64, reason string) error {

@@ -27,6 +27,7 @@ type graph struct {
 type node struct {
 	ref       resource.Ref
 	resource  *weirv1.Resource // nil: not there
+	keyless   *weirv1.Resource // the same without its private key; nil: it has none
 	refersTo  []*node
 	referrers map[*node]struct{}
 }
@@ -116,7 +117,7 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 		delete(to.referrers, n)
 		touched[to] = struct{}{}
 	}
-	n.resource, n.refersTo = r, nil
+	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
 	if r == nil {
 		return
 	}

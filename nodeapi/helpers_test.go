@@ -177,6 +177,8 @@ type cluster struct {
 	dialer    *nodeport.Dialer
 	servers   func() ([]string, <-chan struct{})
 	most      int
+	// sendTimeout is the server's; 0: as it is without.
+	sendTimeout time.Duration
 
 	server  *Server
 	address string
@@ -244,6 +246,9 @@ func (c *cluster) start() {
 		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
 		Servers: c.servers, MaxProxies: c.most,
 	})
+	if c.sendTimeout > 0 {
+		c.server.sendTimeout = c.sendTimeout
+	}
 	port.Handle(c.server)
 	cfg := nodeport.Config{Identity: c.node, Logger: logger(c.t), ResetKey: c.keyring.Derive("quic reset")}
 	ctx, cancel := context.WithCancel(context.Background())

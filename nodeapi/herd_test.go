@@ -180,7 +180,7 @@ func (h *herd) follow(ctx context.Context, d *nodeport.Dialer, address string, n
 		} else {
 			h.got <- time.Now()
 		}
-		if err := sendAck(stream, m.GetRevision()); err != nil {
+		if err := stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Ack{Ack: &weirv1.Ack{Revision: m.GetRevision()}}}); err != nil {
 			return err
 		}
 	}

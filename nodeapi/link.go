@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirmesh/weir/internal/pause"
 	"github.com/weirmesh/weir/nodeport"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
@@ -156,13 +157,13 @@ func (p *pace) wait(ctx context.Context, good bool, err error, servers int) bool
 	switch {
 	case good:
 		p.tries.reset()
-		return pause(ctx, rand.N(p.spread))
+		return pause.For(ctx, rand.N(p.spread))
 	case full:
 		if p.refused++; p.refused < servers {
-			return pause(ctx, rand.N(retryMin))
+			return pause.For(ctx, rand.N(retryMin))
 		}
 		p.refused = 0
-		return pause(ctx, max(after, retryMin))
+		return pause.For(ctx, max(after, retryMin))
 	}
 	return p.tries.wait(ctx)
 }
@@ -175,16 +176,5 @@ func (b *backoff) reset() { b.next = 0 }
 // wait returns false when ctx ended.
 func (b *backoff) wait(ctx context.Context) bool {
 	b.next = min(max(2*b.next, retryMin), retryMax)
-	return pause(ctx, b.next/2+rand.N(b.next))
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return pause.For(ctx, b.next/2+rand.N(b.next))
 }

@@ -36,6 +36,7 @@ type proxyState struct {
 	accepted uint64
 	refused  uint64
 	reason   string
+	problem  string
 	lastSeen time.Time
 }
 
@@ -62,7 +63,7 @@ func (p *Proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 	m := &weirv1.ProxyStatus{
 		Name: id.Name, Labels: maps.Clone(s.labels), Connected: s.session != nil,
-		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason,
+		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason, Problem: s.problem,
 		Version: s.version, Address: s.address, LastSeen: timestamppb.New(s.lastSeen),
 	}
 	if s.session != nil {
@@ -139,11 +140,11 @@ func (s *session) update(change func(*proxyState) (news bool)) {
 	}
 }
 
-func (s *session) ack(revision uint64) {
+func (s *session) ack(revision uint64, problem string) {
 	s.update(func(p *proxyState) bool {
 		mended := p.reason != "" && p.refused <= revision
-		news := mended || p.accepted != revision
-		p.accepted = revision
+		news := mended || p.accepted != revision || p.problem != problem
+		p.accepted, p.problem = revision, problem
 		if mended {
 			p.refused, p.reason = 0, ""
 		}

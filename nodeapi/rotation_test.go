@@ -14,14 +14,12 @@ import (
 func (c *cluster) rotateRoot() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
+	enrol := func(*identity.Authority) {
+		if err := c.registrar.EnrolServer(context.WithoutCancel(ctx), c.node, "s1", identity.Names{}); err != nil {
+			c.t.Error(err)
+		}
+	}
 	var following sync.WaitGroup
-	following.Go(func() {
-		c.registrar.Follow(ctx, identity.FollowConfig{Every: 20 * time.Millisecond, Logger: logger(c.t), Changed: func(*identity.Authority) {
-			if err := c.registrar.EnrolServer(context.WithoutCancel(ctx), c.node, "s1", identity.Names{}); err != nil {
-				c.t.Error(err)
-			}
-		}})
-	})
 	c.t.Cleanup(func() {
 		cancel()
 		following.Wait()
@@ -29,6 +27,10 @@ func (c *cluster) rotateRoot() {
 	if err := c.registrar.RotateRoot(ctx); err != nil {
 		c.t.Fatal(err)
 	}
+	enrol(nil) // as at its start: Follow tells of the steps that come after it
+	following.Go(func() {
+		c.registrar.Follow(ctx, identity.FollowConfig{Every: 20 * time.Millisecond, Logger: logger(c.t), Changed: enrol})
+	})
 }
 
 // awaitRotation waits until a rotation waits for these nodes, or with none is over.

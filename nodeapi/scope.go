@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -73,10 +75,10 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 	for rank := range dirty {
 		for n := range dirty[rank] {
 			was, now := s.members[n], s.wants(n)
-			switch {
-			case now && was != n.resource:
-				s.put(n, was)
-				puts = append(puts, n.resource)
+			switch as := s.shown(n); {
+			case now && was != as:
+				s.put(n, was, as)
+				puts = append(puts, as)
 			case !now && was != nil:
 				s.remove(n, was)
 				deletes = append(deletes, n.ref)
@@ -98,12 +100,12 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 	return puts, deletes
 }
 
-func (s *scope) put(n *node, was *weirv1.Resource) {
+func (s *scope) put(n *node, was, as *weirv1.Resource) {
 	if was != nil {
 		s.digest.toggle(n.ref, revisionOf(was))
 	}
-	s.digest.toggle(n.ref, revisionOf(n.resource))
-	s.members[n] = n.resource
+	s.digest.toggle(n.ref, revisionOf(as))
+	s.members[n] = as
 }
 
 func (s *scope) remove(n *node, was *weirv1.Resource) {
@@ -132,6 +134,41 @@ func (s *scope) wants(n *node) bool {
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
 	}
 	return false
+}
+
+// shown is what the scope's proxies are sent of a resource: a Certificate by
+// which they only check others comes without its key.
+func (s *scope) shown(n *node) *weirv1.Resource {
+	if n.keyless == nil {
+		return n.resource
+	}
+	for from := range n.referrers {
+		if s.members[from] != nil && needsKey(from.resource, n.ref) {
+			return n.resource
+		}
+	}
+	return n.keyless
+}
+
+// needsKey tells whether a resource names a Certificate otherwise than as an
+// authority.
+func needsKey(from *weirv1.Resource, to resource.Ref) bool {
+	for r := range resource.References(from) {
+		if r.To == to && !strings.Contains(string(r.Field), "caCertificateRefs") {
+			return true
+		}
+	}
+	return false
+}
+
+// keyless is a Certificate without its key, and nil for what has none.
+func keyless(r *weirv1.Resource) *weirv1.Resource {
+	if len(r.GetCertificate().GetMaterial().GetKey()) == 0 {
+		return nil
+	}
+	bare := proto.Clone(r).(*weirv1.Resource)
+	bare.GetCertificate().GetMaterial().Key = nil
+	return bare
 }
 
 func (s *scope) hasAny(nodes func(func(*node) bool), kinds ...string) bool {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectgzip"
@@ -53,9 +54,11 @@ type Server struct {
 	hub     *hub
 	proxies *Proxies
 	handler http.Handler
-	away    atomic.Bool     // proxies are turned away
-	life    context.Context // ends when streams must
-	end     context.CancelFunc
+	// sendTimeout is the constant of the name, but in tests.
+	sendTimeout time.Duration
+	away        atomic.Bool     // proxies are turned away
+	life        context.Context // ends when streams must
+	end         context.CancelFunc
 }
 
 // NewServer makes a server; Run runs it.
@@ -66,7 +69,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Servers == nil {
 		cfg.Servers = func() ([]string, <-chan struct{}) { return nil, nil }
 	}
-	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies)}
+	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), sendTimeout: sendTimeout}
 	s.life, s.end = context.WithCancel(context.Background())
 	rpc := connect.NewServer()
 	weirv1connect.RegisterNodeServiceHandler(rpc, s)

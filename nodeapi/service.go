@@ -30,7 +30,7 @@ type caller struct {
 	address string
 	// hangUp makes the caller's half of the stream end.
 	hangUp func()
-	// writeBy bounds how long the caller may keep us from writing; written tells
+	// writeBy sets the deadline for all that is written to the caller; written tells
 	// whether all has been.
 	writeBy func(time.Time) error
 	written func() error
@@ -161,12 +161,16 @@ func (s *Server) GetBlob(ctx context.Context, m *weirv1.GetBlobRequest, stream w
 	if blob == nil {
 		return connect.Errorf(connect.CodeNotFound, "there is no blob %s", truncate(m.GetDigest(), maxName))
 	}
+	limit := c.limit(s.sendTimeout)
+	defer c.lastWords(s.sendTimeout)
 	part := make([]byte, blobChunk)
 	for {
 		n, err := io.ReadFull(blob, part)
 		if n > 0 {
-			_ = c.writeBy(time.Now().Add(sendTimeout))
-			if err := errors.Join(stream.Send(&weirv1.GetBlobResponse{Chunk: part[:n]}), c.written()); err != nil {
+			err := limit.hold(func() error {
+				return errors.Join(stream.Send(&weirv1.GetBlobResponse{Chunk: part[:n]}), c.written())
+			})
+			if err != nil {
 				return err
 			}
 		}

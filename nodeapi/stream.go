@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// sendTimeout is how long one message may wait for a proxy to make room, and
-	// half of it is what each may.
+	// sendTimeout is how long one message may wait for a proxy to make room.
 	sendTimeout = 30 * time.Second
 	// catchUp is how long a proxy that knows more than this server waits for it
 	// to learn the rest, before it is sent what the server has.
@@ -126,7 +125,9 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	var hearing sync.WaitGroup
 	hearing.Go(func() { cancel(session.hear(stream)) })
 
-	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers, renewal: s.renewal}
+	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers, renewal: s.renewal,
+		limit: c.limit(s.sendTimeout)}
+	defer c.lastWords(s.sendTimeout)
 	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -155,7 +156,7 @@ func (s *session) hear(stream configStream) error {
 		}
 		switch k := m.GetMessage().(type) {
 		case *weirv1.StreamConfigRequest_Ack:
-			s.ack(k.Ack.GetRevision())
+			s.ack(k.Ack.GetRevision(), truncate(k.Ack.GetProblem(), maxReason))
 		case *weirv1.StreamConfigRequest_Nack:
 			s.nack(k.Nack.GetRevision(), truncate(k.Nack.GetReason(), maxReason))
 		default:
@@ -178,8 +179,8 @@ type sender struct {
 	// may be to do so again.
 	renewal func(context.Context, identity.ID) (*durationpb.Duration, <-chan struct{})
 	rotated <-chan struct{}
-	// until is how long the proxy may keep us from writing.
-	until time.Time
+	// limit is how long the proxy may keep us from writing one message.
+	limit *writeLimit
 }
 
 func (s *sender) run(ctx context.Context, at position) error {
@@ -297,18 +298,7 @@ func (s *sender) send(f *frame) error {
 }
 
 func (s *sender) sendPart(m *weirv1.StreamConfigResponse) error {
-	// A proxy that reads nothing any more must not keep the stream forever. To say
-	// so has its price, so it holds for messages that come soon after, too.
-	if now := time.Now(); s.until.Sub(now) < sendTimeout/2 {
-		s.until = now.Add(sendTimeout)
-		if err := s.caller.writeBy(s.until); err != nil {
-			return err
-		}
-	}
-	if err := s.stream.Send(m); err != nil {
-		return err
-	}
-	return s.caller.written()
+	return s.limit.hold(func() error { return errors.Join(s.stream.Send(m), s.caller.written()) })
 }
 
 // sendNews tells the proxy where else it may go, and whether it is to renew.

@@ -17,6 +17,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/internal/pause"
 )
 
 func TestListenTakesOneNumberInBoth(t *testing.T) {
@@ -305,7 +306,7 @@ func TestABurstOfDials(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				sleep(ctx, rand.N(tries*time.Second)) // as any client would
+				pause.For(ctx, rand.N(tries*time.Second)) // as any client would
 			}
 		})
 	}

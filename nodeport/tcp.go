@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/weirmesh/weir/internal/pause"
 )
 
 // maxHeader is far more than the header of any request of a node.
@@ -20,7 +22,7 @@ const maxHeader = 16 << 10
 func (p *Port) acceptTCP(ctx context.Context, web *http2Server) error {
 	config := serverTLS(p.cfg.Identity, p.protocols(protoHTTP2)...)
 	room := make(chan struct{}, maxHandshakes)
-	for pause := acceptPause; ; {
+	for rest := acceptPause; ; {
 		conn, err := p.tcp.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return err
@@ -28,13 +30,13 @@ func (p *Port) acceptTCP(ctx context.Context, web *http2Server) error {
 		if err != nil {
 			// Out of descriptors, or the peer was gone again.
 			p.cfg.Logger.Warn("connection not accepted", "error", err)
-			if !sleep(ctx, pause) {
+			if !pause.For(ctx, rest) {
 				return ctx.Err()
 			}
-			pause = min(2*pause, time.Second)
+			rest = min(2*rest, time.Second)
 			continue
 		}
-		pause = acceptPause
+		rest = acceptPause
 		if !p.take() {
 			p.refusals.note(conn.RemoteAddr().String(), "TCP", errFull)
 			_ = conn.Close()
@@ -189,15 +191,4 @@ func (s *http2Server) shutDown(grace context.Context) {
 	_ = s.server.Close()
 	s.close()
 	s.calls.shut()
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -257,4 +259,22 @@ func (p *Proxy) Sockets() map[string]net.Listener {
 		sockets[p.cfg.AdminAddress] = p.adminOn
 	}
 	return sockets
+}
+
+// Problem says which listeners that are declared are not served, and why; "": all
+// are. That one does without HTTP/3 is none.
+func (p *Proxy) Problem() string {
+	var all []string
+	if clash := p.current.Load().clash; clash != nil {
+		all = append(all, strings.Split(clash.Error(), "\n")...)
+	}
+	p.shown.Lock()
+	defer p.shown.Unlock()
+	for k, err := range p.failing {
+		if !k.udp {
+			all = append(all, err.Error())
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
 }

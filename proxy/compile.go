@@ -92,7 +92,7 @@ func (p *Proxy) compile(ctx context.Context, revision uint64) (swapped, error) {
 		return swapped{}, err
 	}
 	s := swapped{next: p.newGeneration(next, revision, seq)}
-	s.next.sockets, s.next.doors, s.next.challenges = current.sockets, current.doors, current.challenges
+	s.next.sockets, s.next.doors, s.next.challenges, s.next.clash = current.sockets, current.doors, current.challenges, current.clash
 	if p.desired.securityChanged() {
 		s.next.doors = p.compileDoors(next)
 		if err = p.compileSecurity(&s, next); err != nil {

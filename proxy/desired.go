@@ -49,7 +49,7 @@ func (d *desired) merge(u Update) {
 func (d *desired) put(r *weirv1.Resource) {
 	ref := resource.Of(r)
 	if old := d.resources[ref]; old != nil {
-		if u, v := resource.Meta(old).GetRevision(), resource.Meta(r).GetRevision(); u == v && u != 0 {
+		if u, v := resource.Meta(old).GetRevision(), resource.Meta(r).GetRevision(); u == v && u != 0 && hasKey(old) == hasKey(r) {
 			return // a snapshot repeats what is known
 		}
 		d.unlink(ref, old)
@@ -230,3 +230,7 @@ func order(gateway, route []*weirv1.Policy) []*weirv1.Policy {
 	slices.SortStableFunc(all, func(a, b *weirv1.Policy) int { return stage(a) - stage(b) })
 	return all
 }
+
+// hasKey: a Certificate comes with its key only while somebody shows it, whatever
+// its revision.
+func hasKey(r *weirv1.Resource) bool { return len(r.GetCertificate().GetMaterial().GetKey()) > 0 }

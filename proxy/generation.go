@@ -23,6 +23,7 @@ type generation struct {
 	doors   map[bindKey]*listener.Admission
 	// challenges of ACME authorities; nil: none.
 	challenges *challenges
+	clash      error // listeners that are not served; the rest is
 	revision   uint64
 	seq        uint64 // counts swaps
 

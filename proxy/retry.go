@@ -89,6 +89,8 @@ func (r *retryRule) wait(try int) time.Duration {
 // when that is nil. free: it is no retry, for the service has seen nothing.
 func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wanted, free bool) {
 	switch {
+	case x.Informed:
+		return false, false
 	case err == nil && !r.retry.onStatus(x.Response.Status) && !r.retry.onGRPC(x):
 		return false, false
 	case s.life.now().Err() != nil:

@@ -62,6 +62,7 @@ func (p *Proxy) compileSecurity(s *swapped, table *router.Table[*rule]) (err err
 		return err
 	}
 	s.next.sockets, s.clash, err = p.compileSockets(table)
+	s.next.clash = s.clash
 	return err
 }
 

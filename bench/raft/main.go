@@ -32,14 +32,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
 )
 
 // settings are the flags.
 type settings struct {
-	rounds       int
+	measure.Settings
 	length       time.Duration
 	sizes, loads []int // members, clients
-	only         string
 	dir          string
 }
 
@@ -57,20 +58,16 @@ func run(args []string) error {
 	defer stop()
 	s := settings{sizes: []int{1, 3}, loads: []int{1, 16, 64, 256}}
 	flags := flag.NewFlagSet("raft", flag.ContinueOnError)
-	flags.IntVar(&s.rounds, "rounds", 3, "how often each system is loaded")
+	s.Define(flags, 3, "systems")
 	flags.DurationVar(&s.length, "for", 3*time.Second, "how long, each time")
-	flags.StringVar(&s.only, "only", "", "a comma-separated list of systems, by the beginning of their names; empty: all")
 	flags.StringVar(&s.dir, "dir", "", "a directory on the disk to use; empty: that of temporary files")
 	flags.Func("members", "how many members, such as 1,3 (the default)", numbers(&s.sizes))
 	flags.Func("clients", "how many clients, such as 1,16,64,256 (the default)", numbers(&s.loads))
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+	if done, err := s.Parse(flags, args); done || err != nil {
 		return err
 	}
-	if s.rounds < 1 || s.length <= 0 {
-		return errors.New("-rounds and -for must be more than 0")
+	if s.length <= 0 {
+		return errors.New("-for must be more than 0")
 	}
 	return compare(ctx, s)
 }
@@ -99,9 +96,9 @@ func compare(ctx context.Context, s settings) error {
 	results := table{}
 	for _, members := range s.sizes {
 		without := map[string]bool{}
-		for round := range s.rounds {
+		for round := range s.Rounds {
 			for _, system := range systems {
-				if !s.wanted(system.name) || without[system.name] {
+				if !s.Wanted(system.name) || without[system.name] {
 					continue
 				}
 				p := place{filepath.Join(dir, fmt.Sprintf("%s-%d-%d", system.short(), members, round)), members}
@@ -118,16 +115,4 @@ func compare(ctx context.Context, s settings) error {
 	}
 	results.print(os.Stdout)
 	return nil
-}
-
-func (s settings) wanted(name string) bool {
-	if s.only == "" {
-		return true
-	}
-	for prefix := range strings.SplitSeq(s.only, ",") {
-		if strings.HasPrefix(strings.ToLower(name), strings.ToLower(strings.TrimSpace(prefix))) {
-			return true
-		}
-	}
-	return false
 }

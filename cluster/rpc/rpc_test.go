@@ -200,18 +200,20 @@ func (c lastWord) Write(p []byte) (int, error) {
 // call may be done then, and must not be said to have not been sent.
 func TestCallOfWhichAllWasWrittenMayBeDone(t *testing.T) {
 	near, far := net.Pipe()
-	seen := make(chan struct{})
+	seen, returned := make(chan struct{}), make(chan struct{})
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		Serve(t.Context(), far, time.Minute, func(context.Context, byte, []byte) (byte, []byte) {
 			close(seen)
+			<-returned // an answer would be one, whatever the stream has said
 			return 0, nil
 		})
 	}()
 	c := NewClient(lastWord{near}, time.Minute)
 	_, _, err := c.Call(t.Context(), 1, []byte("x"))
 	<-seen
+	close(returned)
 	if err == nil || errors.Is(err, ErrNotSent) {
 		t.Errorf("error is %v", err)
 	}

@@ -74,6 +74,9 @@ func waitFlag(cmd *cobra.Command, wait *time.Duration) {
 // noArguments helps those who forget the -f.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
+		if _, err := time.ParseDuration(args[0]); err == nil && cmd.Flags().Changed("wait") {
+			return usagef("unexpected %q; a duration is joined to its flag: --wait=%s", args[0], args[0])
+		}
 		return usagef("unexpected %q; a file is named with -f: %s -f %s", args[0], cmd.CommandPath(), args[0])
 	}
 	return nil
@@ -108,13 +111,16 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 		return fmt.Errorf("revision %d is stored, but waiting for the proxies failed: %w", revision, err)
 	}
 	var connected int
-	var behind []string
+	var behind, partly, gone []string
 	for _, p := range answer.GetProxies() {
 		if !p.GetConnected() {
+			gone = append(gone, p.GetName())
 			continue
 		}
 		connected++
 		switch {
+		case p.GetRevision() >= revision && p.GetProblem() != "":
+			partly = append(partly, fmt.Sprintf("  %s serves it, but: %s", p.GetName(), p.GetProblem()))
 		case p.GetRevision() >= revision:
 		case p.GetRefusedRevision() >= revision:
 			behind = append(behind, fmt.Sprintf("  %s refused it: %s", p.GetName(), p.GetRefusedReason()))
@@ -124,13 +130,18 @@ func waitFor(ctx context.Context, api weirv1connect.AdminServiceClient, revision
 	}
 	switch {
 	case !answer.GetDone():
-		return fmt.Errorf("revision %d is stored, but not in force everywhere:\n%s", revision, strings.Join(behind, "\n"))
+		return fmt.Errorf("revision %d is stored, but not in force everywhere:\n%s", revision, strings.Join(append(behind, partly...), "\n"))
+	case len(partly) > 0:
+		return fmt.Errorf("revision %d is in force, but not all of it:\n%s", revision, strings.Join(partly, "\n"))
 	case connected == 0:
 		fmt.Fprintf(stderr, "revision %d is stored; no proxy is connected to accept it\n", revision)
 	case connected == 1:
 		fmt.Fprintf(stderr, "revision %d is in force on 1 proxy\n", revision)
 	default:
 		fmt.Fprintf(stderr, "revision %d is in force on %d proxies\n", revision, connected)
+	}
+	if len(gone) > 0 {
+		fmt.Fprintf(stderr, "not waited for, since they are gone: %s (what they last had may still be served)\n", strings.Join(gone, ", "))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ from, and hand its sockets over; it ends once the new one serves and the
 requests in flight are done. Where the new one does not come to serve, the old
 one goes on.`,
 		Example: "  weir edge --name e1 --data /var/lib/weir --servers 10.0.0.1:7400 --token TOKEN --labels zone=public",
-		Args:    cobra.NoArgs,
+		Args:    edgeArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(servers) == 0 {
 				return usagef("name at least one server with --servers")
@@ -56,4 +56,13 @@ one goes on.`,
 	durationFlag(flags, &drain, "drain", 10*time.Second, "how long requests in flight may take when the edge stops (WEIR_DRAIN)")
 	proxy.add(flags)
 	return cmd
+}
+
+// edgeArguments helps those who look for the admin address of a server. It runs
+// before the environment is read: WEIR_ADMIN is there for other commands.
+func edgeArguments(cmd *cobra.Command, args []string) error {
+	if cmd.Flags().Changed("admin") {
+		return usagef("an edge has no admin API, and calls none; its metrics and health are at --proxy-admin, servers are named by --servers")
+	}
+	return cobra.NoArgs(cmd, args)
 }

@@ -21,7 +21,9 @@ func newPluginCommand(c *client) *cobra.Command {
 	get := listing.RunE
 	listing.Use, listing.Short, listing.Example, listing.Args, listing.ValidArgsFunction = "list", "List the plugins", "", cobra.NoArgs, nil
 	listing.RunE = func(cmd *cobra.Command, _ []string) error { return get(cmd, []string{resource.KindPlugin}) }
-	return group("plugin", "Push and list WASM modules", newPluginPushCommand(c), listing)
+	return group("plugin", "Write, test, push and list WASM modules", newPluginNewCommand(), newPluginBuildCommand(),
+		newPluginInspectCommand(), newPluginTestCommand(), newPluginBenchCommand(),
+		newPluginPushCommand(c), listing)
 }
 
 func newPluginPushCommand(c *client) *cobra.Command {

@@ -38,7 +38,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errDifferent):
+	case errors.Is(err, errTold):
 		return exitFailed
 	case !started || errors.As(err, &usage):
 		fmt.Fprintf(stderr, "weir: %s\n", strings.TrimSpace(err.Error()))
@@ -58,8 +58,11 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Sprintf(format, args...)}
 }
 
+// errTold is wrapped by what ends a verb that has itself said what is wrong.
+var errTold = errors.New("see above")
+
 // errDifferent ends a diff that has shown differences.
-var errDifferent = errors.New("there are differences")
+var errDifferent = fmt.Errorf("there are differences: %w", errTold)
 
 // newRoot puts the verbs together. started becomes true once the command line
 // is understood: what fails before is a matter of usage.

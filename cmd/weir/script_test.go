@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,13 +28,50 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"weir": main})
 }
 
+// The SDK's own example, built once, is stamp.wasm in every script that names it.
+var stamp = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "stamp")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "stamp.wasm")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", file, "./testdata/stamp")
+	cmd.Dir = filepath.Join("..", "..", "plugins-sdk")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build stamp: %w\n%s", err, out)
+	}
+	return os.ReadFile(file)
+})
+
+// addPlugins puts stamp.wasm into a script's directory, and lets Go build there
+// with what it has built already.
+func addPlugins(env *testscript.Env) error {
+	if err := writeGuide(env); err != nil {
+		return err
+	}
+	module, err := stamp()
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE").Output()
+	if err != nil {
+		return err
+	}
+	caches := strings.Fields(string(out))
+	env.Setenv("GOCACHE", caches[0])
+	env.Setenv("GOMODCACHE", caches[1])
+	return os.WriteFile(filepath.Join(env.WorkDir, "stamp.wasm"), module, 0o644)
+}
+
 // The scripts drive the command against an admin API of their own.
 //
 //	$WEIR_ADMIN   admits this host without a token
 //	$TLS_ADMIN    wants TLS (ca.pem) and the token s3cret
-//	proxies NAME=REVISION[!REASON]…
-//	              says which proxies are connected, where they are, and that
-//	              one refused the next revision
+//	proxies [-]NAME=REVISION[?PROBLEM][!REASON]…
+//	              says which proxies are connected (-: it was), where they are,
+//	              and that one refused the next revision
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
@@ -41,6 +81,26 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers},
 	})
+}
+
+// writeGuide makes a shell script of the commands in the guide to plugins, and a
+// file of the cases in it.
+func writeGuide(env *testscript.Env) error {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "guides", "plugins.md"))
+	if err != nil {
+		return err
+	}
+	for language, file := range map[string]string{"sh": "guide.sh", "yaml": "guide.yaml"} {
+		var text strings.Builder
+		for _, block := range strings.Split(string(page), "```"+language+"\n")[1:] {
+			block, _, _ = strings.Cut(block, "```")
+			text.WriteString(block)
+		}
+		if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(text.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func setup(env *testscript.Env) error {
@@ -80,7 +140,13 @@ func setup(env *testscript.Env) error {
 	env.Setenv("TLS_ADMIN", secure.Listener.Addr().String())
 	env.Setenv("HOME", env.WorkDir)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
-	return os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o644)
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o644); err != nil {
+		return err
+	}
+	if strings.HasPrefix(filepath.Base(env.WorkDir), "script-plugin") {
+		return addPlugins(env)
+	}
+	return nil
 }
 
 func loseServers(ts *testscript.TestScript, _ bool, args []string) {
@@ -94,9 +160,11 @@ func setProxies(ts *testscript.TestScript, neg bool, args []string) {
 	for _, arg := range args {
 		name, rest, _ := strings.Cut(arg, "=")
 		number, reason, refused := strings.Cut(rest, "!")
+		number, problem, _ := strings.Cut(number, "?")
 		revision, err := strconv.ParseUint(number, 10, 64)
 		ts.Check(err)
-		p := &weirv1.ProxyStatus{Name: name, Connected: true, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410"}
+		name, gone := strings.CutPrefix(name, "-")
+		p := &weirv1.ProxyStatus{Name: name, Connected: !gone, Revision: revision, Version: "v1.2.3", Address: "10.0.0.1:7410", Problem: problem}
 		if refused {
 			p.RefusedRevision, p.RefusedReason = revision+1, reason
 		}

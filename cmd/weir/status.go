@@ -89,6 +89,8 @@ func proxyState(p *weirv1.ProxyStatus, revision uint64) string {
 		return fmt.Sprintf("refused %d: %s", p.GetRefusedRevision(), p.GetRefusedReason())
 	case p.GetRevision() < revision:
 		return "behind"
+	case p.GetProblem() != "":
+		return "current, but: " + p.GetProblem()
 	}
 	return "current"
 }

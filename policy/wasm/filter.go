@@ -25,7 +25,8 @@ type filter struct {
 	vm     *vm // nil: none is held
 	x      *exchange.Exchange
 	fuel   uint64
-	spent  int // bytes that the guest has put into the exchange
+	burned uint64 // by the exchange before
+	spent  int    // bytes that the guest has put into the exchange
 	id     uint32
 	live   bool // the guest has a context for it
 
@@ -364,9 +365,12 @@ func (f *filter) Close(*exchange.Exchange) {
 	}
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
 	burned := f.fuel
-	f.x, f.fuel, f.spent = nil, 0, 0
+	f.x, f.fuel, f.spent, f.burned = nil, 0, 0, burned
 	f.policy.pool.leave(f.tally, burned)
 }
+
+// Burned is the fuel that the exchange burned which was closed last.
+func (f *filter) Burned() uint64 { return f.burned }
 
 // remove takes a filter off the VM's list.
 func (v *vm) remove(f *filter) {

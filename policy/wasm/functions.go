@@ -27,6 +27,8 @@ const (
 	early kind = 1 << iota
 	// noResult functions return no status.
 	noResult
+	// absent functions can be linked, and only say that they are not offered.
+	absent
 )
 
 // stack holds a call's parameters and takes its result.
@@ -133,16 +135,16 @@ var envFunctions = byName([]function{
 	{"proxy_get_metric", "ii", proxyGetMetric, "reads a metric", 0},
 
 	// Not there yet. They link, and answer with what SDKs take for an error.
-	{"proxy_http_call", "iiiiiiiiii", notYet("proxy_http_call", abi.InternalFailure), "asks a service (not yet)", 0},
-	{"proxy_grpc_call", "iiiiiiiiiiii", notYet("proxy_grpc_call", abi.InternalFailure), "asks a gRPC service (not yet)", 0},
-	{"proxy_grpc_stream", "iiiiiiiii", notYet("proxy_grpc_stream", abi.InternalFailure), "opens a gRPC stream (not yet)", 0},
-	{"proxy_grpc_send", "iiii", notYet("proxy_grpc_send", abi.NotFound), "sends on a gRPC stream (not yet)", 0},
-	{"proxy_grpc_cancel", "i", notYet("proxy_grpc_cancel", abi.NotFound), "cancels a gRPC call (not yet)", 0},
-	{"proxy_grpc_close", "i", notYet("proxy_grpc_close", abi.NotFound), "closes a gRPC stream (not yet)", 0},
-	{"proxy_register_shared_queue", "iii", notYet("proxy_register_shared_queue", abi.Unimplemented), "opens a queue (not yet)", 0},
-	{"proxy_resolve_shared_queue", "iiiii", notYet("proxy_resolve_shared_queue", abi.NotFound), "finds a queue (not yet)", 0},
-	{"proxy_enqueue_shared_queue", "iii", notYet("proxy_enqueue_shared_queue", abi.NotFound), "sends to a queue (not yet)", 0},
-	{"proxy_dequeue_shared_queue", "iii", notYet("proxy_dequeue_shared_queue", abi.NotFound), "takes from a queue (not yet)", 0},
+	{"proxy_http_call", "iiiiiiiiii", notYet("proxy_http_call", abi.InternalFailure), "asks a service (not yet)", absent},
+	{"proxy_grpc_call", "iiiiiiiiiiii", notYet("proxy_grpc_call", abi.InternalFailure), "asks a gRPC service (not yet)", absent},
+	{"proxy_grpc_stream", "iiiiiiiii", notYet("proxy_grpc_stream", abi.InternalFailure), "opens a gRPC stream (not yet)", absent},
+	{"proxy_grpc_send", "iiii", notYet("proxy_grpc_send", abi.NotFound), "sends on a gRPC stream (not yet)", absent},
+	{"proxy_grpc_cancel", "i", notYet("proxy_grpc_cancel", abi.NotFound), "cancels a gRPC call (not yet)", absent},
+	{"proxy_grpc_close", "i", notYet("proxy_grpc_close", abi.NotFound), "closes a gRPC stream (not yet)", absent},
+	{"proxy_register_shared_queue", "iii", notYet("proxy_register_shared_queue", abi.Unimplemented), "opens a queue (not yet)", absent},
+	{"proxy_resolve_shared_queue", "iiiii", notYet("proxy_resolve_shared_queue", abi.NotFound), "finds a queue (not yet)", absent},
+	{"proxy_enqueue_shared_queue", "iii", notYet("proxy_enqueue_shared_queue", abi.NotFound), "sends to a queue (not yet)", absent},
+	{"proxy_dequeue_shared_queue", "iii", notYet("proxy_dequeue_shared_queue", abi.NotFound), "takes from a queue (not yet)", absent},
 
 	// What C++ compilers leave behind.
 	{"pthread_equal", "ii", pthreadEqual, "compares threads", early},

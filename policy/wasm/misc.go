@@ -29,7 +29,7 @@ func proxyGetLogLevel(v *vm, s stack) abi.Status {
 }
 
 func proxyGetTime(v *vm, s stack) abi.Status {
-	if !v.mem.WriteUint64Le(s.u32(0), uint64(time.Now().UnixNano())) {
+	if !v.mem.WriteUint64Le(s.u32(0), uint64(v.policy.host.config.Clock().UnixNano())) {
 		return abi.InvalidMemoryAccess
 	}
 	return abi.OK

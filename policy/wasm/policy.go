@@ -115,6 +115,8 @@ type Status struct {
 	ABI string
 	// VMs counts those that live, Idle those of them that serve no exchange.
 	VMs, Idle int
+	// MemoryBytes is the linear memory of all of them, as they have grown.
+	MemoryBytes uint64
 	// Exchanges counts those that were begun, Traps those callbacks that failed,
 	// OutOfFuel those of them that emptied the tank.
 	Exchanges, Traps, OutOfFuel uint64
@@ -136,6 +138,7 @@ func (p *Policy) Status() Status {
 		DearestExchange: p.pool.dearest(), LinesDropped: p.log.dropped.Load(),
 	}
 	s.VMs, s.Idle = p.pool.count()
+	s.MemoryBytes = p.pool.memory()
 	p.circuit.describe(&s)
 	return s
 }

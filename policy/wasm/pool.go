@@ -324,6 +324,21 @@ func (p *pool) finish() {
 	p.policy.free()
 }
 
+// memory waits for callbacks that are running, but for no exchange.
+func (p *pool) memory() (n uint64) {
+	p.mu.Lock()
+	vms := slices.Clone(p.vms)
+	p.mu.Unlock()
+	for _, v := range vms {
+		v.mu.Lock()
+		if v.mem != nil && !v.dead {
+			n += uint64(v.mem.Size())
+		}
+		v.mu.Unlock()
+	}
+	return n
+}
+
 func (p *pool) count() (all, idle int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

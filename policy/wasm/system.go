@@ -1,9 +1,8 @@
 package wasm
 
 import (
-	"crypto/rand"
 	"encoding/binary"
-	"time"
+	"io"
 
 	"github.com/weirmesh/weir/policy/wasm/abi"
 )
@@ -88,17 +87,15 @@ func sysClockRes(v *vm, s stack) abi.Status {
 	return sysOK
 }
 
-// began is where the monotonic clock of guests starts.
-var began = time.Now()
-
-// sysClock: clock 0 is the time of day, the others measure durations.
+// sysClock: clock 0 is the time of day, the others measure durations, from when
+// the host began.
 func sysClock(v *vm, s stack) abi.Status {
 	var now int64
 	switch s.u32(0) {
 	case 0:
-		now = time.Now().UnixNano()
+		now = v.policy.host.config.Clock().UnixNano()
 	case 1, 2, 3:
-		now = int64(time.Since(began))
+		now = int64(v.policy.host.config.Clock().Sub(v.policy.host.began))
 	default:
 		return sysInvalid
 	}
@@ -117,7 +114,7 @@ func sysRandom(v *vm, s stack) abi.Status {
 		return sysInvalid
 	}
 	v.drawBytes(8 * len(b)) // dearer than copying
-	if _, err := rand.Read(b); err != nil {
+	if _, err := io.ReadFull(v.random, b); err != nil {
 		return sysInvalid
 	}
 	return sysOK

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type vm struct {
 	tank      api.MutableGlobal
 	functions [len(callbacks)]api.Function
 	allocator allocator
+	random    io.Reader
 
 	stage stage
 	// current is the filter whose callback runs, nil in the root context;
@@ -95,7 +97,7 @@ type vm struct {
 type vmKey struct{}
 
 func newVM(p *Policy) *vm {
-	return &vm{Context: context.Background(), policy: p, lastID: rootID}
+	return &vm{Context: context.Background(), policy: p, lastID: rootID, random: p.host.config.Random()}
 }
 
 // vmOf finds the VM in the context of a host call. While a module is being
@@ -384,6 +386,9 @@ type Trap struct {
 	OutOfFuel bool
 	// Stack names the innermost functions, if the module has names.
 	Stack []string
+	// Frames are all functions that the engine knows of, innermost first; those
+	// without a name are "function 123".
+	Frames []string
 }
 
 func (t *Trap) Error() string {
@@ -423,9 +428,16 @@ func newTrap(callback string, err error, left int64) error {
 	for line := range strings.Lines(stack) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), "(")
 		name = strings.TrimPrefix(name, ".")
-		if name != "" && !strings.HasPrefix(name, "$") && len(t.Stack) < shown {
+		number, nameless := strings.CutPrefix(name, "$")
+		switch {
+		case name == "" || strings.HasPrefix(name, "..."):
+			continue
+		case nameless:
+			name = "function " + number
+		case len(t.Stack) < shown:
 			t.Stack = append(t.Stack, name)
 		}
+		t.Frames = append(t.Frames, name)
 	}
 	return t
 }

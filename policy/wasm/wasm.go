@@ -39,8 +39,10 @@ package wasm
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -78,6 +80,12 @@ type Config struct {
 
 	// Open is how long an open circuit stays open. Default 5 s.
 	Open time.Duration
+
+	// Clock is the time of day for guests. Default time.Now.
+	Clock func() time.Time
+	// Random makes the source of a VM's random numbers. Default the system's.
+	// With a source that repeats, so does the fuel of guests that hash.
+	Random func() io.Reader
 }
 
 func (c Config) withDefaults() Config {
@@ -92,6 +100,12 @@ func (c Config) withDefaults() Config {
 	c.LogLines = cmp.Or(c.LogLines, 100)
 	c.SharedBytes = cmp.Or(c.SharedBytes, 4<<20)
 	c.Open = cmp.Or(c.Open, 5*time.Second)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Random == nil {
+		c.Random = func() io.Reader { return rand.Reader }
+	}
 	return c
 }
 
@@ -109,6 +123,7 @@ func (c Config) validate() error {
 // released.
 type Host struct {
 	config Config
+	began  time.Time
 	cache  wazero.CompilationCache
 	shared sharedData
 	meters meters
@@ -138,7 +153,7 @@ func NewHost(config Config) (*Host, error) {
 		}
 	}
 	return &Host{
-		config: config, cache: cache,
+		config: config, began: config.Clock(), cache: cache,
 		compiling: make(chan struct{}, 1),
 		shared:    sharedData{limit: config.SharedBytes},
 		policies:  map[policy.Spec]*made{},

@@ -123,6 +123,9 @@ type Exchange struct {
 
 	// Informer takes interim answers to the client; nil: it would not know them.
 	Informer Informer
+	// Informed: an interim answer was passed on, so that the final one must come from
+	// the same service.
+	Informed bool
 
 	notes []note // see Note
 	arena []byte
@@ -141,6 +144,7 @@ func (x *Exchange) Inform() error {
 	if x.Informer == nil || x.Response.Status <= 101 || x.Response.Status > 199 {
 		return nil
 	}
+	x.Informed = true
 	return x.Informer.Inform(x)
 }
 

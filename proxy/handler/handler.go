@@ -128,6 +128,9 @@ func (s *serving) take(c *client) *place {
 
 func (s *serving) give(taken http2.Place) {
 	p := taken.(*place)
+	if p.cancel != nil {
+		p.cancel() // of one that was never served, too: or its connection would keep it
+	}
 	p.x.Reset()
 	p.client, p.ctx, p.cancel = nil, nil, nil
 	s.places.Put(p)

@@ -183,9 +183,9 @@ func (c *Conn) window(f *frame) error {
 // get, and measure the way by a ping with each answer, as gRPC's do. The caller
 // holds the lock.
 func (c *Conn) echoCost() *connError {
-	c.guard.credit(echoesPerFrame * c.productive)
+	c.guard.earn(echoesPerFrame * c.productive)
 	c.productive = 0
-	return c.guard.cost(1)
+	return c.guard.echo()
 }
 
 const echoesPerFrame = 16

@@ -2,6 +2,7 @@ package http2_test
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,5 +237,32 @@ func TestTooManyStreams(t *testing.T) {
 			f, err = s.framer.ReadFrame()
 			s.must(err)
 		}
+	}
+}
+
+// A client that reads what it got only once all of it is there gives the windows
+// back then, some for each few kilobytes, as net/http's does.
+func TestWindowsGivenBackLateAreNoFlood(t *testing.T) {
+	const streams, size = 100, 100 << 10
+	s := serveOn(t, func(_ *place, x *exchange.Exchange) { x.Answer(200, make([]byte, size)) }, nil)
+	s.greet(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
+	s.must(s.framer.WriteWindowUpdate(0, 1<<30))
+	for id := uint32(1); id < 2*streams; id += 2 {
+		s.open(id, true, request("GET", "/")...)
+	}
+	for ended := 0; ended < streams; {
+		f, err := s.framer.ReadFrame()
+		s.must(err)
+		if f, ok := f.(*xhttp2.DataFrame); ok && f.StreamEnded() {
+			ended++
+		}
+	}
+	for range streams * size / (4 << 10) {
+		s.must(s.framer.WriteWindowUpdate(1, 4<<10))
+		s.must(s.framer.WriteWindowUpdate(0, 4<<10))
+	}
+	s.open(2*streams+1, true, request("HEAD", "/")...)
+	if got := s.outcome(2*streams + 1); !strings.HasPrefix(got, "200") {
+		t.Errorf("got %q", got)
 	}
 }

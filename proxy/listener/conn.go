@@ -29,7 +29,8 @@ type conn struct {
 	entry
 	wire    *wire.Conn
 	state   atomic.Int32
-	secured *secured // nil: in the clear
+	lingers atomic.Bool // it turned idle after the draining began
+	secured *secured    // nil: in the clear
 	scheme  []byte
 
 	http2    atomic.Pointer[http2.Conn] // that it turned out to be
@@ -58,6 +59,7 @@ func (c *conn) closeIfIdle() {
 	switch {
 	case c.http2.Load() != nil:
 		c.http2.Load().Drain()
+	case c.lingers.Load(): // patience ends that
 	case !c.state.CompareAndSwap(idle, gone):
 	case c.secured != nil:
 		c.wire.AbortRead() // who reads then closes it: to do so politely takes time
@@ -127,8 +129,12 @@ func (c *conn) serve() {
 		if !again {
 			return
 		}
+		// Its answer began before the draining did, or this would not be reached: the
+		// client has not been told, and may ask once more.
+		draining := c.listener.draining.Load()
+		c.lingers.Store(draining && c.listener.cfg.Linger > 0)
 		c.state.Store(idle)
-		if c.listener.draining.Load() && c.skipEmptyLines() {
+		if draining && !c.lingers.Load() && c.skipEmptyLines() {
 			return
 		}
 	}
@@ -138,7 +144,7 @@ func (c *conn) serve() {
 // connection holds nothing but itself. Empty lines are no part of a request
 // (RFC 9112, section 2.2): old clients send one behind a body.
 func (c *conn) waitForRequest() bool {
-	c.wire.ReadUntil(time.Now().Add(c.listener.cfg.Idle))
+	c.wire.ReadUntil(time.Now().Add(c.listener.patience()))
 	for c.skipEmptyLines() {
 		if c.wire.Fill(wire.SmallBuffer, http1.MaxHead) != nil {
 			return false

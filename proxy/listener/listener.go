@@ -14,8 +14,8 @@
 //     buffer either.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
-//     connections as they turn idle, those that are idle already after Linger, and
-//     cuts what is left when its context ends.
+//     connections that have been told so with their answer, others after Linger
+//     without a request, and cuts what is left when its context ends.
 package listener
 
 import (
@@ -224,6 +224,15 @@ func (l *Listener) StopAccepting() {
 			c.closeIfIdle()
 		}
 	}
+}
+
+// patience is how long a connection may wait for a request. One that was idle
+// before the draining began does not see it here: closeIdle closes that.
+func (l *Listener) patience() time.Duration {
+	if l.cfg.Linger > 0 && l.draining.Load() {
+		return l.cfg.Linger
+	}
+	return l.cfg.Idle
 }
 
 func (l *Listener) closeIdle() {

@@ -9,6 +9,8 @@
 //   - A connection is used again only after its last response was read to its
 //     end and nothing stood behind it; and nothing is sent on one that has
 //     something to read by then, so that no answer is taken for another's.
+//   - A connection that the endpoint has closed while it was kept is closed within
+//     seconds, whether or not it is asked for.
 //   - An error says how far the request came: [Error.Sent] and [Error.Stale] are
 //     what a decision to try again rests on.
 //   - A Stream that is opened is closed, and then holds nothing.
@@ -65,6 +67,8 @@ const (
 	DefaultConnectTimeout = 5 * time.Second
 	maxIdle               = 1024             // connections kept per endpoint
 	idleTimeout           = 60 * time.Second // after which one is closed
+	lookEvery             = time.Second      // for those that the endpoint has closed
+	lookAtOnce            = 64               // while the pool is held
 )
 
 // Pool holds the connections to one endpoint.
@@ -230,6 +234,36 @@ func (p *Pool) expire(before time.Time) {
 	p.closeShared(func(m *member) bool { return m.inUse == 0 && m.idleSince.Before(before) })
 }
 
+// weed closes connections that the endpoint has closed, or spoken on unasked. To
+// look is a system call: those that are in use all the time are passed over, for
+// they are looked at when they are taken.
+func (p *Pool) weed(before time.Time) {
+	for at, more := 0, true; more; {
+		var dead []*link
+		p.mu.Lock()
+		kept := p.idle[:min(at, len(p.idle))]
+		rest := p.idle[len(kept):]
+		for len(rest) > 0 && len(kept)+len(dead) < at+lookAtOnce {
+			l := rest[0]
+			if rest = rest[1:]; l.idleSince.Before(before) && !l.Alive() {
+				dead = append(dead, l)
+			} else {
+				kept = append(kept, l)
+			}
+		}
+		at, more = len(kept), len(rest) > 0
+		if len(dead) > 0 {
+			kept = append(kept, rest...)
+			clear(p.idle[len(kept):])
+			p.idle = kept
+		}
+		p.mu.Unlock()
+		for _, l := range dead {
+			discard(l)
+		}
+	}
+}
+
 // shut closes what is idle; what is in use is closed when it comes back.
 func (p *Pool) shut() {
 	p.mu.Lock()
@@ -304,23 +338,27 @@ func (r *Registry) Stats() []Stats {
 	return all
 }
 
+// sweep closes connections that nobody has asked for, or whose endpoint is gone.
 func (r *Registry) sweep(ctx context.Context) {
-	tick := time.NewTicker(idleTimeout / 6)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var pools []*Pool
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
 			r.mu.Lock()
-			pools := make([]*Pool, 0, len(r.pools))
 			for _, p := range r.pools {
 				pools = append(pools, p)
 			}
 			r.mu.Unlock()
 			for _, p := range pools {
+				p.weed(now.Add(-lookEvery))
 				p.expire(now.Add(-idleTimeout))
 			}
+			clear(pools)
+			pools = pools[:0]
 		}
 	}
 }

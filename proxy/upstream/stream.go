@@ -335,7 +335,7 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 			var e *Error
 			if !errors.As(err, &e) {
 				e = s.failed("read answer of", unexpected(err))
-				e.Stale = e.Stale && len(b) == 0
+				e.Stale = e.Stale && len(b) == 0 && interim == 0 // an interim answer is one
 			}
 			return 0, e
 		}

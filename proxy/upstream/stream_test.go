@@ -257,25 +257,28 @@ func TestFailures(t *testing.T) {
 // The bound on a wait does not count what went before it.
 func TestLongUploadsAreNoStall(t *testing.T) {
 	for _, inline := range []bool{false, true} {
-		p := pool(t, endpoint(t, answering))
-		body := newComing()
-		go func() {
-			for range 10 {
-				time.Sleep(10 * time.Millisecond)
-				body.chunks <- "x"
+		t.Run(fmt.Sprintf("inline %v", inline), func(t *testing.T) {
+			t.Parallel() // it takes longer than the stall
+			p := pool(t, endpoint(t, answering))
+			body := newComing()
+			go func() {
+				for range 10 {
+					time.Sleep(250 * time.Millisecond)
+					body.chunks <- "x"
+				}
+				close(body.chunks)
+			}()
+			x, opts := request(body), options()
+			opts.Stall, opts.Inline = 2*time.Second, inline
+			var s upstream.Stream
+			if err := s.Open(t.Context(), p, x, opts); err != nil {
+				t.Fatal(err)
 			}
-			close(body.chunks)
-		}()
-		x, opts := request(body), options()
-		opts.Stall, opts.Inline = 50*time.Millisecond, inline
-		var s upstream.Stream
-		if err := s.Open(t.Context(), p, x, opts); err != nil {
-			t.Fatalf("inline %v: %v", inline, err)
-		}
-		if got := read(t, x.Response.Body); got != "xxxxxxxxxx" {
-			t.Errorf("got %q", got)
-		}
-		s.Close(x)
+			if got := read(t, x.Response.Body); got != "xxxxxxxxxx" {
+				t.Errorf("got %q", got)
+			}
+			s.Close(x)
+		})
 	}
 }
 

@@ -75,6 +75,7 @@ type Conn struct {
 
 	peek   func(fd uintptr) // looks for something to read; kept for the same reason
 	peeked bool
+	under  syscall.RawConn // of the socket below TLS, once it was looked at
 
 	put   func(fd uintptr) bool // writes rest; kept for the same reason
 	rest  []byte
@@ -356,15 +357,42 @@ func (c *Conn) ResumeRead() {
 }
 
 // Alive reports whether an idle connection can be used again: nothing was
-// received on it, not even its end.
+// received on it, not even its end. Below TLS there may be something that is no
+// answer, such as a session ticket: of that, only the end is looked for.
 func (c *Conn) Alive() bool {
-	if c.raw == nil || c.start != c.end {
-		return c.start == c.end
+	switch {
+	case c.start != c.end || c.eof:
+		return false
+	case c.raw == nil:
+		return !c.endedBelow()
 	}
 	return c.raw.Control(c.peek) == nil && !c.peeked
 }
 
 func (c *Conn) tryPeek(fd uintptr) { c.peeked = readable(int(fd)) }
+
+// endedBelow reports whether the socket below TLS was closed by its peer,
+// whatever is still to be read from it.
+func (c *Conn) endedBelow() bool {
+	if c.under == nil {
+		secured, ok := c.net.(interface{ NetConn() net.Conn })
+		if !ok {
+			return false
+		}
+		socket, ok := secured.NetConn().(*net.TCPConn)
+		if !ok {
+			return false
+		}
+		raw, err := socket.SyscallConn()
+		if err != nil {
+			return true
+		}
+		c.under, c.peek = raw, c.tryEnd
+	}
+	return c.under.Control(c.peek) != nil || c.peeked
+}
+
+func (c *Conn) tryEnd(fd uintptr) { c.peeked = ended(int(fd)) }
 
 // CloseBroken closes the connection so that the peer sees it break, where a
 // clean end would say that all was sent.

@@ -127,12 +127,16 @@ func (c *Conn) tryWrite(fd uintptr) (done bool) {
 // it, Ask sends nothing and fails with ErrStale.
 //
 // To look costs nothing: one reads in vain before one waits, and Ask does that
-// before it writes instead of after.
+// before it writes instead of after. Over TLS it is a system call of its own, and
+// what is looked for is the end alone, as in Alive.
 func (c *Conn) Ask(hint, max int) error {
 	switch {
 	case c.start != c.end || c.eof:
 		return ErrStale
 	case c.raw == nil:
+		if c.endedBelow() {
+			return ErrStale
+		}
 		if err := c.Flush(); err != nil {
 			return err
 		}

@@ -27,7 +27,8 @@ func UnmarshalJSON(data []byte, m proto.Message) error {
 		return nil
 	}
 	if len(data) > maxLenient {
-		return strict
+		return fmt.Errorf("%w (the spellings of files are read in JSON of up to %d MiB, not in this of %.1f)",
+			strict, maxLenient>>20, float64(len(data))/(1<<20))
 	}
 	var document yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(yamlEscapes(data))).Decode(&document); err != nil || len(document.Content) != 1 {

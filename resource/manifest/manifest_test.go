@@ -208,7 +208,8 @@ func TestUnmarshalJSON(t *testing.T) {
 		`{"dryRun": `:                    "unexpected EOF",
 		`[]`:                             "is a list; a mapping is expected",
 		`{"resources": [{"kind": "X"}]}`: `resources[0].kind: unknown kind "X"`,
-		`{"resources": [{"route": {}, "policy": {}}]}`: "oneof",
+		`{"resources": [{"kind": "Route"` + strings.Repeat(" ", 1<<20) + `}]}`: `unknown field "kind" (the spellings of files are read in JSON of up to 1 MiB, not in this of 1.0)`,
+		`{"resources": [{"route": {}, "policy": {}}]}`:                         "oneof",
 	} {
 		if err := manifest.UnmarshalJSON([]byte(body), new(weirv1.ApplyRequest)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", body, err, want)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
@@ -21,27 +22,36 @@ func TestAnswers(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			u := startRecorder(t)
-			b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+			b := startBench(t)
 			ask := f.Ask
 			if ask == "" {
 				ask = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 			}
 			for _, r := range f.Rows {
-				t.Run(r.Name, func(t *testing.T) {
-					b.answerWith(t, ask, r, false)
-					b.answerWith(t, ask, r, true)
-				})
+				if !t.Run(r.Name, func(t *testing.T) {
+					// First from an upstream that then ends its side; see TestRequests.
+					for _, as := range []manner{{ends: true}, {}, {piecemeal: true}} {
+						if b.answerWith(t, ask, r, as); t.Failed() {
+							return
+						}
+					}
+				}) {
+					b = startBench(t)
+				}
 			}
 		})
 	}
 }
 
-func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, piecemeal bool) {
+func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, as manner) {
 	t.Helper()
-	how := fmt.Sprintf("RFC %s, piecemeal: %v", r.Section, piecemeal)
+	how := fmt.Sprintf("RFC %s, %v", r.Section, as)
+	end := r.End
+	if as.ends && end == "" {
+		end = "close"
+	}
 	b.mu.Lock()
-	b.answer, b.piecemeal = func(*smuggling.Message) (string, string) { return r.Sent, r.End }, piecemeal
+	b.answer, b.piecemeal = func(*smuggling.Message) (string, string) { return r.Sent, end }, as.piecemeal
 	b.mu.Unlock()
 
 	c := dial(t, b.edge)
@@ -59,6 +69,9 @@ func (b *bench) answerWith(t *testing.T, ask string, r smuggling.Row, piecemeal 
 	messages, faults := b.harvest()
 	if len(faults) > 0 {
 		t.Errorf("%s: the upstream saw %s", how, faults)
+	}
+	if t.Failed() || end != r.End { // who ends its side decides that
+		return
 	}
 	if kept := usedAgain(messages); kept != strings.HasSuffix(r.Verdict, " kept") {
 		t.Errorf("%s:\nanswered %s\nthe connection is used again: %v, want %s", how, clip(r.Sent), kept, r.Verdict)
@@ -142,4 +155,49 @@ func final(raw, method string) (m *smuggling.Message, rest string, err error) {
 	}
 	m.Fields = fields
 	return m, rest, nil
+}
+
+// An interim answer comes to the client as it was sent, before the final one; a
+// request that one was relayed for is not sent again.
+func TestInterimAnswersAreRelayed(t *testing.T) {
+	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+	u := startRecorder(t)
+	route := edge.Route("r", "/", "s")
+	route.Spec.Rules[0].Retry = &weirv1.RouteRetry{Attempts: 3, Codes: []uint32{503}}
+	b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), route).Addr}
+	for _, c := range []struct{ sent, end, status string }{
+		{hints + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", "200"},
+		{hints, "close", "502"},
+		{hints + "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n", "", "503"},
+	} {
+		b.ask(t, "/before", nil) // so that the connection is one that was kept
+		got := b.ask(t, "/x", func(*smuggling.Message) (string, string) { return c.sent, c.end })
+		interim, rest, err := smuggling.Next(got, "GET")
+		if interim == nil || interim.Line != "HTTP/1.1 103 Early Hints" || interim.Field("Link") != "</a.css>" {
+			t.Fatalf("the client got %q first, %v", got, err)
+		}
+		if last, _, err := smuggling.Next(rest, "GET"); last == nil || !strings.HasPrefix(last.Line, "HTTP/1.1 "+c.status) {
+			t.Errorf("then %q, %v; want %s", rest, err, c.status)
+		}
+		messages, _ := b.harvest()
+		if len(messages) != 2 {
+			t.Errorf("the upstream was asked %d times, for two requests", len(messages))
+		}
+	}
+}
+
+// ask makes one request over a connection of its own.
+func (b *bench) ask(t *testing.T, target string, answer func(*smuggling.Message) (string, string)) string {
+	t.Helper()
+	b.mu.Lock()
+	b.answer = answer
+	b.mu.Unlock()
+	c := dial(t, b.edge)
+	defer c.Close()
+	send(c, "GET "+target+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "", false)
+	raw, err := io.ReadAll(c)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(raw)
 }

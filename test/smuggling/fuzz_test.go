@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/weirmesh/weir/test/edge"
 	"github.com/weirmesh/weir/test/smuggling"
 )
 
@@ -24,8 +23,7 @@ func FuzzRequests(f *testing.F) {
 			f.Add([]byte(r.Sent))
 		}
 	}
-	u := startRecorder(f)
-	b := &bench{recorder: u, edge: edge.Start(f, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+	b := startBench(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c := dial(t, b.edge)
 		send(c, string(raw), "close", false)
@@ -67,4 +65,42 @@ func isNext(in *bufio.Reader, m *smuggling.Message) bool {
 			return true
 		}
 	}
+}
+
+// Whatever an upstream answers, the client reads a well-formed answer or the
+// beginning of one, and the next client its own.
+func FuzzAnswers(f *testing.F) {
+	families, err := smuggling.Answers()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, family := range families {
+		for _, r := range family.Rows {
+			f.Add([]byte(r.Sent))
+		}
+	}
+	b := startBench(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		b.mu.Lock()
+		b.answer = func(*smuggling.Message) (string, string) { return string(raw), "close" }
+		b.mu.Unlock()
+		c := dial(t, b.edge)
+		send(c, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"+after, "", false)
+		got, _ := io.ReadAll(c)
+		c.Close()
+		first, rest, err := final(string(got), "GET")
+		switch {
+		case err != nil:
+			t.Errorf("%q came to the client as %q: %v", raw, got, err)
+		case first == nil: // it breaks off, and nothing comes behind it
+		default:
+			if second, left, err := final(rest, "GET"); second == nil || left != "" || second.Body != "GET /after" {
+				t.Errorf("%q came to the client as %q: what follows is no answer to the next request: %v", raw, got, err)
+			}
+		}
+		b.askSentinel(t)
+		if _, faults := b.harvest(); len(faults) > 0 {
+			t.Errorf("the upstream saw %s", faults)
+		}
+	})
 }

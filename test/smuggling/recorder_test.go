@@ -111,13 +111,20 @@ func (u *recorder) take(k *link, more string, ended bool) bool {
 	return !ended
 }
 
-// settled: all of the edge's connections have ended but the one over which it
-// spoke last, so that nothing is on its way.
+// settled: all of the edge's connections have ended but the one that the sentinel
+// came over, so that nothing is on its way. What was sent in vain over one that
+// had ended may be noted after the sentinel.
 func (u *recorder) settled() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	var last *link
+	for _, m := range u.messages {
+		if m.Target() == "/sentinel" {
+			last = m.over
+		}
+	}
 	for k := range u.links {
-		if !k.ended && (len(u.messages) == 0 || k != u.messages[len(u.messages)-1].over) {
+		if !k.ended && k != last {
 			return false
 		}
 	}

@@ -35,18 +35,29 @@ func TestRequests(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			u := startRecorder(t)
-			b := &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+			b := startBench(t)
 			for _, r := range f.Rows {
-				t.Run(r.Name, func(t *testing.T) {
-					for _, behind := range []bool{false, true} {
-						b.request(t, r, behind, false)
+				if !t.Run(r.Name, func(t *testing.T) {
+					// First from a client that then ends its side, as nobody waits for
+					// it: what fails there for good is not tried again with patience.
+					for _, as := range []manner{{ends: true}, {}, {behind: true}, {piecemeal: true}} {
+						if b.request(t, r, as); t.Failed() {
+							return
+						}
 					}
-					b.request(t, r, false, true)
-				})
+				}) {
+					b = startBench(t) // the other may be in the middle of something
+				}
 			}
 		})
 	}
+}
+
+// manner is how a row is sent.
+type manner struct{ ends, behind, piecemeal bool }
+
+func (m manner) String() string {
+	return fmt.Sprintf("behind another: %v, piecemeal: %v, then ends: %v", m.behind, m.piecemeal, m.ends)
 }
 
 // bench is an edge and the upstream behind it.
@@ -55,21 +66,31 @@ type bench struct {
 	edge string
 }
 
-func (b *bench) request(t *testing.T, r smuggling.Row, behind, piecemeal bool) {
+func startBench(t testing.TB) *bench {
 	t.Helper()
-	how := fmt.Sprintf("RFC %s, behind another: %v, piecemeal: %v", r.Section, behind, piecemeal)
+	u := startRecorder(t)
+	return &bench{recorder: u, edge: edge.Start(t, edge.Service("s", u.addr), edge.Route("r", "/", "s")).Addr}
+}
+
+func (b *bench) request(t *testing.T, r smuggling.Row, as manner) {
+	t.Helper()
+	how := fmt.Sprintf("RFC %s, %v", r.Section, as)
 	sent, verdict, want := r.Sent, r.Verdict, r.Want
 	if verdict == "none" {
 		verdict = ""
 	}
-	if behind {
+	if as.behind {
 		sent, verdict, want = good+sent, strings.TrimSpace("200 "+verdict), forwarded(good)+want
 	}
 	if !strings.HasSuffix(verdict, "!") && r.Verdict != "none" && r.End == "" {
 		sent, verdict, want = sent+after, verdict+" 200!", want+forwarded(after)
 	}
+	end := r.End
+	if as.ends && end == "" {
+		end = "close"
+	}
 	c := dial(t, b.edge)
-	send(c, sent, r.End, piecemeal)
+	send(c, sent, end, as.piecemeal)
 	if got := verdicts(c, sent, verdict); got != verdict {
 		t.Errorf("%s:\nsent %s\ngot %s, want %s", how, clip(sent), got, verdict)
 	}
@@ -140,7 +161,9 @@ func (b *bench) askSentinel(t testing.TB) {
 	if err != nil || !strings.HasPrefix(string(raw), "HTTP/1.1 200 ") || !strings.HasSuffix(string(raw), "\r\n\r\nGET /sentinel") {
 		t.Errorf("who asks next is answered %q, %v", raw, err)
 	}
-	waitFor(t, "the edge's other connections end", b.settled)
+	if !t.Failed() {
+		waitFor(t, "the edge's other connections end", b.settled)
+	}
 }
 
 // wanted cuts what the table says is forwarded into messages.

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 its successor in net/http is not told to ask by an extended CONNECT
+
 package websocket
 
 import (

@@ -1039,8 +1039,10 @@ type ProxyStatus struct {
 	Version         string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	Address         string                 `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
 	LastSeen        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What of the revision accepted is not so: listeners that cannot be opened.
+	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProxyStatus) Reset() {
@@ -1134,6 +1136,13 @@ func (x *ProxyStatus) GetLastSeen() *timestamppb.Timestamp {
 		return x.LastSeen
 	}
 	return nil
+}
+
+func (x *ProxyStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type PushPluginRequest struct {
@@ -1866,7 +1875,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"Z\n" +
 	"\x14WaitRevisionResponse\x12.\n" +
 	"\aproxies\x18\x01 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\bR\x04done\"\x8f\x03\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"\xa9\x03\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x06labels\x18\x02 \x03(\v2 .weir.v1.ProxyStatus.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -1876,7 +1885,9 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x0erefused_reason\x18\x06 \x01(\tR\rrefusedReason\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x18\n" +
 	"\aaddress\x18\b \x01(\tR\aaddress\x127\n" +
-	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x1a9\n" +
+	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
+	"\aproblem\x18\n" +
+	" \x01(\tR\aproblem\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +

@@ -61,6 +61,7 @@ var parentRef = shape{
 var httpRule = shape{
 	"filters":            {inner: filter},
 	"backendRefs":        {inner: backendRef},
+	"timeouts":           {inner: shape{"idle": {refuse: "is no field of a HTTPRoute"}}},
 	"sessionPersistence": {refuse: "is not served in a route: give the Service loadBalancing: {hash: {cookie: …}}"},
 }
 

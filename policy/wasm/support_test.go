@@ -1,0 +1,34 @@
+package wasm
+
+import (
+	"testing"
+
+	"github.com/weirmesh/weir/policy/wasm/sections"
+)
+
+func TestSupportFor(t *testing.T) {
+	for _, c := range []struct {
+		module, name string
+		kind         sections.Kind
+		want         Support
+	}{
+		{"env", "proxy_log", sections.Function, Supported},
+		{"wasi_snapshot_preview1", "fd_write", sections.Function, Supported},
+		{"wasi_unstable", "proc_exit", sections.Function, Supported},
+		{"env", "proxy_http_call", sections.Function, NotOffered},
+		{"env", "proxy_enqueue_shared_queue", sections.Function, NotOffered},
+		{"env", "proxy_redis_call", sections.Function, Unknown},
+		{"env", "memory", sections.MemoryKind, Unknown},
+		{"net", "dial", sections.Function, Unknown},
+	} {
+		if got, _ := SupportFor(sections.Import{Module: c.module, Name: c.name, Kind: c.kind}); got != c.want {
+			t.Errorf("%s.%s is %s, want %s", c.module, c.name, got, c.want)
+		}
+	}
+	// What says that it is not there yet is listed as such.
+	for name, f := range envFunctions {
+		if (f.kind&absent != 0) != (len(f.about) > 9 && f.about[len(f.about)-9:] == "(not yet)") {
+			t.Errorf("%s: %q", name, f.about)
+		}
+	}
+}
