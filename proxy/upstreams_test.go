@@ -253,7 +253,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 			e := startEdge(t, service("s", f.start(t)), route("r", "/", "s", func(r *weirv1.RouteRule) {
 				r.Retry = c.retry
 				if c.failures[0] == "hang" {
-					r.Timeouts = &weirv1.RouteTimeouts{BackendRequest: duration(100 * time.Millisecond)}
+					r.Timeouts = &weirv1.RouteTimeouts{BackendRequest: duration(2 * time.Second)}
 				}
 			}))
 			resp, body := dial(t, e.addr).exchange(c.request)
