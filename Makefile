@@ -7,6 +7,8 @@
 #   make soak FOR=5m   an edge under load, with upstreams and clients that fail in
 #                every way, and nothing left behind (SEED=7)
 #   make garden  other people's servers behind an edge (installs them by apt)
+#   make websocket   other people's WebSocket, client and server, through an edge
+#                (installs them by apt and npm; SEED=7 is another order)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
 #   make bench-raft  how many writes a second a cluster agrees on, beside etcd
@@ -20,7 +22,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios garden soak check vet h2spec conformance bench bench-raft bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios garden websocket soak check vet h2spec conformance bench bench-raft bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -51,6 +53,10 @@ soak:
 garden:
 	test/garden/plant.sh
 	$(GO) test -count=1 -v ./test/garden
+
+websocket:
+	test/websocket/peers.sh
+	$(GO) test -count=1 -timeout 30m ./test/websocket -whole -seed $(or $(SEED),1)
 
 check: tools generate-check vet race
 	$(call each,$(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(GO) test -race ./...)

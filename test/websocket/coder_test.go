@@ -262,14 +262,15 @@ func (e *extendedConnect) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp.Header.Set("Upgrade", "websocket")
 	resp.Header.Set("Sec-WebSocket-Accept", base64.StdEncoding.EncodeToString(sum[:]))
 	e.talk.raw = write
-	resp.Body = &stream{resp.Body, write}
+	resp.Body = &stream{resp.Body, write, e.transport}
 	return resp, nil
 }
 
 // stream is a stream of HTTP/2 as a connection.
 type stream struct {
 	io.ReadCloser
-	write *io.PipeWriter
+	write     *io.PipeWriter
+	transport *http2.Transport
 }
 
 func (s *stream) Write(p []byte) (int, error) { return s.write.Write(p) }
@@ -282,6 +283,7 @@ func (s *stream) Close() error {
 	go func() {
 		_, _ = io.Copy(io.Discard, s.ReadCloser)
 		s.ReadCloser.Close()
+		s.transport.CloseIdleConnections()
 	}()
 	return nil
 }

@@ -31,6 +31,7 @@
 //
 // # Running
 //
-// go test uses the peers that are installed, and the small cases, each one way
-// in a hundred drawn by -seed. make websocket installs the peers and runs all.
+// go test uses the peers that are installed: each client does each small case
+// once, with a server and by a way that -seed draws. make websocket installs the
+// peers and runs every case with every server in every way.
 package websocket
