@@ -86,6 +86,19 @@ var foreignTable = []foreign{
 	{"weir.phases", "says which callbacks the guest has code for", setPhases},
 }
 
+// foreignFunctions are all of them, by name.
+var foreignFunctions = byForeignName(foreignTable, signatureCalls, expressionCalls, documentCalls)
+
+func byForeignName(tables ...[]foreign) map[string]*foreign {
+	m := map[string]*foreign{}
+	for _, table := range tables {
+		for i := range table {
+			m[table[i].name] = &table[i]
+		}
+	}
+	return m
+}
+
 // setPhases takes one byte, a set of bits: 1 request head, 2 request body, 4
 // response head, 8 response body; the host does not make the other callbacks.
 // 16: an exchange may be forgotten when the last of these phases is over. 32: the
@@ -116,11 +129,8 @@ func proxyCallForeign(v *vm, s stack) abi.Status {
 	if !a || !b {
 		return abi.InvalidMemoryAccess
 	}
-	for i := range foreignTable {
-		if foreignTable[i].name != text(name) {
-			continue
-		}
-		result, status := foreignTable[i].does(v, arguments)
+	if f := foreignFunctions[text(name)]; f != nil {
+		result, status := f.does(v, arguments)
 		if status != abi.OK {
 			return status
 		}

@@ -86,6 +86,7 @@ type vm struct {
 	light      bool
 	edits      []edit // by their number, less one
 	editBytes  int
+	handles    handles
 
 	// Of whoever trims the pool.
 	seen      uint32 // uses, when it was looked at last
@@ -202,6 +203,7 @@ func (v *vm) shut() {
 // close frees the instance. It must not be running.
 func (v *vm) close() {
 	v.dead = true
+	v.dropHandles()
 	if v.mod != nil {
 		_ = v.mod.Close(context.Background())
 		v.mod = nil
