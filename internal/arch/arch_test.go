@@ -86,7 +86,7 @@ var allowed = map[string][]string{
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"proxy", "proxy/overload", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover",
-		"policy/plugintest", "policy/scaffold", "policy/wasm"},
+		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
 	"internal/arch":        {},
 	"internal/durable":     {},

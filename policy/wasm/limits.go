@@ -28,6 +28,8 @@ const (
 	maxPaths = 64
 	// maxMatches is how many matches of an expression are replaced.
 	maxMatches = 512
+	// maxSchema is how long the schema of a configuration is.
+	maxSchema = 64 << 10
 	// maxName is how long the names of keys and algorithms are.
 	maxName = 1 << 10
 	// maxDetails is how long an answer's details are.

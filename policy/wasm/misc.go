@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -83,7 +84,18 @@ var foreignTable = []foreign{
 		return nil, proxyClearRoute(v, nil)
 	}},
 	{"weir.edit", "keeps changes of a head, which actions name", addEdit},
+	{"weir.schema", "says what a configuration may be", setSchema},
 	{"weir.phases", "says which callbacks the guest has code for", setPhases},
+}
+
+// setSchema takes a JSON schema, when the guest is asked for it.
+func setSchema(v *vm, schema []byte) ([]byte, abi.Status) {
+	if v.stage != stageRoot || len(schema) > maxSchema {
+		return nil, abi.BadArgument
+	}
+	v.drawBytes(len(schema))
+	v.schema = bytes.Clone(schema)
+	return nil, abi.OK
 }
 
 // foreignFunctions are all of them, by name.

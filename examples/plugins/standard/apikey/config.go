@@ -11,20 +11,18 @@ import (
 
 type config struct {
 	consumer.Config
-	// Header, Query and Cookie are where a key may stand, looked for in this order.
-	Header string `json:"header"`
-	Query  string `json:"query"`
-	Cookie string `json:"cookie"`
-	// Hide keeps the key from the service.
-	Hide bool  `json:"hide"`
-	Keys []key `json:"keys"`
+	Header string `json:"header" about:"where a key may stand; looked at first"`
+	Query  string `json:"query" about:"a parameter where a key may stand"`
+	Cookie string `json:"cookie" about:"a cookie that may be a key"`
+	Hide   bool   `json:"hide" about:"keeps the key from the service"`
+	Keys   []key  `json:"keys" about:"who has which key"`
 }
 
 // key is a consumer's, in the clear or as the SHA-256 of it in hexadecimal.
 type key struct {
-	Consumer string `json:"consumer"`
-	Key      string `json:"key"`
-	SHA256   string `json:"sha256"`
+	Consumer string `json:"consumer" about:"whose key it is"`
+	Key      string `json:"key" about:"the key in the clear"`
+	SHA256   string `json:"sha256" about:"the SHA-256 of the key, in hexadecimal"`
 }
 
 func (c *config) Default() {

@@ -30,19 +30,17 @@ func Plugin() sdk.Plugin { return sdk.Define(newBasic) }
 
 type config struct {
 	consumer.Config
-	// Realm is shown to people whom their browser asks for a password.
-	Realm string `json:"realm"`
-	// Hide keeps the password from the service.
-	Hide  bool   `json:"hide"`
-	Users []user `json:"users"`
+	Realm string `json:"realm" about:"shown to people whom their browser asks for a password"`
+	Hide  bool   `json:"hide" about:"keeps the password from the service"`
+	Users []user `json:"users" about:"who has which password"`
 }
 
 // user has a password as what one hash function makes of it, or in the clear.
 type user struct {
-	Name     string `json:"name"`
-	Password string `json:"password"`
-	SHA256   string `json:"sha256"`
-	Bcrypt   string `json:"bcrypt"`
+	Name     string `json:"name" about:"without colons"`
+	Password string `json:"password" about:"the password in the clear"`
+	SHA256   string `json:"sha256" about:"the SHA-256 of a long random password, in hexadecimal"`
+	Bcrypt   string `json:"bcrypt" about:"the hash that bcrypt makes of the password"`
 }
 
 func (c *config) Default() { c.Config, c.Realm, c.Hide = consumer.Default(), "restricted", true }

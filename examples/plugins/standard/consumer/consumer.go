@@ -13,10 +13,10 @@ import (
 type Config struct {
 	// ConsumerHeader tells the service who calls. What a client claims in it is
 	// removed.
-	ConsumerHeader string `json:"consumerHeader"`
+	ConsumerHeader string `json:"consumerHeader" about:"tells the service who calls; what a client claims in it is removed"`
 	// Optional lets requests pass that have no credentials at all, without a consumer.
 	// Wrong ones are refused in any case.
-	Optional bool `json:"optional"`
+	Optional bool `json:"optional" about:"lets requests pass that have no credentials at all, without a consumer"`
 }
 
 // Default is x-consumer, and no anonymous callers.

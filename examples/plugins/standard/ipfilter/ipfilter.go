@@ -24,11 +24,9 @@ import (
 func Plugin() sdk.Plugin { return sdk.Define(newFilter) }
 
 type config struct {
-	// Allow and Deny are addresses and networks. Deny counts more.
-	Allow []string `json:"allow"`
-	Deny  []string `json:"deny"`
-	// Status is that of a refusal.
-	Status int `json:"status"`
+	Allow  []string `json:"allow" about:"addresses and networks that may pass; empty: all"`
+	Deny   []string `json:"deny" about:"addresses and networks that may not, although allowed"`
+	Status int      `json:"status" about:"of a refusal"`
 }
 
 func (c *config) Default() { c.Status = 403 }

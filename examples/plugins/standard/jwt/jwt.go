@@ -29,30 +29,19 @@ func Plugin() sdk.Plugin { return sdk.Define(newTokens) }
 
 type config struct {
 	consumer.Config
-	// Keys is a JWK or a JWK set, as JSON or as its text, or PEM.
-	Keys json.RawMessage `json:"keys"`
-	// Algorithms are those allowed; empty: all that the keys can.
-	Algorithms []string `json:"algorithms"`
-	// Issuers and Audiences: the token's must be one of these. Empty: anyone's.
-	Issuers   []string `json:"issuers"`
-	Audiences []string `json:"audiences"`
-	// Leeway is how many seconds clocks may differ.
-	Leeway int64 `json:"leeway"`
-	// Endless tokens, which have no "exp", are accepted.
-	Endless bool `json:"endless"`
-	// Require names claims which must have one of the values.
-	Require map[string][]string `json:"require"`
-	// Header bears the token, after "Bearer " where it is authorization. Cookie is
-	// looked at when there is none.
-	Header string `json:"header"`
-	Cookie string `json:"cookie"`
-	// Hide keeps the token from the service.
-	Hide bool `json:"hide"`
-	// Consumer is the claim that says who calls.
-	Consumer string `json:"consumer"`
-	// Headers tell the service claims. What a client claims in them is removed.
-	Headers map[string]string `json:"headers"`
-	Realm   string            `json:"realm"`
+	Keys       json.RawMessage     `json:"keys" about:"a JWK or a JWK set, or PEM as text"`
+	Algorithms []string            `json:"algorithms" about:"those allowed of what the keys can; empty: all"`
+	Issuers    []string            `json:"issuers" about:"one of these must have issued the token; empty: anyone"`
+	Audiences  []string            `json:"audiences" about:"the token must be for one of these; empty: for anyone"`
+	Leeway     int64               `json:"leeway" about:"how many seconds clocks may differ"`
+	Endless    bool                `json:"endless" about:"accepts tokens without exp"`
+	Require    map[string][]string `json:"require" about:"claims which must have one of the values"`
+	Header     string              `json:"header" about:"bears the token; authorization after the word Bearer"`
+	Cookie     string              `json:"cookie" about:"bears the token where there is none in the header"`
+	Hide       bool                `json:"hide" about:"keeps the header with the token from the service"`
+	Consumer   string              `json:"consumer" about:"the claim that says who calls"`
+	Headers    map[string]string   `json:"headers" about:"tell the service claims, by name or JSON pointer"`
+	Realm      string              `json:"realm" about:"in the challenge of a refusal"`
 }
 
 func (c *config) Default() {

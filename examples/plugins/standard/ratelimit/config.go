@@ -6,15 +6,12 @@ import (
 )
 
 type config struct {
-	// Name tells this limit from others in the RateLimit headers.
-	Name   string `json:"name"`
-	Limit  uint32 `json:"limit"`
-	Window int    `json:"window"`
-	Header string `json:"header"`
-	// Legacy adds the X-RateLimit fields that older clients read.
-	Legacy bool `json:"legacy"`
-	// Slots is how many callers are kept count of at the same time.
-	Slots uint32 `json:"slots"`
+	Name   string `json:"name" about:"tells this limit from others in the RateLimit fields"`
+	Limit  uint32 `json:"limit" about:"requests that a caller may make in a window"`
+	Window int    `json:"window" about:"in seconds"`
+	Header string `json:"header" about:"says who calls; empty, or without it: the address"`
+	Legacy bool   `json:"legacy" about:"adds X-RateLimit fields"`
+	Slots  uint32 `json:"slots" about:"how many callers are kept count of at the same time"`
 }
 
 func (c *config) Default() {

@@ -30,28 +30,21 @@ func Plugin() sdk.Plugin { return sdk.Define(newSigned) }
 
 type config struct {
 	consumer.Config
-	Keys []keyConfig `json:"keys"`
-	// Components must be covered by the signature. Of requests with a body,
-	// content-digest is one, too, unless BodyUnsigned.
-	Components []string `json:"components"`
-	// MaxAge is how many seconds old a signature may be, and Leeway how many seconds
-	// the clocks may differ.
-	MaxAge int64 `json:"maxAge"`
-	Leeway int64 `json:"leeway"`
-	// Tag, if there is one, is what the signature is to be made for.
-	Tag string `json:"tag"`
-	// BodyUnsigned lets bodies pass that are covered by nothing.
-	BodyUnsigned bool `json:"bodyUnsigned"`
-	// MaxBytes is how large a body may be to be compared.
-	MaxBytes int `json:"maxBytes"`
+	Keys         []keyConfig `json:"keys" about:"whose signatures are accepted"`
+	Components   []string    `json:"components" about:"what a signature must cover"`
+	MaxAge       int64       `json:"maxAge" about:"how many seconds old a signature may be"`
+	Leeway       int64       `json:"leeway" about:"how many seconds clocks may differ"`
+	Tag          string      `json:"tag" about:"what a signature is to be made for"`
+	BodyUnsigned bool        `json:"bodyUnsigned" about:"lets bodies pass that no Content-Digest covers"`
+	MaxBytes     int         `json:"maxBytes" about:"how large a body may be to be compared with its digest"`
 }
 
 type keyConfig struct {
-	ID        string `json:"id"`
-	Consumer  string `json:"consumer"`
-	Algorithm string `json:"algorithm"`
-	Secret    string `json:"secret"`
-	Key       string `json:"key"`
+	ID        string `json:"id" about:"the signature's keyid"`
+	Consumer  string `json:"consumer" about:"whose key it is"`
+	Algorithm string `json:"algorithm" oneof:"hmac-sha256,rsa-v1_5-sha256,rsa-pss-sha512,ecdsa-p256-sha256,ecdsa-p384-sha384,ed25519"`
+	Secret    string `json:"secret" about:"base64, for hmac-sha256"`
+	Key       string `json:"key" about:"a JWK or PEM, for the others"`
 }
 
 // algorithms are those of RFC 9421, section 3.3, by what RFC 7518 calls them.

@@ -19,11 +19,9 @@ import (
 func Plugin() sdk.Plugin { return sdk.Define(newLimit) }
 
 type config struct {
-	MaxBytes int64 `json:"maxBytes"`
-	// LengthRequired refuses bodies that do not say how long they are.
-	LengthRequired bool `json:"lengthRequired"`
-	// Hold asks the service only when all of the body is there.
-	Hold bool `json:"hold"`
+	MaxBytes       int64 `json:"maxBytes" about:"of the body"`
+	LengthRequired bool  `json:"lengthRequired" about:"refuses bodies without a Content-Length"`
+	Hold           bool  `json:"hold" about:"asks the service only when all of the body is there"`
 }
 
 func (c *config) Default() { c.MaxBytes = 1 << 20 }

@@ -9,29 +9,28 @@ import (
 )
 
 type config struct {
-	Request  headerConfig `json:"request"`
-	Response headerConfig `json:"response"`
-	// Query is of the parameters that the service is asked with.
-	Query        headerConfig `json:"query"`
-	RequestBody  bodyConfig   `json:"requestBody"`
-	ResponseBody bodyConfig   `json:"responseBody"`
+	Request      headerConfig `json:"request" about:"fields of the request"`
+	Response     headerConfig `json:"response" about:"fields of the answer"`
+	Query        headerConfig `json:"query" about:"parameters of the query"`
+	RequestBody  bodyConfig   `json:"requestBody" about:"JSON that is sent"`
+	ResponseBody bodyConfig   `json:"responseBody" about:"JSON that is answered"`
 }
 
 type headerConfig struct {
-	Rename map[string]string `json:"rename"`
-	Remove []string          `json:"remove"`
-	Set    map[string]string `json:"set"`
-	Add    map[string]string `json:"add"`
+	Rename map[string]string `json:"rename" about:"old name to new"`
+	Remove []string          `json:"remove" about:"names"`
+	Set    map[string]string `json:"set" about:"replaces"`
+	Add    map[string]string `json:"add" about:"appends"`
 }
 
 // bodyConfig names members of the top, and JSON paths, which begin with "$".
 type bodyConfig struct {
-	Rename map[string]string          `json:"rename"`
-	Remove []string                   `json:"remove"`
-	Set    map[string]json.RawMessage `json:"set"`
+	Rename map[string]string          `json:"rename" about:"old name to new"`
+	Remove []string                   `json:"remove" about:"names"`
+	Set    map[string]json.RawMessage `json:"set" about:"replaces"`
 	// MaxBytes is how large a body may be to be changed. A byte takes about 150
 	// units of fuel: the default needs half of a Plugin's default tank.
-	MaxBytes int `json:"maxBytes"`
+	MaxBytes int `json:"maxBytes" about:"a longer body passes as it is"`
 }
 
 func (c *config) Default() { c.RequestBody.MaxBytes, c.ResponseBody.MaxBytes = 32<<10, 32<<10 }
