@@ -7,13 +7,17 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/weirmesh/weir/examples/plugins"
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/wasm"
+	"github.com/weirmesh/weir/resource/manifest"
 )
 
 // makeAs makes a policy of the standard module under any name, with so much fuel.
@@ -83,5 +87,41 @@ func TestSlowPasswords(t *testing.T) {
 			t.Errorf("%s: %v, %v", step.credentials, outcome, err)
 		}
 		run.Close()
+	}
+}
+
+// TestTheGuidesExamples: what docs/guides/policies.md shows is accepted.
+func TestTheGuidesExamples(t *testing.T) {
+	file := filepath.Join("..", "..", "docs", "guides", "policies.md")
+	page, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for block := range strings.SplitSeq(string(page), "```yaml\n") {
+		text, _, _ := strings.Cut(block, "```")
+		if !strings.HasPrefix(text, "apiVersion:") {
+			continue
+		}
+		items, err := manifest.Parse(file, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			p := item.Resource.GetPolicy().GetSpec()
+			config, err := p.GetConfig().MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := makeAs(t, p.GetPlugin(), string(config), 0); err != nil {
+				t.Errorf("%s: %v", p.GetPlugin(), err)
+			}
+			shown[p.GetPlugin()] = true
+		}
+	}
+	for _, name := range plugins.Standard() {
+		if !shown[name] {
+			t.Errorf("the guide shows no %s", name)
+		}
 	}
 }

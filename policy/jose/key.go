@@ -62,6 +62,15 @@ type Keys struct{ list []*Key }
 // Len says how many there are.
 func (k *Keys) Len() int { return len(k.list) }
 
+// Nanoseconds is about what checking a signature over so many bytes takes, with the
+// dearest of the keys.
+func (k *Keys) Nanoseconds(message int) (most int64) {
+	for _, key := range k.list {
+		most = max(most, key.Nanoseconds(message))
+	}
+	return most
+}
+
 // For finds the keys to try for a signature: those of that id, or where it has
 // none, or nobody bears it, those that have none. An empty algorithm is any.
 func (k *Keys) For(algorithm, id string) []*Key {

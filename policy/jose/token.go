@@ -59,6 +59,9 @@ func NewVerifier(r Rules) (*Verifier, error) {
 	return &Verifier{keys: keys, rules: r}, nil
 }
 
+// Keys are those that tokens are checked with.
+func (v *Verifier) Keys() *Keys { return v.keys }
+
 // Refusal says why a token is not accepted.
 type Refusal struct {
 	// Insufficient: the token is good, its bearer may not do this.

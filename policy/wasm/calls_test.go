@@ -1,13 +1,17 @@
 package wasm
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -194,6 +198,35 @@ func TestTokens(t *testing.T) {
 	}
 	if why := c.ok("weir.jwt", []byte(`{"key":""}`)); why[0] == 0 || !strings.Contains(string(why), `unknown field`) {
 		t.Errorf("rules that are not known: %q", why)
+	}
+}
+
+// TestDearKeys: what a callback cannot pay for is refused before, or in words.
+func TestDearKeys(t *testing.T) {
+	jwk := func(kid string) string {
+		key, _ := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+		part := base64.RawURLEncoding.EncodeToString
+		return fmt.Sprintf(`{"kty":"EC","crv":"P-521","kid":%q,"x":%q,"y":%q}`, kid,
+			part(key.X.FillBytes(make([]byte, 66))), part(key.Y.FillBytes(make([]byte, 66))))
+	}
+	small := newForeignCaller(t, Config{}, 0)
+	if why := small.ok("weir.keys", []byte(jwk("a"))); why[0] == 0 || !strings.Contains(string(why), "raise limits.fuel") {
+		t.Errorf("a key that is too dear: %q", why)
+	}
+	c := newForeignCaller(t, Config{}, 30_000_000)
+	set, err := json.Marshal(map[string]any{"keys": `{"keys":[` + jwk("a") + "," + jwk("b") + `]}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := base64.RawURLEncoding.EncodeToString
+	unnamed := part([]byte(`{"alg":"ES512"}`)) + "." + part([]byte(`{}`)) + "." + part(make([]byte, 132))
+	rules := c.make("weir.jwt", string(set))
+	if result := c.ok("weir.jwt_check", list(rules, []byte(unnamed))); !strings.Contains(string(result), "too many keys") {
+		t.Errorf("a token that names no key: %q", result)
+	}
+	named := part([]byte(`{"alg":"ES512","kid":"a"}`)) + "." + part([]byte(`{}`)) + "." + part(make([]byte, 132))
+	if result := c.ok("weir.jwt_check", list(rules, []byte(named))); !strings.Contains(string(result), "signature is wrong") {
+		t.Errorf("a token that names one: %q", result)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"fmt"
 	"hash"
 
 	"github.com/weirmesh/weir/policy/jose"
@@ -87,8 +88,32 @@ func (v *vm) yes(b bool) ([]byte, abi.Status) {
 }
 
 func readKeys(v *vm, text []byte) ([]byte, abi.Status) {
-	return v.made("keys", text, func(text []byte) (any, error) { return jose.ParseKeys(text) })
+	return v.made("keys", text, func(text []byte) (any, error) {
+		keys, err := jose.ParseKeys(text)
+		if err == nil {
+			err = v.affords(keys)
+		}
+		return keys, err
+	})
 }
+
+// affords refuses keys that a callback could not pay the use of: one that ran out of
+// fuel would fail instead of saying no.
+func (v *vm) affords(keys *jose.Keys) error {
+	const message = 4 << 10
+	fuel := keys.Nanoseconds(message) * fuelPerNanosecond
+	return v.affordsFuel("to check a signature by one of the keys", fuel)
+}
+
+func (v *vm) affordsFuel(what string, fuel int64) error {
+	if most := v.policy.fuel; fuel > most-most/8 {
+		return fmt.Errorf("%s takes %d units of fuel, and a callback has %d: raise limits.fuel of the Plugin, or choose what costs less", what, fuel, most)
+	}
+	return nil
+}
+
+// fuelLeft is how much fuel the callback has.
+func (v *vm) fuelLeft() int64 { return int64(v.tank.Get()) - v.owed }
 
 // verifySignature says yes or no; that a key is not there is a no, too.
 func verifySignature(v *vm, b []byte) ([]byte, abi.Status) {
@@ -99,6 +124,9 @@ func verifySignature(v *vm, b []byte) ([]byte, abi.Status) {
 		return nil, abi.BadArgument
 	}
 	for _, key := range keys.For(algorithm, id) {
+		if key.Nanoseconds(len(message))*fuelPerNanosecond > v.fuelLeft() {
+			return nil, abi.InternalFailure // there is no telling
+		}
 		v.draw(key.Nanoseconds(len(message)) * fuelPerNanosecond)
 		v.settle()
 		if key.Verify(algorithm, message, signature) {

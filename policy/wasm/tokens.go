@@ -80,7 +80,11 @@ func readTokenRules(v *vm, text []byte) ([]byte, abi.Status) {
 		if err := d.Decode(&rules); err != nil {
 			return nil, fmt.Errorf("read rules: %w", err)
 		}
-		return jose.NewVerifier(rules)
+		verifier, err := jose.NewVerifier(rules)
+		if err == nil {
+			err = v.affords(verifier.Keys())
+		}
+		return verifier, err
 	})
 }
 
@@ -145,7 +149,11 @@ func (v *vm) claimsOf(verifier *jose.Verifier, of *object, token []byte) (*jose.
 	if err != nil {
 		return nil, err
 	}
-	v.draw(opened.Nanoseconds() * fuelPerNanosecond)
+	fuel := opened.Nanoseconds() * fuelPerNanosecond
+	if fuel > v.fuelLeft() {
+		return nil, &jose.Refusal{Reason: "there are too many keys that it might be signed with: it must say which"}
+	}
+	v.draw(fuel)
 	v.settle()
 	claims, err := opened.Verify()
 	if err == nil {
@@ -163,18 +171,13 @@ type password struct {
 // readPassword takes a hash that a callback can pay the check of: a policy whose
 // callbacks ran out of fuel would shut everybody out.
 func readPassword(v *vm, text []byte) ([]byte, abi.Status) {
-	most := v.policy.fuel
 	return v.made("password", text, func(text []byte) (any, error) {
 		cost, err := bcrypt.Cost(text)
 		if err != nil {
 			return nil, errors.New("it is no hash that bcrypt has made: want $2y$COST$…")
 		}
 		fuel := int64(fuelPerBcrypt) << cost
-		if fuel > most-most/8 {
-			return nil, fmt.Errorf("to check a hash of cost %d takes %d units of fuel, and a callback has %d: raise limits.fuel of the Plugin, or make the hash at a lower cost",
-				cost, fuel, most)
-		}
-		return &password{text, fuel}, nil
+		return &password{text, fuel}, v.affordsFuel(fmt.Sprintf("to check a hash of cost %d", cost), fuel)
 	})
 }
 
