@@ -172,6 +172,13 @@ func (p *process) startBoth(cfg Config) error {
 	if cfg.Demo {
 		fmt.Fprint(cfg.Hints, demoHints(s.adminAddress, cfg.Edge.Admin))
 	}
+	if cfg.Task != nil {
+		p.run("task", func(ctx context.Context) error {
+			api, hangUp := dialAdmin(s.adminAddress)
+			defer hangUp()
+			return cfg.Task(ctx, api)
+		})
+	}
 	return p.ready(cfg)
 }
 
