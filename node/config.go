@@ -19,9 +19,12 @@ import (
 // the edge joins that server.
 type Config struct {
 	// Data is the directory that holds everything.
-	Data    string
-	Version string
-	Logger  *slog.Logger
+	Data string
+	// Compiled is where compiled modules are kept, which are executed: only this
+	// user may write there. Empty: below Data.
+	Compiled string
+	Version  string
+	Logger   *slog.Logger
 	// Out gets the line that says that all is ready, and nothing else.
 	Out io.Writer
 

@@ -100,7 +100,7 @@ func (r *pluginRun) run(cmd *cobra.Command) error {
 	}
 	shown := newShownRequests(r.err)
 	return runProcess(cmd.Context(), node.Config{
-		Data: filepath.Join(dir, "data"), Version: version, Logger: newShownLog(r.err), Out: io.Discard, Hints: r.err,
+		Data: filepath.Join(dir, "data"), Compiled: compiledDir(), Version: version, Logger: newShownLog(r.err), Out: io.Discard, Hints: r.err,
 		Server: &node.ServerConfig{Name: runName, Node: anyPort, Admin: anyPort, Open: true, Bootstrap: true},
 		Edge:   &node.EdgeConfig{Name: runName, AccessLog: shown, Drain: time.Second},
 		Task:   r.follow,

@@ -82,11 +82,12 @@ func addPlugins(env *testscript.Env) error {
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
-	free := freeport.Address(t)
+	free, compiled := freeport.Address(t), t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("FREE_ADDRESS", free)
+			env.Setenv("XDG_CACHE_HOME", compiled) // a module that several run is compiled once
 			return setup(env)
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
