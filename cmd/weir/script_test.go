@@ -76,6 +76,7 @@ func addPlugins(env *testscript.Env) error {
 //	proxies [-]NAME=REVISION[?PROBLEM][!REASON]…
 //	              says which proxies are connected (-: it was), where they are,
 //	              and that one refused the next revision
+//	[race]        with the race detector
 //	$FREE_ADDRESS a port that nobody has
 //	get URL PATTERN
 //	              asks until the answer, head and body, matches
@@ -89,6 +90,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FREE_ADDRESS", free)
 			env.Setenv("XDG_CACHE_HOME", compiled) // a module that several run is compiled once
 			return setup(env)
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "race" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return raceEnabled, nil
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL},
