@@ -68,16 +68,6 @@ type Response struct {
 	Reset bool
 }
 
-// Tunnel is a service's side of a conversation that is HTTP no more. One
-// goroutine may read while another sends.
-type Tunnel interface {
-	Body
-	// Send says something to the service.
-	Send([]byte) error
-	// CloseSend tells the service that nothing more will be said.
-	CloseSend()
-}
-
 // Protocol is the version of HTTP that the client speaks.
 type Protocol uint8
 

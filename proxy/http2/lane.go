@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -144,7 +145,7 @@ func (c *Client) appendRequest(b []byte, r *exchange.Request) []byte {
 	for i := range r.Fields.Len() {
 		f := r.Fields.At(i)
 		switch {
-		case connectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host") ||
+		case section.ConnectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host") ||
 			exchange.EqualFold(f.Name, "expect"):
 		case len(f.Name) == 14 && exchange.EqualFold(f.Name, "content-length"):
 			announced = true

@@ -426,7 +426,7 @@ var (
 func appendRequest(dst []byte, r *exchange.Request) []byte {
 	return appendFrame(dst, frameHeaders, func(b []byte) []byte {
 		b = appendMethod(appendPrefix(b), r.Method)
-		b = appendInt(b, 0xc0, 6, staticFields[":scheme\x00https"])
+		b = section.AppendInt(b, 0xc0, 6, staticFields[":scheme\x00https"])
 		b = appendField(b, nameAuthority, r.Authority)
 		b = appendField(b, namePath, r.Path)
 		length := int64(0)
@@ -448,9 +448,9 @@ func appendRequest(dst []byte, r *exchange.Request) []byte {
 func appendMethod(b, method []byte) []byte {
 	switch string(method) {
 	case "GET":
-		return appendInt(b, 0xc0, 6, staticFields[":method\x00GET"])
+		return section.AppendInt(b, 0xc0, 6, staticFields[":method\x00GET"])
 	case "POST":
-		return appendInt(b, 0xc0, 6, staticFields[":method\x00POST"])
+		return section.AppendInt(b, 0xc0, 6, staticFields[":method\x00POST"])
 	}
 	return appendField(b, nameMethod, method)
 }
