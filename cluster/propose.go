@@ -30,6 +30,10 @@ const (
 	maxFlights = 2
 	// maxForwards bounds the batches that are under way to the leader.
 	maxForwards = 4
+	// gathering is how long what comes waits for one that is under way to land, so
+	// that it grows: what it costs is the entry's, hardly the command's. Where
+	// nothing is under way nothing waits.
+	gathering = 2 * time.Millisecond
 )
 
 // proposal is a command on its way. It is taken once: by gather, which puts it
@@ -169,6 +173,8 @@ func encodeCommand(c *weirv1.Command) ([]byte, error) {
 // to the leader.
 func (n *Node) gather() {
 	defer close(n.flights)
+	patience := time.NewTimer(gathering)
+	defer patience.Stop()
 	var held *proposal // did not fit into the entry before
 	for {
 		first := held
@@ -177,6 +183,7 @@ func (n *Node) gather() {
 			if first, more = <-n.proposals; !more {
 				return
 			}
+			n.linger(patience)
 		}
 		var f flight
 		var entry []byte
@@ -187,6 +194,18 @@ func (n *Node) gather() {
 			n.dispatch(f, entry)
 		default:
 			n.forward(f.proposals)
+		}
+	}
+}
+
+// linger waits a little for what is under way to end: more comes meanwhile.
+func (n *Node) linger(patience *time.Timer) {
+	patience.Reset(gathering)
+	for n.airborne.Load() > 0 || len(n.forwards) > 0 {
+		select {
+		case <-n.arrived:
+		case <-patience.C:
+			return
 		}
 	}
 }
@@ -206,8 +225,14 @@ func (n *Node) dispatch(f flight, entry []byte) {
 // land ends a flight, and tells who waits for the last one.
 func (n *Node) land() {
 	n.airborne.Add(-1)
+	notify(n.landed)
+	notify(n.arrived)
+}
+
+// notify tells the one who waits, now or next.
+func notify(c chan struct{}) {
 	select {
-	case n.landed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
