@@ -75,9 +75,9 @@ func (m *memory) undo(forgotten []receipt) {
 
 // remember stores what became of a command. A chunk is not remembered: storing
 // one twice is harmless by itself.
-func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) error {
+func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) {
 	if c.GetId() == "" || len(c.GetId()) > longestID || c.GetPutBlobChunk() != nil {
-		return nil
+		return
 	}
 	r := receipt{id: c.GetId(), revision: response.GetRevision()}
 	for _, result := range response.GetResults() {
@@ -86,7 +86,7 @@ func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) erro
 	count := d.memory.next
 	slot, forgotten := d.memory.keep(r)
 	d.forgotten = append(d.forgotten, forgotten)
-	return d.put(bucketRecent, binary.BigEndian.AppendUint32(nil, uint32(slot)), r.append(nil, count))
+	d.put(bucketRecent, binary.BigEndian.AppendUint32(nil, uint32(slot)), r.append(nil, count))
 }
 
 // repeat answers a command that was done before.

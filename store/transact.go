@@ -190,9 +190,7 @@ func (p *plan) commit() error {
 		if !c.changed() {
 			continue
 		}
-		if err := p.write(c); err != nil {
-			return fmt.Errorf("store %s: %w", c.ref, err)
-		}
+		p.write(c)
 		if c.now != nil {
 			event.Puts = append(event.Puts, c.now)
 		} else {
@@ -206,7 +204,7 @@ func (p *plan) commit() error {
 	return p.collect()
 }
 
-func (p *plan) write(c *change) error {
+func (p *plan) write(c *change) {
 	if c.old != nil {
 		for ref := range resource.References(c.old) {
 			p.referrers.Delete(referrerKey(ref.To, c.ref))
@@ -215,17 +213,14 @@ func (p *plan) write(c *change) error {
 	key := resourceKey(c.ref)
 	if c.now == nil {
 		p.resources.Delete(key)
-		return p.drop(bucketResources, key)
+		p.drop(bucketResources, key)
+		return
 	}
 	for ref := range resource.References(c.now) {
 		p.referrers.Insert(referrerKey(ref.To, c.ref), c.ref)
 	}
 	p.resources.Insert(key, c.now)
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(c.now)
-	if err != nil {
-		return err
-	}
-	return p.put(bucketResources, key, value)
+	p.writes = append(p.writes, write{bucket: bucketResources, key: key, resource: c.now})
 }
 
 // collect drops the blobs that only what was before referred to.
