@@ -78,7 +78,9 @@ func TestWhatGatheredIsInASnapshot(t *testing.T) {
 func TestWhatFailedIsWrittenLater(t *testing.T) {
 	b := open(t)
 	u := &b.unwritten
-	of := func(key, value string) write { return write{bucket: bucketValues, key: []byte(key), value: []byte(value)} }
+	of := func(key, value string) write {
+		return write{bucket: bucketValues, key: []byte(key), value: []byte(value)}
+	}
 	u.written = newBatch()
 	u.written.add([]write{of("a", "1"), of("b", "1")}, 10, 1, 1)
 	u.gathered.add([]write{of("b", "2"), {bucket: bucketValues, key: []byte("a"), gone: true}, of("c", "2")}, 10, 2, 2)
