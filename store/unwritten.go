@@ -18,7 +18,7 @@ import (
 
 // maxUnwritten is how many bytes of entries gather before they are written. As
 // many again may come while that goes on; then Apply waits.
-const maxUnwritten = 1 << 20
+const maxUnwritten = 4 << 20
 
 // write is what a key of a bucket is to be: a value, a resource that is yet to be
 // encoded, or nothing.
