@@ -84,7 +84,7 @@ func (s *Store) keep(d *draft, applied uint64, entries [][]byte) error {
 	if d.tx != nil {
 		b = newBatch()
 	}
-	b.add(d.writes, bytes, applied, d.revision)
+	b.add(d.writes, d.receipts, bytes, applied, d.revision)
 	if d.tx == nil {
 		return nil
 	}
@@ -138,6 +138,7 @@ type draft struct {
 	forgotten []receipt
 	events    []*Event
 	writes    []write
+	receipts  []counted
 
 	// begin opens the file for what has to be read or changed there at once; tx is
 	// nil until something has. nil: it is a dry run.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,16 +33,26 @@ type write struct {
 // batch is what is to go into the file in one transaction.
 type batch struct {
 	writes            map[string]write
+	receipts          map[uint32]counted
 	bytes             int // of the entries that it is of
 	applied, revision uint64
 }
 
-func newBatch() *batch { return &batch{writes: map[string]write{}} }
+// counted is a receipt, with its number among all there ever were.
+type counted struct {
+	receipt
+	count uint64
+}
+
+func newBatch() *batch { return &batch{writes: map[string]write{}, receipts: map[uint32]counted{}} }
 
 // add takes in what comes after what is there.
-func (b *batch) add(writes []write, bytes int, applied, revision uint64) {
+func (b *batch) add(writes []write, receipts []counted, bytes int, applied, revision uint64) {
 	for _, w := range writes {
 		b.writes[string(w.bucket)+separator+string(w.key)] = w
+	}
+	for _, r := range receipts {
+		b.receipts[uint32(r.count%remembered)] = r
 	}
 	b.bytes += bytes
 	b.applied, b.revision = applied, revision
@@ -51,6 +62,12 @@ func (b *batch) add(writes []write, bytes int, applied, revision uint64) {
 func (b *batch) put(tx *bolt.Tx) error {
 	for _, place := range slices.Sorted(maps.Keys(b.writes)) {
 		if err := b.writes[place].put(tx); err != nil {
+			return err
+		}
+	}
+	for _, slot := range slices.Sorted(maps.Keys(b.receipts)) {
+		r := b.receipts[slot]
+		if err := tx.Bucket(bucketRecent).Put(binary.BigEndian.AppendUint32(nil, slot), r.append(nil, r.count)); err != nil {
 			return err
 		}
 	}
@@ -120,6 +137,7 @@ func (s *Store) landed(err error) {
 		u.gathered = u.written
 		u.gathered.bytes += later.bytes
 		maps.Copy(u.gathered.writes, later.writes)
+		maps.Copy(u.gathered.receipts, later.receipts)
 		if later.applied > 0 {
 			u.gathered.applied, u.gathered.revision = later.applied, later.revision
 		}

@@ -82,8 +82,8 @@ func TestWhatFailedIsWrittenLater(t *testing.T) {
 		return write{bucket: bucketValues, key: []byte(key), value: []byte(value)}
 	}
 	u.written = newBatch()
-	u.written.add([]write{of("a", "1"), of("b", "1")}, 10, 1, 1)
-	u.gathered.add([]write{of("b", "2"), {bucket: bucketValues, key: []byte("a"), gone: true}, of("c", "2")}, 10, 2, 2)
+	u.written.add([]write{of("a", "1"), of("b", "1")}, []counted{{receipt{id: "x"}, 0}, {receipt{id: "y"}, 1}}, 10, 1, 1)
+	u.gathered.add([]write{of("b", "2"), {bucket: bucketValues, key: []byte("a"), gone: true}, of("c", "2")}, []counted{{receipt{id: "z"}, remembered}}, 10, 2, 2)
 	b.landed(errors.New("no space"))
 	if !u.failed || u.written != nil || u.gathered.bytes != 20 || u.gathered.applied != 2 || u.gathered.revision != 2 {
 		t.Errorf("%+v, %+v", u, u.gathered)
@@ -100,6 +100,13 @@ func TestWhatFailedIsWrittenLater(t *testing.T) {
 		if got := tx.Bucket(bucketValues).Get([]byte(key)); string(got) != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
 		}
+	}
+	m := newMemory()
+	if err := tx.Bucket(bucketRecent).ForEach(m.load); err != nil {
+		t.Fatal(err)
+	}
+	if m.slots[0].id != "z" || m.slots[1].id != "y" || m.next != remembered+1 {
+		t.Errorf("%q and %q are remembered, the next is %d", m.slots[0].id, m.slots[1].id, m.next)
 	}
 	if applied, _ := number(tx, keyApplied); applied != 2 {
 		t.Errorf("the file is at %d", applied)
