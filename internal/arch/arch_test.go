@@ -51,6 +51,7 @@ var allowed = map[string][]string{
 	"proxy/resolve":  {},
 	"proxy/upstream": {"proxy/exchange", "proxy/http1", "proxy/wire", "proxy/proxyproto"},
 	"proxy/service":  {"proxy/balancer", "proxy/health", "proxy/resolve", "proxy/upstream"},
+	"proxy/probe":    {"proxy/exchange", "proxy/health", "proxy/upstream"},
 	"proxy/cors":     {"proto/weir/v1", "proxy/exchange"},
 	"proxy/compress": {"proto/weir/v1", "proxy/exchange"},
 	"proxy/fault":    {"proto/weir/v1", "proxy/exchange"},
@@ -63,7 +64,7 @@ var allowed = map[string][]string{
 	"proxy/overload":   {},
 	"proxy": {"proto/weir/v1", "resource", "policy", "telemetry", "proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire",
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
-		"proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
+		"proxy/probe", "proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
 
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
