@@ -56,9 +56,10 @@ var allowed = map[string][]string{
 	"proxy/compress": {"proto/weir/v1", "proxy/exchange"},
 	"proxy/fault":    {"proto/weir/v1", "proxy/exchange"},
 	"proxy/mirror":   {"proxy/exchange", "proxy/service", "proxy/upstream"},
-	"proxy/listener": {"proxy/exchange", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire", "proxy/proxyproto"},
+	"proxy/listener": {"proxy/exchange", "proxy/hangup", "proxy/http1", "proxy/http2", "proxy/http3", "proxy/wire", "proxy/proxyproto"},
 
 	"proxy/hello":      {},
+	"proxy/hangup":     {},
 	"proxy/proxyproto": {},
 	"proxy/relay":      {},
 	"proxy/overload":   {},

@@ -20,7 +20,8 @@ const (
 // goroutine of its own, until both have left. What the client says is relayed by
 // the one that tunnel waits for.
 func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
-	t, p := x.Response.Tunnel, c.place.Load()
+	t, p := x.Response.Tunnel, c.current
+	c.departure.tunnels.Store(true)
 	c.wire.Discard(-c.headSize)
 	c.head = c.wire.Detach(c.headSize) // reading on would overwrite it, and it is to be logged
 	ended, left := make(chan struct{}), make(chan struct{})

@@ -270,7 +270,9 @@ func (s *Stream) failed(doing string, err error) *Error {
 func (s *Stream) receive(ctx context.Context, x *exchange.Exchange) error {
 	n, err := s.readHead(ctx, x)
 	if err != nil {
-		s.pool.failures.Add(1)
+		if ctx.Err() == nil { // else it was given up
+			s.pool.failures.Add(1)
+		}
 		return s.blame(x, err)
 	}
 	s.tryJoin(x)
