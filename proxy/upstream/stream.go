@@ -377,7 +377,7 @@ func unexpected(err error) error {
 
 func (s *Stream) beginBody(x *exchange.Exchange, head int) {
 	r, f := &x.Response, &s.framing
-	r.Body, r.Tunnel = nil, nil
+	r.Body, r.Tunnel, r.Trailing = nil, nil, false // the chunked coding has no length
 	s.answered = true
 	if r.Status == 101 {
 		s.beginTunnel(x, head)
