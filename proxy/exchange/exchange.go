@@ -61,6 +61,8 @@ type Response struct {
 	// Body is nil when there is none.
 	Body     Body
 	Trailers Fields
+	// Trailing: trailers may follow Body although its length is known.
+	Trailing bool
 	// Tunnel is what follows the answer where that has status 101; else nil.
 	Tunnel Tunnel
 	// Reset: there is no answer, Status is 0. The client's connection is reset,
@@ -174,7 +176,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 	x.Response.Status = status
 	x.Response.Fields.Reset()
 	x.Response.Trailers.Reset()
-	x.Response.Body, x.Response.Tunnel, x.Response.Reset = nil, nil, false
+	x.Response.Body, x.Response.Trailing, x.Response.Tunnel, x.Response.Reset = nil, false, nil, false
 	if len(body) > 0 {
 		x.Response.Body = Bytes(body)
 	}

@@ -217,11 +217,11 @@ func (l *lane) receive(x *exchange.Exchange) error {
 	l.reads.late = false
 	x.Response.Status = l.answer.status
 	x.Response.Fields, l.answer.fields = l.answer.fields, x.Response.Fields
-	x.Response.Body, x.Response.Tunnel = nil, nil
+	x.Response.Body, x.Response.Tunnel, x.Response.Trailing = nil, nil, false
 	l.pump.Join(x)
 	if !l.ended || len(l.pending) > 0 || l.trailing {
 		if !l.bodyless {
-			x.Response.Body = l
+			x.Response.Body, x.Response.Trailing = l, !l.ended || l.trailing
 		}
 	}
 	return nil

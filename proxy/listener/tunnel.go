@@ -11,7 +11,8 @@ import (
 
 // tunnel relays what client and service say to each other.
 func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
-	t, p := x.Response.Tunnel, c.place.Load()
+	t, p := x.Response.Tunnel, c.current
+	c.departure.tunnels.Store(true)
 	c.wire.Discard(-c.headSize)
 	c.head = c.wire.Detach(c.headSize) // reading on would overwrite it, and it is to be logged
 	c.wire.SetOut(http1.AppendSwitch(c.wire.Out(), &x.Response.Fields))
