@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -160,7 +161,7 @@ func (s *service) audit(ctx context.Context, done *weirv1.ApplyResponse) {
 		if result.GetOutcome() == weirv1.ApplyResult_UNCHANGED {
 			continue
 		}
-		s.Logger.Info("changed", "actor", Actor(ctx), "revision", done.GetRevision(),
-			"resource", resource.RefOf(result.GetRef()).String(), "outcome", result.GetOutcome().String())
+		s.Logger.LogAttrs(ctx, slog.LevelInfo, "changed", slog.String("actor", Actor(ctx)), slog.Uint64("revision", done.GetRevision()),
+			slog.String("resource", resource.RefOf(result.GetRef()).String()), slog.String("outcome", result.GetOutcome().String()))
 	}
 }

@@ -29,6 +29,9 @@ func (c Config) deciding(ctx context.Context) (context.Context, context.CancelFu
 		wait = min(wait, left-min(answerTime, left/10))
 	}
 	within, cancel := context.WithTimeout(ctx, wait)
+	if wait <= leaderTime {
+		return within, cancel
+	}
 	hopeless := time.AfterFunc(leaderTime, func() {
 		if status, err := c.Servers.Status(within); err == nil && whyUndecided(status) != "" {
 			cancel()

@@ -24,24 +24,37 @@ var streams = map[string]string{
 // have an empty answer: curl sends a form unless it is told otherwise.
 func spoken(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, pattern := mux.Handler(r)
 		kind := strings.ToLower(r.Header.Get("Content-Type"))
 		switch {
-		case pattern == "":
+		case isSpoken(r, kind) || !isKnown(mux, r):
 		case r.Method != http.MethodPost:
 			w.Header().Set("Allow", http.MethodPost)
 			explain(w, http.StatusMethodNotAllowed, "a call is a POST of JSON; an empty one is {}")
 			return
-		case !slices.ContainsFunc(mediaTypes, func(t string) bool { return strings.HasPrefix(kind, t) }):
+		case !isMedia(kind):
 			w.Header().Set("Accept-Post", "application/json, application/proto, application/grpc, application/grpc-web")
 			explain(w, http.StatusUnsupportedMediaType, "say what the body is: Content-Type: application/json")
 			return
-		case streams[r.URL.Path] != "" && strings.HasPrefix(kind, "application/json"):
+		default:
 			explain(w, http.StatusUnsupportedMediaType, streams[r.URL.Path]+", gRPC, or application/connect+json")
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+func isMedia(kind string) bool {
+	return slices.ContainsFunc(mediaTypes, func(t string) bool { return strings.HasPrefix(kind, t) })
+}
+
+// isSpoken: there is nothing to explain, as with nearly every call.
+func isSpoken(r *http.Request, kind string) bool {
+	return r.Method == http.MethodPost && isMedia(kind) && (streams[r.URL.Path] == "" || !strings.HasPrefix(kind, "application/json"))
+}
+
+func isKnown(mux *http.ServeMux, r *http.Request) bool {
+	_, pattern := mux.Handler(r)
+	return pattern != ""
 }
 
 func explain(w http.ResponseWriter, status int, message string) {

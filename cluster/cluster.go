@@ -131,6 +131,8 @@ type Node struct {
 	handing  atomic.Bool
 	airborne atomic.Int64
 	landed   chan struct{}
+	// arrived tells gather that an entry or a batch is no longer under way.
+	arrived chan struct{}
 
 	// calls counts the calls under way, of this process and of other members;
 	// none begins once closing is closed, and when hurry ends they do not wait
@@ -162,6 +164,7 @@ func newNode(cfg Config, sm StateMachine) *Node {
 		reads:     make(chan *read, maxWaiting),
 		leading:   make(chan bool, 16),
 		landed:    make(chan struct{}, 1),
+		arrived:   make(chan struct{}, 1),
 		changing:  make(chan struct{}, 1),
 		closing:   make(chan struct{}),
 		stopped:   make(chan struct{}),

@@ -73,8 +73,8 @@ func TestWhatWaitsSharesAnEntry(t *testing.T) {
 			}
 			for held := <-n.proposals; held != nil; {
 				var taken []*proposal
-				var data []byte
-				taken, data, held = n.fill(held)
+				taken, held = n.fill(held)
+				data := entryOf(taken)
 				var got []int
 				for _, p := range taken {
 					got = append(got, number[p])

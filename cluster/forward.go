@@ -37,6 +37,7 @@ func (n *Node) forward(proposals []*proposal) {
 		}
 		answers, err := n.send(period, leader, own)
 		<-n.forwards
+		notify(n.arrived)
 		n.settle(own, answers, err)
 	})
 }

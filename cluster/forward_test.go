@@ -45,7 +45,7 @@ func TestBatchIsNoLargerThanAMessageMayBe(t *testing.T) {
 	sizes := 0
 	for held := <-n.proposals; held != nil; {
 		var taken []*proposal
-		taken, _, held = n.fill(held)
+		taken, held = n.fill(held)
 		commands := make([]forwarded, len(taken))
 		for i, p := range taken {
 			commands[i].command = p.command

@@ -26,7 +26,8 @@ type logStore struct {
 	free    func(dir string) (bytes int64, known bool)
 	mute    chan struct{}
 
-	syncs latencies
+	syncs  latencies
+	newest newest
 }
 
 var (
@@ -69,10 +70,23 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if err == nil {
 		err = s.spaceError(s.Log.StoreLogs(logs))
 	}
-	if err == nil {
-		s.full.Store(false)
+	if err != nil {
+		s.newest.forget() // of what is replaced nobody knows
+		return err
 	}
-	return err
+	if len(logs) > 0 {
+		s.newest.add(logs)
+	}
+	s.full.Store(false)
+	return nil
+}
+
+// GetLog reads an entry, one of the newest from memory.
+func (s *logStore) GetLog(index uint64, out *raft.Log) error {
+	if s.newest.get(index, out) {
+		return nil
+	}
+	return s.Log.GetLog(index, out)
 }
 
 // closeGap drops a log that ends before the newest snapshot, where what comes
@@ -91,6 +105,7 @@ func (s *logStore) closeGap(logs []*raft.Log) error {
 	if err != nil {
 		return err
 	}
+	s.newest.forget()
 	return s.Log.DeleteRange(first, last)
 }
 
@@ -107,7 +122,14 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 	if first > oldest && last >= newest {
 		return nil
 	}
+	s.newest.forget()
 	return s.Log.DeleteRange(first, last)
+}
+
+// Clear deletes all.
+func (s *logStore) Clear() error {
+	s.newest.forget()
+	return s.Log.Clear()
 }
 
 // Set keeps one of Raft's values.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -40,6 +41,63 @@ func TestEntriesAreReplacedAtOnce(t *testing.T) {
 	}
 	requireTerm(t, l, 2, 1)
 	requireTerm(t, l, 3, 2)
+}
+
+// The newest entries are read from memory, and are those of the disk, whatever
+// became of them.
+func TestTheNewestEntriesAreTheLogs(t *testing.T) {
+	l, err := openLog(config(t).withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	store := func(first, last, term uint64, size int) {
+		t.Helper()
+		var entries []*raft.Log
+		for index := first; index <= last; index++ {
+			entries = append(entries, &raft.Log{Index: index, Term: term, Data: bytes.Repeat([]byte{byte(index)}, size)})
+		}
+		if err := l.StoreLogs(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compare := func(held int) {
+		t.Helper()
+		if got := len(l.newest.entries); got != held {
+			t.Errorf("%d entries are in memory, want %d", got, held)
+		}
+		last, err := l.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for index := range last + 3 {
+			var got, want raft.Log
+			gotErr, wantErr := l.GetLog(index, &got), l.Log.GetLog(index, &want)
+			if !errors.Is(gotErr, wantErr) || got.Term != want.Term || got.Index != want.Index || !bytes.Equal(got.Data, want.Data) {
+				t.Fatalf("entry %d: %d of %d, %v; want %d of %d, %v", index, got.Index, got.Term, gotErr, want.Index, want.Term, wantErr)
+			}
+		}
+	}
+	store(1, 10, 1, 100)
+	compare(10)
+	store(11, 100, 1, 100)
+	compare(newestEntries)
+	store(95, 97, 2, 100) // replaces the end
+	compare(3)
+	store(98, 100, 2, newestBytes/2)
+	compare(2)
+	store(101, 101, 2, newestBytes+1)
+	compare(0)
+	store(102, 104, 2, 10)
+	if err := l.DeleteRange(1, 103); err != nil {
+		t.Fatal(err)
+	}
+	compare(0)
+	store(105, 106, 2, 10)
+	if err := l.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	compare(0)
 }
 
 func requireTerm(t *testing.T, l *logStore, index, want uint64) {

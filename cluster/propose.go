@@ -30,6 +30,10 @@ const (
 	maxFlights = 2
 	// maxForwards bounds the batches that are under way to the leader.
 	maxForwards = 4
+	// gathering is how long what comes waits for one that is under way to land, so
+	// that it grows: what it costs is the entry's, hardly the command's. Where
+	// nothing is under way nothing waits.
+	gathering = 2 * time.Millisecond
 )
 
 // proposal is a command on its way. It is taken once: by gather, which puts it
@@ -169,6 +173,8 @@ func encodeCommand(c *weirv1.Command) ([]byte, error) {
 // to the leader.
 func (n *Node) gather() {
 	defer close(n.flights)
+	patience := time.NewTimer(gathering)
+	defer patience.Stop()
 	var held *proposal // did not fit into the entry before
 	for {
 		first := held
@@ -177,37 +183,55 @@ func (n *Node) gather() {
 			if first, more = <-n.proposals; !more {
 				return
 			}
+			n.linger(patience)
 		}
 		var f flight
-		var entry []byte
-		f.proposals, entry, held = n.fill(first)
+		f.proposals, held = n.fill(first)
 		switch {
 		case len(f.proposals) == 0:
 		case n.leads():
-			n.dispatch(f, entry)
+			n.dispatch(f)
 		default:
 			n.forward(f.proposals)
 		}
 	}
 }
 
+// linger waits a little for what is under way to end: more comes meanwhile.
+func (n *Node) linger(patience *time.Timer) {
+	patience.Reset(gathering)
+	for n.airborne.Load() > 0 || len(n.forwards) > 0 {
+		select {
+		case <-n.arrived:
+		case <-patience.C:
+			return
+		}
+	}
+}
+
 // dispatch hands an entry to Raft, unless the leadership is being handed over.
-func (n *Node) dispatch(f flight, entry []byte) {
+func (n *Node) dispatch(f flight) {
 	n.airborne.Add(1)
 	if n.handing.Load() {
 		n.land()
 		refuse(f.proposals, ErrNotLeader)
 		return
 	}
-	f.future = n.raft.Apply(entry, 0)
+	f.future = n.raft.Apply(entryOf(f.proposals), 0)
 	n.flights <- f
 }
 
 // land ends a flight, and tells who waits for the last one.
 func (n *Node) land() {
 	n.airborne.Add(-1)
+	notify(n.landed)
+	notify(n.arrived)
+}
+
+// notify tells the one who waits, now or next.
+func notify(c chan struct{}) {
 	select {
-	case n.landed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -220,31 +244,49 @@ func refuse(proposals []*proposal, err error) {
 
 // fill puts a proposal and those that wait behind it into an entry. The one
 // that no longer fits is held for the next.
-func (n *Node) fill(p *proposal) (taken []*proposal, entry []byte, held *proposal) {
+func (n *Node) fill(p *proposal) (taken []*proposal, held *proposal) {
+	size := 0
 	for {
-		if len(taken) > 0 && len(entry)+len(p.command) > maxEntry || len(taken) == maxWaiting {
-			return taken, entry, p
+		if len(taken) > 0 && size+len(p.command) > maxEntry || len(taken) == maxWaiting {
+			return taken, p
 		}
 		if p.taken.CompareAndSwap(false, true) && n.understood(p) {
 			taken = append(taken, p)
-			// A weirv1.Entry is its commands, one after the other.
-			entry = protowire.AppendTag(entry, entryCommands, protowire.BytesType)
-			entry = protowire.AppendBytes(entry, p.command)
+			size += commandSize(p.command)
 		}
 		select {
 		case next, more := <-n.proposals:
 			if !more {
-				return taken, entry, nil
+				return taken, nil
 			}
 			p = next
 		default:
-			return taken, entry, nil
+			return taken, nil
 		}
 	}
 }
 
 // entryCommands is the number of Entry.commands.
 const entryCommands = 1
+
+// entryOf makes a weirv1.Entry, which is its commands, one after the other.
+func entryOf(proposals []*proposal) []byte {
+	size := 0
+	for _, p := range proposals {
+		size += commandSize(p.command)
+	}
+	entry := make([]byte, 0, size)
+	for _, p := range proposals {
+		entry = protowire.AppendTag(entry, entryCommands, protowire.BytesType)
+		entry = protowire.AppendBytes(entry, p.command)
+	}
+	return entry
+}
+
+// commandSize is what a command takes of an entry.
+func commandSize(command []byte) int {
+	return protowire.SizeTag(entryCommands) + protowire.SizeBytes(len(command))
+}
 
 // deliver gives each caller what became of his command.
 func (n *Node) deliver() {

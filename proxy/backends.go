@@ -127,6 +127,7 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 	key := upstream.Key{Protocol: spoken[declared.GetProtocol()], TLS: security,
 		ConnectTimeout: declared.GetConnectTimeout().AsDuration(), MaxConnections: cfg.Limits.MaxConnections,
 		Proxy: proxyVersions[declared.GetSendProxyProtocol()]}
+	cfg.Health.Check = compileCheck(declared.GetHealthCheck(), p.pools, key)
 	for _, e := range declared.GetEndpoints() {
 		if !bears(e.GetLabels(), labels) {
 			continue

@@ -81,7 +81,9 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 	}
 	err := s.stream.Open(s.life.now(), e.Pool, x, opts)
 	if err != nil {
-		b.metrics.Answered(0, time.Since(began))
+		if s.life.now().Err() == nil { // else nobody waits for an answer any more
+			b.metrics.Answered(0, time.Since(began))
+		}
 		return s.noAnswer(b, e, upstreamError(err))
 	}
 	e.Report(x.Response.Status)

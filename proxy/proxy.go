@@ -59,6 +59,9 @@ type Config struct {
 	// ClientIdle, ClientHead and ClientStall bound what clients may take their
 	// time for: Idle, Head and Stall of listener.Config, whose defaults hold.
 	ClientIdle, ClientHead, ClientStall time.Duration
+	// ClientHalfClosed is how long a client that has closed its side is served with
+	// nothing sent to it: listener.Config's HalfClosed, whose default holds.
+	ClientHalfClosed time.Duration
 	// ClientLinger is how long idle connections stay when a listener is closed:
 	// listener.Config's Linger.
 	ClientLinger time.Duration

@@ -61,6 +61,7 @@ func startEdgeWith(t testing.TB, change func(*proxy.Config), resources ...resour
 			}
 			return c, err
 		},
+		ClientHalfClosed: 2 * time.Minute, // tests end what they say so, and have time
 	}
 	change(&cfg)
 	p, err := proxy.New(cfg)

@@ -69,6 +69,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 	identify(x)
 
 	if err := s.serve(x); err != nil {
+		if s.life.now().Err() != nil { // whatever else it looks like
+			err = errGone
+		}
 		s.fail(x, err)
 	}
 	if x.Details != "" {

@@ -9,6 +9,7 @@ import (
 	"github.com/weirmesh/weir/proxy/health"
 	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/http3"
+	"github.com/weirmesh/weir/proxy/probe"
 	"github.com/weirmesh/weir/proxy/resolve"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
@@ -61,12 +62,13 @@ const (
 	defaultMaxEjectionPct = 10
 )
 
-// compileService is what a service says of itself, but for its endpoints.
+// compileService is what a service says of itself, but for its endpoints and how
+// they are asked.
 func compileService(spec *weirv1.ServiceSpec) service.Config {
 	cfg := service.Config{
 		Balance: compileBalance(spec.GetLoadBalancing()),
 		Limits:  compileLimits(spec.GetLimits()),
-		Health:  health.Settings{Check: compileCheck(spec.GetHealthCheck()), Outlier: compileOutlier(spec.GetOutlierDetection())},
+		Health:  health.Settings{Outlier: compileOutlier(spec.GetOutlierDetection())},
 		Refresh: spec.GetDns().GetRefreshRate().AsDuration(),
 		Network: "ip",
 	}
@@ -137,29 +139,41 @@ func set[T int64 | uint32](value *T, declared *uint32) {
 	}
 }
 
-func compileCheck(spec *weirv1.HealthCheck) *health.Check {
+// compileCheck says how the endpoints of a service are asked. They are, with what
+// of their pools' key is not an address.
+func compileCheck(spec *weirv1.HealthCheck, pools *upstream.Registry, key upstream.Key) *health.Check {
 	if spec == nil {
 		return nil
 	}
 	jitter := uint32(defaultJitter)
 	set(&jitter, spec.IntervalJitterPercent)
-	c := &health.Check{
+	key.Address, key.MaxConnections = "", 0
+	question := &probe.Question{Pools: pools, Key: key}
+	switch {
+	case spec.GetHttp() != nil:
+		question.HTTP = compileHTTPCheck(spec.GetHttp())
+	case spec.GetGrpc() != nil:
+		question.GRPC = &probe.GRPC{Service: spec.GetGrpc().GetServiceName(), Authority: spec.GetGrpc().GetAuthority()}
+	}
+	return &health.Check{
 		Interval:  cmp.Or(spec.GetInterval().AsDuration(), defaultCheckInterval),
 		Timeout:   cmp.Or(spec.GetTimeout().AsDuration(), defaultCheckTimeout),
 		Jitter:    float64(jitter) / 100,
 		Unhealthy: int(cmp.Or(spec.GetUnhealthyThreshold(), defaultUnhealthy)),
 		Healthy:   int(cmp.Or(spec.GetHealthyThreshold(), defaultHealthy)),
+		Question:  question,
 	}
-	if http := spec.GetHttp(); http != nil {
-		c.HTTP = &health.HTTP{Path: cmp.Or(http.GetPath(), "/"), Host: http.GetHost()}
-		for _, r := range http.GetExpectedStatuses() {
-			c.HTTP.Expected = append(c.HTTP.Expected, health.Range{Start: int(r.GetStart()), End: int(r.GetEnd())})
-		}
-		if len(c.HTTP.Expected) == 0 {
-			c.HTTP.Expected = []health.Range{{Start: 200, End: 201}}
-		}
+}
+
+func compileHTTPCheck(spec *weirv1.HttpHealthCheck) *probe.HTTP {
+	h := &probe.HTTP{Path: cmp.Or(spec.GetPath(), "/"), Host: spec.GetHost()}
+	for _, r := range spec.GetExpectedStatuses() {
+		h.Expected = append(h.Expected, probe.Range{Start: int(r.GetStart()), End: int(r.GetEnd())})
 	}
-	return c
+	if len(h.Expected) == 0 {
+		h.Expected = []probe.Range{{Start: 200, End: 201}}
+	}
+	return h
 }
 
 func compileOutlier(spec *weirv1.OutlierDetection) *health.Outlier {

@@ -126,6 +126,9 @@ func serviceReferences(spec *weirv1.ServiceSpec) iter.Seq[Reference] {
 			}
 		}
 		c := spec.GetTls().GetClientCertificateRef()
+		if c.GetName() == "" {
+			return
+		}
 		yield(Reference{Field: at.Field("clientCertificateRef").Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}})
 	}
 }

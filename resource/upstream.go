@@ -29,7 +29,7 @@ func (c *check) upstream(at Path, spec *weirv1.ServiceSpec) {
 		c.loadBalancing(at.Field("loadBalancing"), lb)
 	}
 	if h := spec.GetHealthCheck(); h != nil {
-		c.healthCheck(at.Field("healthCheck"), h)
+		c.healthCheck(at.Field("healthCheck"), h, spec.GetProtocol())
 	}
 	if o := spec.GetOutlierDetection(); o != nil {
 		c.outlierDetection(at.Field("outlierDetection"), o)
@@ -142,29 +142,55 @@ func (c *check) slowStart(at Path, s *weirv1.SlowStart) {
 	c.percent(at.Field("minWeightPercent"), s.GetMinWeightPercent())
 }
 
-func (c *check) healthCheck(at Path, h *weirv1.HealthCheck) {
+func (c *check) healthCheck(at Path, h *weirv1.HealthCheck, protocol weirv1.ServiceSpec_Protocol) {
 	c.atLeast(at.Field("interval"), h.GetInterval(), minInterval)
 	c.atLeast(at.Field("timeout"), h.GetTimeout(), time.Millisecond)
 	c.percent(at.Field("intervalJitterPercent"), h.GetIntervalJitterPercent())
 	c.atMost(at.Field("unhealthyThreshold"), h.GetUnhealthyThreshold(), maxThreshold)
 	c.atMost(at.Field("healthyThreshold"), h.GetHealthyThreshold(), maxThreshold)
-	if (h.GetHttp() == nil) == (h.GetTcp() == nil) {
-		c.add(at, "needs one of http and tcp, such as {http: {path: /healthz}}")
+	declared := 0
+	for _, is := range []bool{h.GetHttp() != nil, h.GetTcp() != nil, h.GetGrpc() != nil} {
+		if is {
+			declared++
+		}
 	}
-	http := at.Field("http")
-	if p := h.GetHttp().GetPath(); p != "" && (p[0] != '/' || len(p) > 1024 || strings.ContainsFunc(p, notInTarget)) {
+	if declared != 1 {
+		c.add(at, "needs one of http, grpc and tcp, such as {http: {path: /healthz}}")
+	}
+	c.httpCheck(at.Field("http"), h.GetHttp())
+	if g := h.GetGrpc(); g != nil {
+		c.grpcCheck(at.Field("grpc"), g, protocol)
+	}
+}
+
+func (c *check) httpCheck(http Path, h *weirv1.HttpHealthCheck) {
+	if p := h.GetPath(); p != "" && (p[0] != '/' || len(p) > 1024 || strings.ContainsFunc(p, notInTarget)) {
 		c.add(http.Field("path"), "%q must be a path such as \"/healthz\"", p)
 	}
-	if host := h.GetHttp().GetHost(); len(host) > 255 || strings.ContainsFunc(host, notInHost) {
-		c.add(http.Field("host"), "%q is not a host such as \"books.internal\"", host)
-	}
-	ranges := h.GetHttp().GetExpectedStatuses()
+	c.checkHost(http.Field("host"), h.GetHost())
+	ranges := h.GetExpectedStatuses()
 	c.count(http.Field("expectedStatuses"), len(ranges), 0, maxEntries, "range")
 	for i, r := range ranges {
 		if r.GetStart() < 100 || r.GetEnd() > 600 || r.GetStart() >= r.GetEnd() {
 			c.add(http.Field("expectedStatuses").Index(i), "must start at 100 or above and end, beyond that, at 600 or below "+
 				"(200 to 300 are the successes), not %d to %d", r.GetStart(), r.GetEnd())
 		}
+	}
+}
+
+func (c *check) grpcCheck(grpc Path, g *weirv1.GrpcHealthCheck, protocol weirv1.ServiceSpec_Protocol) {
+	if protocol != weirv1.ServiceSpec_HTTP2 && protocol != weirv1.ServiceSpec_HTTP3 {
+		c.add(grpc, "is spoken by HTTP/2 or HTTP/3: set spec.protocol to HTTP2 or HTTP3")
+	}
+	if name := g.GetServiceName(); len(name) > 255 || strings.ContainsFunc(name, notInTarget) {
+		c.add(grpc.Field("serviceName"), "%q is not a service such as \"shop.v1.Books\"", name)
+	}
+	c.checkHost(grpc.Field("authority"), g.GetAuthority())
+}
+
+func (c *check) checkHost(at Path, host string) {
+	if len(host) > 255 || strings.ContainsFunc(host, notInHost) {
+		c.add(at, "%q is not a host such as \"books.internal\"", host)
 	}
 }
 

@@ -123,14 +123,16 @@ func (c *check) header(kind string, body Message) {
 	if k := body.GetKind(); k != "" && k != kind {
 		c.add("kind", "must be %q, as the resource is one, not %q", kind, k)
 	}
-	const at = Path("metadata")
+	const annotations = Path("metadata.annotations")
 	meta := body.GetMetadata()
-	c.syntax(at.Field("name"), checkLabel(meta.GetName()))
-	c.optional(at.Field("tenant"), meta.GetTenant(), checkLabel)
-	c.labels(at.Field("labels"), meta.GetLabels())
-	c.count(at.Field("annotations"), len(meta.GetAnnotations()), 0, maxEntries, "annotation")
+	c.syntax("metadata.name", checkLabel(meta.GetName()))
+	c.optional("metadata.tenant", meta.GetTenant(), checkLabel)
+	c.labels("metadata.labels", meta.GetLabels())
+	c.count(annotations, len(meta.GetAnnotations()), 0, maxEntries, "annotation")
 	for _, key := range slices.Sorted(maps.Keys(meta.GetAnnotations())) {
-		c.syntax(at.Field("annotations").Key(key), checkLabelKey(key))
+		if problem := checkLabelKey(key); problem != "" {
+			c.syntax(annotations.Key(key), problem)
+		}
 	}
 }
 
@@ -157,21 +159,22 @@ func (c *check) duration(at Path, d *durationpb.Duration) {
 // enums notes numbers that no name stands for; only a binary client of another
 // version can send one, and a proxy would not know what it means.
 func (c *check) enums(at Path, m protoreflect.Message) {
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		at := at.Field(field.JSONName())
+	for _, field := range enumerated(m.Descriptor()) {
+		if !m.Has(field) {
+			continue
+		}
+		at, value := at.Field(field.JSONName()), m.Get(field)
 		switch {
-		case field.IsMap():
-		case field.Enum() != nil && !field.IsList():
+		case field.Enum() != nil:
 			if field.Enum().Values().ByNumber(value.Enum()) == nil {
 				c.add(at, "has the value %d, which this version does not know", value.Enum())
 			}
-		case field.Message() != nil && field.IsList():
+		case field.IsList():
 			for i := range value.List().Len() {
 				c.enums(at.Index(i), value.List().Get(i).Message())
 			}
-		case field.Message() != nil && field.Message().FullName() != "google.protobuf.Struct":
+		default:
 			c.enums(at, value.Message())
 		}
-		return true
-	})
+	}
 }

@@ -348,6 +348,10 @@ func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
 	r.GetPolicy().Spec.Stage = 99
 	expect(t, r, "spec.stage: has the value 99, which this version does not know")
 
+	r = read(t, "Gateway", `{listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP}]}`)
+	r.GetGateway().Spec.Listeners[1].Protocol = 99
+	expect(t, r, "spec.listeners[1].protocol: has the value 99, which this version does not know")
+
 	r = read(t, "Route", `{parentRefs: [{name: p}], rules: [{matches: [{path: {value: /a}}], filters: [{}], timeouts: {}}]}`)
 	rule := r.GetRoute().Spec.Rules[0]
 	rule.Matches[0].Path.Type = 42

@@ -46,37 +46,52 @@ func (s *Store) Apply(indexes []uint64, entries [][]byte) [][]any {
 
 // try does the entries, or nothing of them.
 func (s *Store) try(indexes []uint64, entries [][]byte) ([][]any, error) {
-	results := make([][]any, len(entries))
-	d := newDraft(s.View(), s.memory)
-	applied := s.Applied()
 	s.files.RLock()
 	defer s.files.RUnlock()
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		d.tx = tx
-		for i, data := range entries {
-			entry, err := decodeEntry(data)
-			if err != nil {
-				return fmt.Errorf("entry %d: %w", indexes[i], err)
-			}
-			results[i] = make([]any, len(entry.GetCommands()))
-			if indexes[i] <= applied {
-				continue
-			}
-			applied = indexes[i]
-			for j, command := range entry.GetCommands() {
-				if results[i][j], err = d.apply(applied, command); err != nil {
-					return fmt.Errorf("entry %d, command %d: %w", applied, j, err)
-				}
-			}
-		}
-		return d.finish(applied)
-	})
+	if err := s.makeRoom(); err != nil {
+		return nil, err
+	}
+	d := newDraft(s.View(), s.memory)
+	d.begin = s.begin
+	results, applied, err := d.entries(s.Applied(), indexes, entries)
+	if err == nil {
+		err = s.keep(d, applied, entries)
+	}
 	if err != nil {
+		d.rollback()
 		s.memory.undo(d.forgotten)
 		return nil, err
 	}
 	s.publish(d, applied)
 	return results, nil
+}
+
+// begin opens the file for a draft, with all that was decided before.
+func (s *Store) begin() (*bolt.Tx, error) {
+	if err := s.settle(); err != nil {
+		return nil, err
+	}
+	return s.db.Begin(true)
+}
+
+// keep writes what a draft decided: to the file if the draft has it open, else it
+// is gathered.
+func (s *Store) keep(d *draft, applied uint64, entries [][]byte) error {
+	b, bytes := s.unwritten.gathered, 0
+	for _, data := range entries {
+		bytes += len(data)
+	}
+	if d.tx != nil {
+		b = newBatch()
+	}
+	b.add(d.writes, d.receipts, bytes, applied, d.revision)
+	if d.tx == nil {
+		return nil
+	}
+	if err := b.put(d.tx); err != nil {
+		return err
+	}
+	return d.tx.Commit()
 }
 
 // publish shows what was decided. The view and the events that lead to it
@@ -122,7 +137,13 @@ type draft struct {
 	// forgotten are the receipts in whose place others were kept.
 	forgotten []receipt
 	events    []*Event
-	tx        *bolt.Tx
+	writes    []write
+	receipts  []counted
+
+	// begin opens the file for what has to be read or changed there at once; tx is
+	// nil until something has. nil: it is a dry run.
+	begin func() (*bolt.Tx, error)
+	tx    *bolt.Tx
 }
 
 func newDraft(v *View, m *memory) *draft {
@@ -152,11 +173,26 @@ func (d *draft) view() *View {
 	}
 }
 
-func (d *draft) finish(applied uint64) error {
-	if err := putNumber(d.tx, keyRevision, d.revision); err != nil {
-		return err
+// entries decides those that come after what was applied.
+func (d *draft) entries(applied uint64, indexes []uint64, entries [][]byte) ([][]any, uint64, error) {
+	results := make([][]any, len(entries))
+	for i, data := range entries {
+		entry, err := decodeEntry(data)
+		if err != nil {
+			return nil, 0, fmt.Errorf("entry %d: %w", indexes[i], err)
+		}
+		results[i] = make([]any, len(entry.GetCommands()))
+		if indexes[i] <= applied {
+			continue
+		}
+		applied = indexes[i]
+		for j, command := range entry.GetCommands() {
+			if results[i][j], err = d.apply(applied, command); err != nil {
+				return nil, 0, fmt.Errorf("entry %d, command %d: %w", applied, j, err)
+			}
+		}
 	}
-	return putNumber(d.tx, keyApplied, applied)
+	return results, applied, nil
 }
 
 // apply decides one command. An error is the disk's, or a command that no
@@ -189,7 +225,8 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 	if response == nil {
 		response = &weirv1.ApplyResponse{Revision: d.revision}
 	}
-	return response, d.remember(c, response)
+	d.remember(c, response)
+	return response, nil
 }
 
 // raiseRevision makes a change of which only the number is new.
@@ -200,10 +237,26 @@ func (d *draft) raiseRevision(index uint64) *weirv1.ApplyResponse {
 	return &weirv1.ApplyResponse{Revision: d.revision}
 }
 
-func (d *draft) put(bucket, key, value []byte) error {
-	return d.tx.Bucket(bucket).Put(key, value)
+func (d *draft) put(bucket, key, value []byte) {
+	d.writes = append(d.writes, write{bucket: bucket, key: key, value: value})
 }
 
-func (d *draft) drop(bucket, key []byte) error {
-	return d.tx.Bucket(bucket).Delete(key)
+func (d *draft) drop(bucket, key []byte) {
+	d.writes = append(d.writes, write{bucket: bucket, key: key, gone: true})
+}
+
+// file opens the file, with what was decided before this draft. What a draft
+// writes there itself are the chunks of blobs, and nothing else.
+func (d *draft) file() (_ *bolt.Tx, err error) {
+	if d.tx == nil {
+		d.tx, err = d.begin()
+	}
+	return d.tx, err
+}
+
+// rollback leaves the file as it was.
+func (d *draft) rollback() {
+	if d.tx != nil {
+		_ = d.tx.Rollback() // its one error is that the transaction has ended
+	}
 }

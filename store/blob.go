@@ -82,7 +82,8 @@ func (d *draft) putBlobChunk(c *weirv1.PutBlobChunk, at *timestamppb.Timestamp) 
 		return refuse(ref, Invalid, "it has %d bytes, not %d", b.size, c.GetSize()), nil
 	case known && b.whole():
 		b.touched = at.GetSeconds()
-		return nil, d.putBlob(c.GetDigest(), b)
+		d.putBlob(c.GetDigest(), b)
+		return nil, nil
 	case !known || b.size != c.GetSize() && c.GetOffset() == 0:
 		if err := d.dropIdleBlobs(at.GetSeconds()); err != nil {
 			return nil, err
@@ -102,24 +103,30 @@ func (d *draft) putBlobChunk(c *weirv1.PutBlobChunk, at *timestamppb.Timestamp) 
 		return refuse(ref, Conflict, "the next chunk begins at %d, not %d", b.stored, c.GetOffset()), nil
 	}
 	b.stored, b.touched = end, at.GetSeconds()
-	if err := d.put(bucketChunks, chunkKey(c.GetDigest(), c.GetOffset()), c.GetChunk()); err != nil {
+	tx, err := d.file()
+	if err == nil {
+		err = tx.Bucket(bucketChunks).Put(chunkKey(c.GetDigest(), c.GetOffset()), c.GetChunk())
+	}
+	if err != nil {
 		return nil, err
 	}
 	if b.whole() {
-		return d.completeBlob(c.GetDigest(), b)
+		return d.completeBlob(tx, c.GetDigest(), b)
 	}
-	return nil, d.putBlob(c.GetDigest(), b)
+	d.putBlob(c.GetDigest(), b)
+	return nil, nil
 }
 
 // completeBlob admits a blob whose last chunk has come, if it is what its
 // digest says. Otherwise the upload is dropped, to begin anew.
-func (d *draft) completeBlob(digest string, b blob) (*RefusedError, error) {
+func (d *draft) completeBlob(tx *bolt.Tx, digest string, b blob) (*RefusedError, error) {
 	sum := sha256.New()
-	hashChunks(d.tx, digest, sum)
+	hashChunks(tx, digest, sum)
 	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != digest {
 		return refuse(blobRef(digest), Invalid, "the content's digest is %s", got), d.dropBlob(digest)
 	}
-	return nil, d.putBlob(digest, b)
+	d.putBlob(digest, b)
+	return nil, nil
 }
 
 func hashChunks(tx *bolt.Tx, digest string, into hash.Hash) {
@@ -175,23 +182,28 @@ func (d *draft) dropIdleBlobs(now int64) error {
 	return nil
 }
 
-func (d *draft) putBlob(digest string, b blob) error {
+func (d *draft) putBlob(digest string, b blob) {
 	d.blobs.Insert([]byte(digest), b)
-	return d.put(bucketBlobs, []byte(digest), b.append(nil))
+	d.put(bucketBlobs, []byte(digest), b.append(nil))
 }
 
 func (d *draft) dropBlob(digest string) error {
 	if _, found := d.blobs.Delete([]byte(digest)); !found {
 		return nil
 	}
+	tx, err := d.file()
+	if err != nil {
+		return err
+	}
 	prefix := []byte(digest + separator)
-	c := d.tx.Bucket(bucketChunks).Cursor()
+	c := tx.Bucket(bucketChunks).Cursor()
 	for key, _ := c.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = c.Seek(prefix) {
 		if err := c.Delete(); err != nil {
 			return err
 		}
 	}
-	return d.drop(bucketBlobs, []byte(digest))
+	d.drop(bucketBlobs, []byte(digest))
+	return nil
 }
 
 func (d *draft) referredTo(ref resource.Ref) bool {

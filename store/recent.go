@@ -49,16 +49,15 @@ func (m *memory) recall(id string) (receipt, bool) {
 	return m.slots[slot], true
 }
 
-// keep takes the place of the oldest receipt, and returns its slot and what was
-// there.
-func (m *memory) keep(r receipt) (slot int, forgotten receipt) {
-	slot = int(m.next % remembered)
+// keep takes the place of the oldest receipt, and returns that.
+func (m *memory) keep(r receipt) (forgotten receipt) {
+	slot := int(m.next % remembered)
 	forgotten = m.slots[slot]
 	delete(m.byID, forgotten.id)
 	m.slots[slot] = r
 	m.byID[r.id] = slot
 	m.next++
-	return slot, forgotten
+	return forgotten
 }
 
 // undo takes back the newest receipts, for which these were forgotten.
@@ -75,18 +74,16 @@ func (m *memory) undo(forgotten []receipt) {
 
 // remember stores what became of a command. A chunk is not remembered: storing
 // one twice is harmless by itself.
-func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) error {
+func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) {
 	if c.GetId() == "" || len(c.GetId()) > longestID || c.GetPutBlobChunk() != nil {
-		return nil
+		return
 	}
 	r := receipt{id: c.GetId(), revision: response.GetRevision()}
 	for _, result := range response.GetResults() {
 		r.outcomes = append(r.outcomes, byte(result.GetOutcome()))
 	}
-	count := d.memory.next
-	slot, forgotten := d.memory.keep(r)
-	d.forgotten = append(d.forgotten, forgotten)
-	return d.put(bucketRecent, binary.BigEndian.AppendUint32(nil, uint32(slot)), r.append(nil, count))
+	d.receipts = append(d.receipts, counted{r, d.memory.next})
+	d.forgotten = append(d.forgotten, d.memory.keep(r))
 }
 
 // repeat answers a command that was done before.

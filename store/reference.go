@@ -51,7 +51,7 @@ func (p *plan) checkReference(from resource.Ref, ref resource.Reference) {
 
 // outcome is a resource as the plan leaves it.
 func (p *plan) outcome(ref resource.Ref) (r *weirv1.Resource, deleted bool) {
-	if c := p.byRef[ref]; c != nil {
+	if c := p.change(ref); c != nil {
 		return c.now, c.now == nil
 	}
 	r, _ = p.resources.Get(resourceKey(ref))
@@ -67,7 +67,7 @@ func (p *plan) checkReferrers() {
 		var broken []string
 		more := 0
 		for _, from := range scan(p.referrers.Root(), referrersPrefix(c.ref), nil) {
-			if p.byRef[from] != nil {
+			if p.change(from) != nil {
 				continue // goes too, or was checked as it will be
 			}
 			message := p.brokenBy(c, from)
@@ -141,7 +141,7 @@ func (p *plan) suggestion(ref resource.Ref) string {
 		if len(names) == maxCandidates {
 			break
 		}
-		if other := resource.Of(r); p.byRef[other] == nil {
+		if other := resource.Of(r); p.change(other) == nil {
 			names = append(names, other.Name)
 		}
 	}

@@ -44,8 +44,11 @@ func (s *Store) Snapshot() (write func(io.Writer) error, release func(), err err
 		return nil, nil, fmt.Errorf("take snapshot: %w", ErrStopped)
 	}
 	s.files.RLock()
+	defer s.files.RUnlock()
+	if err := s.settle(); err != nil {
+		return nil, nil, fmt.Errorf("take snapshot: %w", err)
+	}
 	tx, err := s.db.Begin(false)
-	s.files.RUnlock()
 	if err != nil {
 		return nil, nil, fmt.Errorf("take snapshot: %w", err)
 	}
@@ -129,6 +132,7 @@ func (s *Store) Restore(r io.Reader) error {
 		return errors.Join(fmt.Errorf("restore snapshot: %w", err), db.Close(), os.Remove(path))
 	}
 	s.files.Lock()
+	s.await() // what it writes does not matter any more
 	old := s.db
 	s.adopt(db, content)
 	s.files.Unlock()

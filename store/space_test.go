@@ -89,7 +89,7 @@ func untilFull(t *testing.T, s *Store) (index uint64, results <-chan []any) {
 // A full disk holds up what is applied, and harms nothing: what is there can be
 // read, and with space the same entry is done, once.
 func TestApplyWaitsForSpaceOnAFullDisk(t *testing.T) {
-	s, dir, _ := small(t, 8<<20)
+	s, dir, _ := small(t, 32<<20)
 	ballast := fill(t, dir)
 	index, results := untilFull(t, s)
 	if got := s.Applied(); got != index-1 {
@@ -135,7 +135,7 @@ func TestApplyWaitsForSpaceOnAFullDisk(t *testing.T) {
 
 // Who is to stop does not wait, and takes nothing for done that is not.
 func TestStopEndsTheWaitForSpace(t *testing.T) {
-	s, dir, stop := small(t, 8<<20)
+	s, dir, stop := small(t, 32<<20)
 	ballast := fill(t, dir)
 	index, results := untilFull(t, s)
 	close(stop)
@@ -172,8 +172,7 @@ func TestMemoryIsUndone(t *testing.T) {
 	}
 	var forgotten []receipt
 	for i := range 20 {
-		_, was := m.keep(receipt{id: fmt.Sprint("new-", i)})
-		forgotten = append(forgotten, was)
+		forgotten = append(forgotten, m.keep(receipt{id: fmt.Sprint("new-", i)}))
 	}
 	m.undo(forgotten)
 	for i := range remembered {

@@ -2,7 +2,7 @@
 // the few values that are not declarations. It is a state machine: commands go
 // in one after the other, views and events come out.
 //
-//	entries ─▶ Apply ─▶ draft ─▶ state.db (bbolt, one transaction a batch)
+//	entries ─▶ Apply ─▶ draft ─▶ gathered ─▶ state.db (bbolt, a megabyte at a time)
 //	                      └────▶ View (immutable, in memory) ─▶ Get, List, DryRun
 //	                               └─▶ events ─▶ Watch, Watch, Watch …
 //
@@ -38,7 +38,8 @@
 //
 // The log is what is durable, not this package's file. The index of the last
 // entry applied is written in the same transaction as its effects, entries at
-// or below it are skipped, and nothing is ever synced while the store runs.
+// or below it are skipped, and nothing is ever synced while the store runs; nor
+// is it written at once: up to two megabytes of entries gather first.
 // That leaves one question: which file may be trusted at the next start? Only
 // one that was closed. Close syncs the file and then leaves a note of its size
 // and checksum; Open takes that note away before anything can change the file,
@@ -84,8 +85,9 @@ type Store struct {
 
 	// files guards db, which Restore replaces. Apply runs under the read lock
 	// like every reader: only Restore and Close may swap the file.
-	files sync.RWMutex
-	db    *bolt.DB
+	files     sync.RWMutex
+	db        *bolt.DB
+	unwritten unwritten
 
 	applied atomic.Uint64
 	view    atomic.Pointer[View]
@@ -144,7 +146,7 @@ func (s *Store) openState() error {
 
 // adopt makes an open file and what was loaded from it the state.
 func (s *Store) adopt(db *bolt.DB, content *loaded) {
-	s.db, s.memory = db, content.memory
+	s.db, s.memory, s.unwritten = db, content.memory, newUnwritten()
 	s.applied.Store(content.applied)
 	show := func() { s.view.Store(content.view) }
 	if s.history == nil {
@@ -167,7 +169,8 @@ func (s *Store) Close() error {
 	close(s.closed)
 	s.files.Lock()
 	defer s.files.Unlock()
-	err := errors.Join(s.db.Sync(), s.db.Close())
+	err := s.settle()
+	err = errors.Join(err, s.db.Sync(), s.db.Close())
 	if err == nil {
 		err = noteClosed(s.dir, s.Applied())
 	}

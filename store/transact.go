@@ -41,7 +41,7 @@ type plan struct {
 	at         *timestamppb.Timestamp
 	next       uint64 // the revision, should anything change
 	changes    []*change
-	byRef      map[resource.Ref]*change
+	byRef      map[resource.Ref]*change // nil while there are few: see change
 	violations []Violation
 	suggested  int
 }
@@ -58,7 +58,7 @@ func (c *change) changed() bool { return c.outcome != weirv1.ApplyResult_UNCHANG
 
 // plan takes over the resources of the Transact.
 func (d *draft) plan(t *weirv1.Transact, index uint64, at *timestamppb.Timestamp) *plan {
-	p := &plan{draft: d, at: at, next: max(index, d.revision+1), byRef: map[resource.Ref]*change{}}
+	p := &plan{draft: d, at: at, next: max(index, d.revision+1)}
 	for _, r := range t.GetPuts() {
 		p.planPut(r)
 	}
@@ -76,12 +76,36 @@ func (p *plan) refuse(ref resource.Ref, field resource.Path, reason Reason, form
 
 // add enters a change, unless the resource has one already.
 func (p *plan) add(c *change) {
-	if p.byRef[c.ref] != nil {
+	if p.change(c.ref) != nil {
 		p.refuse(c.ref, "", Invalid, "it stands twice in one change")
 		return
 	}
-	p.byRef[c.ref] = c
 	p.changes = append(p.changes, c)
+	if p.byRef != nil {
+		p.byRef[c.ref] = c
+	}
+}
+
+// few changes are gone through faster than a map of them is made.
+const few = 8
+
+// change is what is planned for a resource, nil if nothing is.
+func (p *plan) change(ref resource.Ref) *change {
+	if len(p.changes) > few && p.byRef == nil {
+		p.byRef = map[resource.Ref]*change{}
+		for _, c := range p.changes {
+			p.byRef[c.ref] = c
+		}
+	}
+	if p.byRef != nil {
+		return p.byRef[ref]
+	}
+	for _, c := range p.changes {
+		if c.ref == ref {
+			return c
+		}
+	}
+	return nil
 }
 
 func (p *plan) planPut(r *weirv1.Resource) {
@@ -190,9 +214,7 @@ func (p *plan) commit() error {
 		if !c.changed() {
 			continue
 		}
-		if err := p.write(c); err != nil {
-			return fmt.Errorf("store %s: %w", c.ref, err)
-		}
+		p.write(c)
 		if c.now != nil {
 			event.Puts = append(event.Puts, c.now)
 		} else {
@@ -206,7 +228,7 @@ func (p *plan) commit() error {
 	return p.collect()
 }
 
-func (p *plan) write(c *change) error {
+func (p *plan) write(c *change) {
 	if c.old != nil {
 		for ref := range resource.References(c.old) {
 			p.referrers.Delete(referrerKey(ref.To, c.ref))
@@ -215,17 +237,14 @@ func (p *plan) write(c *change) error {
 	key := resourceKey(c.ref)
 	if c.now == nil {
 		p.resources.Delete(key)
-		return p.drop(bucketResources, key)
+		p.drop(bucketResources, key)
+		return
 	}
 	for ref := range resource.References(c.now) {
 		p.referrers.Insert(referrerKey(ref.To, c.ref), c.ref)
 	}
 	p.resources.Insert(key, c.now)
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(c.now)
-	if err != nil {
-		return err
-	}
-	return p.put(bucketResources, key, value)
+	p.writes = append(p.writes, write{bucket: bucketResources, key: key, resource: c.now})
 }
 
 // collect drops the blobs that only what was before referred to.

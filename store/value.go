@@ -23,7 +23,8 @@ func (d *draft) putValue(c *weirv1.PutValue) (*RefusedError, error) {
 		return refuse(ref, AlreadyExists, "it is there already"), nil
 	}
 	d.values.Insert(key, c.GetValue())
-	return nil, d.put(bucketValues, key, c.GetValue())
+	d.put(bucketValues, key, c.GetValue())
+	return nil, nil
 }
 
 func (d *draft) deleteValue(c *weirv1.DeleteValue) (*RefusedError, error) {
@@ -35,7 +36,8 @@ func (d *draft) deleteValue(c *weirv1.DeleteValue) (*RefusedError, error) {
 	if _, found := d.values.Delete(key); !found && c.GetMustExist() {
 		return refuse(ref, NotFound, "it is not there"), nil
 	}
-	return nil, d.drop(bucketValues, key)
+	d.drop(bucketValues, key)
+	return nil, nil
 }
 
 // changeValues checks all before it changes anything.
@@ -53,9 +55,7 @@ func (d *draft) changeValues(c *weirv1.ChangeValues) (*RefusedError, error) {
 		seen[key] = true
 	}
 	for _, change := range c.GetChanges() {
-		if err := d.changeValue(change); err != nil {
-			return nil, err
-		}
+		d.changeValue(change)
 	}
 	return nil, nil
 }
@@ -83,14 +83,15 @@ func (d *draft) checkChange(c *weirv1.ValueChange) *RefusedError {
 	return nil
 }
 
-func (d *draft) changeValue(c *weirv1.ValueChange) error {
+func (d *draft) changeValue(c *weirv1.ValueChange) {
 	key := valueKey(c.GetTable(), c.GetKey())
 	if c.Value == nil {
 		d.values.Delete(key)
-		return d.drop(bucketValues, key)
+		d.drop(bucketValues, key)
+		return
 	}
 	d.values.Insert(key, c.GetValue())
-	return d.put(bucketValues, key, c.GetValue())
+	d.put(bucketValues, key, c.GetValue())
 }
 
 func checkValueKey(ref resource.Ref) *RefusedError {

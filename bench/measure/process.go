@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -98,14 +99,29 @@ func (p *Process) LastWords() string {
 	return string(printed)
 }
 
-// FreePort is one that nobody listens on now.
+// Ports of members and proxies lie below those that the kernel gives to clients:
+// one of theirs could take it before whoever it is for listens.
+const firstPort, endPort = 20000, 32000
+
+// FreePort is one on which nobody listens now, neither on TCP nor on UDP.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	at := rand.IntN(endPort - firstPort)
+	for i := range endPort - firstPort {
+		port := firstPort + (at+i)%(endPort-firstPort)
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		tcp, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenPacket("udp", address)
+		if err := tcp.Close(); err != nil {
+			return 0, err
+		}
+		if err == nil {
+			return port, udp.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no port from %d on is free", firstPort)
 }
 
 // clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux.

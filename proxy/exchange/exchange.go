@@ -61,21 +61,13 @@ type Response struct {
 	// Body is nil when there is none.
 	Body     Body
 	Trailers Fields
+	// Trailing: trailers may follow Body although its length is known.
+	Trailing bool
 	// Tunnel is what follows the answer where that has status 101; else nil.
 	Tunnel Tunnel
 	// Reset: there is no answer, Status is 0. The client's connection is reset,
 	// by HTTP/2 its stream.
 	Reset bool
-}
-
-// Tunnel is a service's side of a conversation that is HTTP no more. One
-// goroutine may read while another sends.
-type Tunnel interface {
-	Body
-	// Send says something to the service.
-	Send([]byte) error
-	// CloseSend tells the service that nothing more will be said.
-	CloseSend()
 }
 
 // Protocol is the version of HTTP that the client speaks.
@@ -184,7 +176,7 @@ func (x *Exchange) Answer(status int, body []byte) {
 	x.Response.Status = status
 	x.Response.Fields.Reset()
 	x.Response.Trailers.Reset()
-	x.Response.Body, x.Response.Tunnel, x.Response.Reset = nil, nil, false
+	x.Response.Body, x.Response.Trailing, x.Response.Tunnel, x.Response.Reset = nil, false, nil, false
 	if len(body) > 0 {
 		x.Response.Body = Bytes(body)
 	}

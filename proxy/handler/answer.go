@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -23,9 +24,10 @@ type answer struct {
 
 	status int    // 0: not said yet
 	held   []byte // the body's beginning, as long as the head is not sent
-	begun  bool   // the head is sent
-	silent bool   // there is no body to send, whatever is written
-	length int64  // of the body; -1: not known
+	room   *[small]byte
+	begun  bool  // the head is sent
+	silent bool  // there is no body to send, whatever is written
+	length int64 // of the body; -1: not known
 	sent   int64
 	err    error
 }
@@ -83,12 +85,31 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.guessType(p)
 		return len(p), nil
 	case !a.begun && len(a.held)+len(p) <= small:
-		a.held = append(a.held, p...)
+		a.hold(p)
 		return len(p), nil
 	case a.begin(p) != nil || a.send(p) != nil:
 		return 0, a.err
 	}
 	return len(p), nil
+}
+
+// rooms are where beginnings are held.
+var rooms = sync.Pool{New: func() any { return new([small]byte) }}
+
+func (a *answer) hold(p []byte) {
+	if a.room == nil {
+		a.room = rooms.Get().(*[small]byte)
+		a.held = a.room[:0]
+	}
+	a.held = append(a.held, p...)
+}
+
+// release gives the room back once what it held was sent, which copies it.
+func (a *answer) release() {
+	if a.room != nil {
+		rooms.Put(a.room)
+		a.room, a.held = nil, nil
+	}
 }
 
 // WriteString spares who has a string the copy.
@@ -105,10 +126,9 @@ func (a *answer) begin(more []byte) error {
 	}
 	a.guessType(more)
 	if a.err = a.out.Head(&a.x.Response, a.length, false); a.err == nil && len(a.held) > 0 {
-		held := a.held
-		a.held = nil
-		return a.send(held)
+		a.err = a.send(a.held)
 	}
+	a.release()
 	return a.err
 }
 

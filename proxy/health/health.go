@@ -30,11 +30,7 @@ import (
 )
 
 // Config is what a Registry needs.
-type Config struct {
-	Logger *slog.Logger
-	// Probe asks an endpoint once; nil: [Probe].
-	Probe func(ctx context.Context, address string, check *Check) error
-}
+type Config struct{ Logger *slog.Logger }
 
 // Registry keeps groups by the name of their service.
 type Registry struct {
@@ -49,9 +45,6 @@ type Registry struct {
 
 // NewRegistry returns a registry; Close ends it.
 func NewRegistry(cfg Config) *Registry {
-	if cfg.Probe == nil {
-		cfg.Probe = Probe
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &Registry{cfg: cfg, ctx: ctx, stop: stop, groups: map[string]*Group{}}
 }

@@ -30,7 +30,7 @@ type ward struct {
 
 func newWard(t *testing.T) *ward {
 	w := &ward{t: t, ill: map[string]bool{}}
-	w.Registry = health.NewRegistry(health.Config{Logger: slog.New(slog.NewTextHandler(w, nil)), Probe: w.probe})
+	w.Registry = health.NewRegistry(health.Config{Logger: slog.New(slog.NewTextHandler(w, nil))})
 	return w
 }
 
@@ -40,7 +40,8 @@ func (w *ward) Write(line []byte) (int, error) {
 	return w.log.Write(line)
 }
 
-func (w *ward) probe(ctx context.Context, address string, _ *health.Check) error {
+// Ask implements health.Question.
+func (w *ward) Ask(_ context.Context, address string) error {
 	w.probes.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -49,6 +50,9 @@ func (w *ward) probe(ctx context.Context, address string, _ *health.Check) error
 	}
 	return nil
 }
+
+// Equal implements health.Question.
+func (w *ward) Equal(other health.Question) bool { return other == w }
 
 func (w *ward) set(address string, ill bool) {
 	w.mu.Lock()
@@ -76,15 +80,15 @@ func (w *ward) events(msg string) int {
 	return strings.Count(w.log.String(), fmt.Sprintf("msg=%q", msg))
 }
 
-func every(d time.Duration) *health.Check {
-	return &health.Check{Interval: d, Timeout: d, Unhealthy: 3, Healthy: 2}
+func (w *ward) every(d time.Duration) *health.Check {
+	return &health.Check{Interval: d, Timeout: d, Unhealthy: 3, Healthy: 2, Question: w}
 }
 
 func TestChecksTurnByTheThresholds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWard(t)
 		defer w.Close()
-		seat := w.join(health.Settings{Check: every(time.Second)})
+		seat := w.join(health.Settings{Check: w.every(time.Second)})
 		defer seat.Leave()
 		m := seat.Add("a")
 		defer seat.Remove(m)
@@ -122,7 +126,7 @@ func TestChecksAreSpreadByJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWard(t)
 		defer w.Close()
-		seat := w.join(health.Settings{Check: &health.Check{Interval: time.Second, Timeout: time.Second, Jitter: 0.5, Unhealthy: 1, Healthy: 1}})
+		seat := w.join(health.Settings{Check: &health.Check{Interval: time.Second, Timeout: time.Second, Jitter: 0.5, Unhealthy: 1, Healthy: 1, Question: w}})
 		defer seat.Leave()
 		defer seat.Remove(seat.Add("a"))
 		time.Sleep(1000 * time.Second)
@@ -132,14 +136,21 @@ func TestChecksAreSpreadByJitter(t *testing.T) {
 	})
 }
 
-// A probe that hangs is ended by the timeout.
+// hanging is a question that is never answered.
+type hanging struct{}
+
+// Ask implements health.Question.
+func (hanging) Ask(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+
+// Equal implements health.Question.
+func (hanging) Equal(other health.Question) bool { return other == hanging{} }
+
+// A question that is not answered is ended by the timeout.
 func TestAHangingEndpointIsUnhealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWard(t)
-		w.Registry = health.NewRegistry(health.Config{Logger: slog.New(slog.NewTextHandler(w, nil)),
-			Probe: func(ctx context.Context, _ string, _ *health.Check) error { <-ctx.Done(); return ctx.Err() }})
 		defer w.Close()
-		seat := w.join(health.Settings{Check: &health.Check{Interval: time.Hour, Timeout: time.Second, Unhealthy: 1, Healthy: 1}})
+		seat := w.join(health.Settings{Check: &health.Check{Interval: time.Hour, Timeout: time.Second, Unhealthy: 1, Healthy: 1, Question: hanging{}}})
 		defer seat.Leave()
 		m := seat.Add("a")
 		defer seat.Remove(m)
@@ -157,10 +168,10 @@ func TestANewGenerationKnowsWhatTheOldOneDid(t *testing.T) {
 		w := newWard(t)
 		defer w.Close()
 		w.set("a", true)
-		first := w.join(health.Settings{Check: every(time.Second)})
+		first := w.join(health.Settings{Check: w.every(time.Second)})
 		m := first.Add("a")
 		w.expect("it is ill", m, false)
-		second := w.join(health.Settings{Check: every(time.Minute)})
+		second := w.join(health.Settings{Check: w.every(time.Minute)})
 		if again := second.Add("a"); again != m {
 			t.Error("it is another member")
 		}

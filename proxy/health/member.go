@@ -125,7 +125,7 @@ func (m *Member) stopCheck() {
 func (m *Member) keepChecking(ctx context.Context, check *Check) {
 	for {
 		limited, cancel := context.WithTimeout(ctx, check.Timeout)
-		err := m.group.registry.cfg.Probe(limited, m.address, check)
+		err := check.Question.Ask(limited, m.address)
 		cancel()
 		m.group.checked(ctx, m, check, err)
 		wait := time.NewTimer(check.pause())

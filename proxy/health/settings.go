@@ -1,8 +1,8 @@
 package health
 
 import (
+	"context"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -12,41 +12,33 @@ type Settings struct {
 	Outlier *Outlier // nil: answers are not counted
 }
 
-// Check says how members are asked. Every field but HTTP is needed.
+// Check says how members are asked. Every field is needed.
 type Check struct {
 	Interval, Timeout time.Duration
 	// Jitter is the part of the interval by which it varies.
 	Jitter float64
 	// Unhealthy and Healthy are how many checks in a row turn the verdict.
 	Unhealthy, Healthy int
-	// HTTP is what to ask for; nil: to be let in suffices.
-	HTTP *HTTP
+	// Question is what they are asked.
+	Question Question
 }
 
-// HTTP is a request that must be answered with an expected status.
-type HTTP struct {
-	Path     string
-	Host     string // empty: the address
-	Expected []Range
+// Question is put to a member by each check. It is not changed.
+type Question interface {
+	// Ask returns nil when the member at an address is well.
+	Ask(ctx context.Context, address string) error
+	// Equal reports whether the other asks the same, so that checks that are
+	// declared again go on as they are.
+	Equal(other Question) bool
 }
-
-// Range of statuses, half-open.
-type Range struct{ Start, End int }
 
 func (c *Check) equal(d *Check) bool {
 	if c == nil || d == nil {
 		return c == d
 	}
 	a, b := *c, *d
-	a.HTTP, b.HTTP = nil, nil
-	return a == b && c.HTTP.equal(d.HTTP)
-}
-
-func (h *HTTP) equal(o *HTTP) bool {
-	if h == nil || o == nil {
-		return h == o
-	}
-	return h.Path == o.Path && h.Host == o.Host && slices.Equal(h.Expected, o.Expected)
+	a.Question, b.Question = nil, nil
+	return a == b && c.Question.Equal(d.Question)
 }
 
 // pause is how long to wait before the next check.

@@ -12,15 +12,12 @@ import (
 // may rest on what another has said. What it reads belongs to the lane, not to the
 // exchange, whose goroutine may have gone by then.
 type answerBlock struct {
-	hpack *hpack.Decoder
+	fragments
 
 	of       uint32 // the stream
 	ends     bool   // it ends the answer
 	into     *answer
 	trailing bool
-	open     bool // CONTINUATION frames are to follow
-	parts    int
-	bytes    int
 
 	bad    error // the first thing that is wrong
 	size   int
@@ -61,37 +58,15 @@ func (a *answer) copy(s string) []byte {
 
 func newAnswerBlock() *answerBlock {
 	b := &answerBlock{}
-	b.hpack = hpack.NewDecoder(defaultTableSize, b.field)
-	b.hpack.SetMaxStringLength(http1.MaxHead)
+	b.fragments = newFragments(b.field)
 	return b
 }
 
 // begin starts a block: of a head, of trailers, or of what nobody waits for.
 func (b *answerBlock) begin(into *answer, trailing bool) {
-	b.into, b.trailing, b.open, b.parts, b.bytes = into, trailing, true, 0, 0
+	b.restart(into != nil)
+	b.into, b.trailing = into, trailing
 	b.bad, b.size, b.fields = nil, 0, false
-	b.hpack.SetEmitEnabled(into != nil)
-}
-
-// add takes in the block's next part. One that cannot be read leaves the tables
-// of both sides apart, which ends the connection.
-func (b *answerBlock) add(part []byte, last bool) *connError {
-	b.parts++
-	b.bytes += len(part)
-	if b.parts > maxContinuations || b.bytes > 2*http1.MaxHead {
-		return &connError{codeCalm, "a head does not come to its end"}
-	}
-	if _, err := b.hpack.Write(part); err != nil {
-		return &connError{codeCompression, err.Error()}
-	}
-	if !last {
-		return nil
-	}
-	b.open = false
-	if err := b.hpack.Close(); err != nil {
-		return &connError{codeCompression, err.Error()}
-	}
-	return nil
 }
 
 // field takes in one field of the block.

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
 )
 
 // staticNames is the static table's number for each name in it (RFC 7541,
@@ -35,20 +36,6 @@ func appendStatus(dst []byte, status int) []byte {
 	return strconv.AppendInt(dst, int64(status), 10)
 }
 
-// appendInt writes an integer with a prefix of so many bits (RFC 7541, section
-// 5.1). The bits above the prefix are those of first.
-func appendInt(dst []byte, first byte, bits uint, n int) []byte {
-	most := 1<<bits - 1
-	if n < most {
-		return append(dst, first|byte(n))
-	}
-	dst = append(dst, first|byte(most))
-	for n -= most; n >= 0x80; n >>= 7 {
-		dst = append(dst, byte(n)|0x80)
-	}
-	return append(dst, byte(n))
-}
-
 // appendField writes a field as a literal that enters no table. The name becomes
 // lower case.
 func appendField(dst, name, value []byte) []byte {
@@ -56,25 +43,17 @@ func appendField(dst, name, value []byte) []byte {
 	key := name
 	if len(name) <= len(lowered) {
 		key = lowered[:copy(lowered[:], name)]
-		lower(key)
+		section.Lower(key)
 	}
 	if n, ok := staticNames[string(key)]; ok {
-		dst = appendInt(dst, 0, 4, int(n))
+		dst = section.AppendInt(dst, 0, 4, int(n))
 	} else {
-		dst = appendInt(append(dst, 0), 0, 7, len(name))
+		dst = section.AppendInt(append(dst, 0), 0, 7, len(name))
 		at := len(dst)
 		dst = append(dst, name...)
-		lower(dst[at:])
+		section.Lower(dst[at:])
 	}
-	return append(appendInt(dst, 0, 7, len(value)), value...)
-}
-
-func lower(b []byte) {
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c | 0x20
-		}
-	}
+	return append(section.AppendInt(dst, 0, 7, len(value)), value...)
 }
 
 // appendFields writes the fields but those that belong to one hop of HTTP/1.1 or
@@ -83,7 +62,7 @@ func appendFields(dst []byte, fields *exchange.Fields) (_ []byte, announced []by
 	for i := range fields.Len() {
 		f := fields.At(i)
 		switch {
-		case connectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host"):
+		case section.ConnectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host"):
 		case len(f.Name) == 14 && exchange.EqualFold(f.Name, "content-length"):
 			announced = f.Value
 		default:
@@ -91,19 +70,4 @@ func appendFields(dst []byte, fields *exchange.Fields) (_ []byte, announced []by
 		}
 	}
 	return dst, announced
-}
-
-// connectionSpecific: RFC 9113, section 8.2.2.
-func connectionSpecific(name []byte) bool {
-	switch len(name) {
-	case 7:
-		return exchange.EqualFold(name, "upgrade")
-	case 10:
-		return exchange.EqualFold(name, "connection") || exchange.EqualFold(name, "keep-alive")
-	case 16:
-		return exchange.EqualFold(name, "proxy-connection")
-	case 17:
-		return exchange.EqualFold(name, "transfer-encoding")
-	}
-	return false
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
 )
 
 // decode reads a block as any client does.
@@ -27,7 +28,7 @@ func decode(t *testing.T, block []byte) (fields []string) {
 
 func TestStaticTable(t *testing.T) {
 	for name, n := range staticNames {
-		if got := decode(t, appendInt(appendInt(nil, 0, 4, int(n)), 0, 7, 0)); got[0] != name+": " {
+		if got := decode(t, section.AppendInt(section.AppendInt(nil, 0, 4, int(n)), 0, 7, 0)); got[0] != name+": " {
 			t.Errorf("number %d is %q, not %s", n, got[0], name)
 		}
 		if got := decode(t, appendField(nil, []byte(strings.ToUpper(name)), []byte("v"))); got[0] != name+": v" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
 	"github.com/weirmesh/weir/proxy/upstream"
 )
 
@@ -144,7 +145,7 @@ func (c *Client) appendRequest(b []byte, r *exchange.Request) []byte {
 	for i := range r.Fields.Len() {
 		f := r.Fields.At(i)
 		switch {
-		case connectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host") ||
+		case section.ConnectionSpecific(f.Name) || exchange.EqualFold(f.Name, "te") || exchange.EqualFold(f.Name, "host") ||
 			exchange.EqualFold(f.Name, "expect"):
 		case len(f.Name) == 14 && exchange.EqualFold(f.Name, "content-length"):
 			announced = true
@@ -216,11 +217,11 @@ func (l *lane) receive(x *exchange.Exchange) error {
 	l.reads.late = false
 	x.Response.Status = l.answer.status
 	x.Response.Fields, l.answer.fields = l.answer.fields, x.Response.Fields
-	x.Response.Body, x.Response.Tunnel = nil, nil
+	x.Response.Body, x.Response.Tunnel, x.Response.Trailing = nil, nil, false
 	l.pump.Join(x)
 	if !l.ended || len(l.pending) > 0 || l.trailing {
 		if !l.bodyless {
-			x.Response.Body = l
+			x.Response.Body, x.Response.Trailing = l, !l.ended || l.trailing
 		}
 	}
 	return nil

@@ -64,6 +64,13 @@ func (l *lane) Ready() bool {
 	return len(l.pending) > 0 || l.ended || l.dead != nil || l.aborted
 }
 
+// Whole reports whether what Next has returned was all, without trailers.
+func (l *lane) Whole() bool {
+	l.conn.mu.Lock()
+	defer l.conn.mu.Unlock()
+	return l.ended && !l.trailing && len(l.pending) == 0
+}
+
 // giveBack lets the service send n bytes more, on this stream and in all. The
 // caller holds the lock.
 func (l *lane) giveBack(n int) {

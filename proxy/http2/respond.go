@@ -199,17 +199,25 @@ func (s *stream) relay(x *exchange.Exchange, length int64) (sent int64, err erro
 		if length >= 0 && sent > length {
 			return sent, errTooMuch
 		}
-		if err := s.sendData(chunk, sent == length); err != nil {
+		last := sent == length && !mayTrail(x)
+		if err := s.sendData(chunk, last); err != nil {
 			return sent, err
 		}
+		if last {
+			return sent, s.flush()
+		}
 	}
-	switch {
-	case length >= 0 && sent < length:
+	if sent < length {
 		return sent, io.ErrUnexpectedEOF
-	case sent == length:
-		return sent, s.flush()
 	}
 	return sent, s.sendEnd(&x.Response.Trailers)
+}
+
+// mayTrail: all of a body whose length is known was read, but for what may stand
+// behind it.
+func mayTrail(x *exchange.Exchange) bool {
+	body, knows := x.Response.Body.(interface{ Whole() bool })
+	return x.Response.Trailing && (!knows || !body.Whole())
 }
 
 var errReset = errors.New("the stream was to be reset")
@@ -223,7 +231,7 @@ func (s *stream) flush() error {
 	return s.dead
 }
 
-// sendEnd ends a body whose length was not known.
+// sendEnd ends a body whose last byte was not known to be the end.
 func (s *stream) sendEnd(trailers *exchange.Fields) error {
 	c := s.conn
 	c.mu.Lock()

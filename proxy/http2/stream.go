@@ -184,7 +184,7 @@ func (s *stream) await() error {
 // patience is how long the next part of the body may take.
 func (s *stream) patience() time.Duration {
 	if s.socket != nil {
-		return tunnelIdle
+		return exchange.TunnelIdle
 	}
 	wait := s.conn.cfg.Stall
 	if s.declared >= 0 {

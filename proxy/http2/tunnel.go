@@ -6,16 +6,8 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"io"
-	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
-)
-
-const (
-	// tunnelIdle is how long a client may be silent once it speaks WebSocket.
-	tunnelIdle = time.Hour
-	// tunnelEnd is how long one side may go on after the other has left.
-	tunnelEnd = 5 * time.Second
 )
 
 // handshake is what a client by HTTP/2 does not say, and a service that speaks
@@ -52,43 +44,14 @@ func (h *handshake) agreed(x *exchange.Exchange) bool {
 	return agreed
 }
 
-// tunnel relays what client and service say to each other, until both have left:
-// what the client says by a goroutine of its own.
+// tunnel relays what client and service say to each other.
 func (s *stream) tunnel(x *exchange.Exchange) (sent int64, err error) {
-	t, p := x.Response.Tunnel, s.place
-	ended, left := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(left)
-		if s.toService(t) == nil {
-			t.CloseSend()
-			if hasEnded(ended) {
-				return
-			}
-		}
-		p.Cut()
-	}()
-	sent, err = s.toClient(x, t)
-	close(ended)
-	patience := time.Duration(0)
-	if err == nil {
-		patience = tunnelEnd
-	}
-	limit := time.AfterFunc(patience, s.Abort)
-	defer limit.Stop()
-	<-left
-	return sent, err
-}
-
-// hasEnded waits for the service to leave, too, and reports whether it has.
-func hasEnded(ended <-chan struct{}) bool {
-	limit := time.NewTimer(tunnelEnd)
-	defer limit.Stop()
-	select {
-	case <-ended:
-		return true
-	case <-limit.C:
-		return false
-	}
+	t := x.Response.Tunnel
+	return exchange.Relay(t, exchange.Client{
+		ToService: func() error { return s.toService(t) },
+		ToClient:  func() (int64, error) { return s.toClient(x, t) },
+		Cut:       s.place.Cut, Abort: s.Abort,
+	})
 }
 
 func (s *stream) toService(t exchange.Tunnel) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/quic-go/qpack"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/section"
 )
 
 // FuzzSection compares the decoder with quic-go's, and what the encoder makes of
@@ -46,7 +47,7 @@ func FuzzSection(f *testing.F) {
 		again, err := theirs(encoded)
 		for i := range got {
 			name := []byte(got[i].Name)
-			lower(name)
+			section.Lower(name)
 			got[i].Name = string(name)
 		}
 		if err != nil || !slices.Equal(again, got) {

@@ -258,7 +258,7 @@ func (l *lane) head(x *exchange.Exchange, room *int) (int64, error) {
 
 // beginBody finds out whether there is a body.
 func (l *lane) beginBody(x *exchange.Exchange) error {
-	x.Response.Body, x.Response.Tunnel = nil, nil
+	x.Response.Body, x.Response.Tunnel, x.Response.Trailing = nil, nil, false
 	if l.asksHead || x.Response.Status == 204 || x.Response.Status == 304 {
 		l.declared = -1
 		return nil
@@ -272,7 +272,7 @@ func (l *lane) beginBody(x *exchange.Exchange) error {
 		}
 	}
 	if l.declared != 0 {
-		x.Response.Body = l
+		x.Response.Body, x.Response.Trailing = l, true
 	}
 	return nil
 }
@@ -317,6 +317,9 @@ func (l *lane) Length() int64 {
 	}
 	return -1 // it may yet bring trailers
 }
+
+// Whole reports whether what Next has returned was all, without trailers.
+func (l *lane) Whole() bool { return l.whole() && l.trailers.Len() == 0 }
 
 // Ready reports whether Next will not have to wait.
 func (l *lane) Ready() bool { return l.failure != nil || l.here() > 0 || l.in.ended }
@@ -426,7 +429,7 @@ var (
 func appendRequest(dst []byte, r *exchange.Request) []byte {
 	return appendFrame(dst, frameHeaders, func(b []byte) []byte {
 		b = appendMethod(appendPrefix(b), r.Method)
-		b = appendInt(b, 0xc0, 6, staticFields[":scheme\x00https"])
+		b = section.AppendInt(b, 0xc0, 6, staticFields[":scheme\x00https"])
 		b = appendField(b, nameAuthority, r.Authority)
 		b = appendField(b, namePath, r.Path)
 		length := int64(0)
@@ -448,9 +451,9 @@ func appendRequest(dst []byte, r *exchange.Request) []byte {
 func appendMethod(b, method []byte) []byte {
 	switch string(method) {
 	case "GET":
-		return appendInt(b, 0xc0, 6, staticFields[":method\x00GET"])
+		return section.AppendInt(b, 0xc0, 6, staticFields[":method\x00GET"])
 	case "POST":
-		return appendInt(b, 0xc0, 6, staticFields[":method\x00POST"])
+		return section.AppendInt(b, 0xc0, 6, staticFields[":method\x00POST"])
 	}
 	return appendField(b, nameMethod, method)
 }

@@ -222,7 +222,7 @@ func (s *stream) relay(out *output, x *exchange.Exchange, length int64) (sent in
 	if length > 0 {
 		out.b = appendData(out.b, length)
 	}
-	for length < 0 || sent < length {
+	for length < 0 || sent < length || mayTrail(x) {
 		if hurry == nil || !hurry.Ready() {
 			if err := out.flush(); err != nil {
 				return sent, err
@@ -251,7 +251,7 @@ func (s *stream) relay(out *output, x *exchange.Exchange, length int64) (sent in
 	if length >= 0 && sent < length {
 		return sent, io.ErrUnexpectedEOF
 	}
-	if trailers := &x.Response.Trailers; length < 0 && trailers.Len() > 0 {
+	if trailers := &x.Response.Trailers; trailers.Len() > 0 && (length < 0 || x.Response.Trailing) {
 		out.begin()
 		out.b = appendFrame(out.b, frameHeaders, func(b []byte) []byte {
 			b, _ = appendFields(appendPrefix(b), trailers)
@@ -259,6 +259,13 @@ func (s *stream) relay(out *output, x *exchange.Exchange, length int64) (sent in
 		})
 	}
 	return sent, out.flush()
+}
+
+// mayTrail: all of a body whose length is known was read, but for what may stand
+// behind it.
+func mayTrail(x *exchange.Exchange) bool {
+	body, knows := x.Response.Body.(interface{ Whole() bool })
+	return x.Response.Trailing && (!knows || !body.Whole())
 }
 
 var errReset = errors.New("the stream was to be reset")

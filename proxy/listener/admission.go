@@ -176,6 +176,7 @@ func (r *refusals) refuse(why Refusal) bool {
 // entry is what all connections have in common: how they came in.
 type entry struct {
 	listener      *Listener
+	id            uint64 // among the listener's connections
 	socket        net.Conn
 	client, local netip.AddrPort // the client is who the PROXY protocol says, where it is spoken
 	admission     *Admission

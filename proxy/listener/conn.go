@@ -33,16 +33,18 @@ type conn struct {
 	secured *secured    // nil: in the clear
 	scheme  []byte
 
-	http2    atomic.Pointer[http2.Conn] // that it turned out to be
-	place    atomic.Pointer[place]      // where the exchange under way is served
-	framing  http1.Framing
-	body     http1.Body
-	headSize int           // of the request's head, which lies before what is buffered
-	bodied   bool          // the request came with a body, whatever became of x.Request.Body
-	head     wire.Detached // the request's head, where its body had to be read over it
-	pace     pace
-	renew    func() // the body's hooks, made once
-	waited   func()
+	http2     atomic.Pointer[http2.Conn] // that it turned out to be
+	place     atomic.Pointer[place]      // where the exchange under way is served, for those who may cut it
+	current   *place                     // that, for the connection itself
+	departure departure
+	framing   http1.Framing
+	body      http1.Body
+	headSize  int           // of the request's head, which lies before what is buffered
+	bodied    bool          // the request came with a body, whatever became of x.Request.Body
+	head      wire.Detached // the request's head, where its body had to be read over it
+	pace      pace
+	renew     func() // the body's hooks, made once
+	waited    func()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -81,9 +83,7 @@ func (c *conn) cut() {
 	if h := c.http2.Load(); h != nil {
 		h.Cut()
 	}
-	if p := c.place.Load(); p != nil {
-		p.Cut()
-	}
+	c.cutExchange()
 }
 
 // serve runs the connection to its end. A panic ends it and nothing else: what
@@ -91,6 +91,7 @@ func (c *conn) cut() {
 // no one knows what state it is in.
 func (c *conn) serve() {
 	defer c.listener.forget(c)
+	defer c.unwatch()
 	defer func() {
 		_ = c.wire.Close()
 		if p := recover(); p != nil {
@@ -118,12 +119,19 @@ func (c *conn) serve() {
 			c.serveHTTP2()
 			return
 		}
+		if first {
+			c.watch()
+		}
 		first = false
 		p := c.listener.take()
 		p.Begin()
+		c.current = p
 		c.place.Store(p)
+		if c.departure.how.Load() != present {
+			c.departed()
+		}
 		again := !c.listener.cutting.Load() && c.exchange(p)
-		c.place.Store(nil)
+		c.leavePlace(p)
 		c.head.Free()
 		c.listener.give(p)
 		if !again {
@@ -282,7 +290,7 @@ func (c *conn) beginBody(x *exchange.Exchange, head int) error {
 func (c *conn) renewRead() {
 	now := time.Now()
 	until := now.Add(c.patience(now))
-	if d := c.place.Load().x.Request.Deadline; !d.IsZero() && d.Before(until) {
+	if d := c.current.x.Request.Deadline; !d.IsZero() && d.Before(until) {
 		until = d
 	}
 	c.wire.ReadUntil(until)
@@ -425,6 +433,7 @@ func (c *conn) relay(x *exchange.Exchange, d http1.Delivery) (sent int64, err er
 			return sent, errTooMuch
 		}
 		c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+		c.departure.progress.Add(1)
 		if d == http1.Chunked {
 			err = http1.WriteChunk(c.wire, chunk)
 		} else {

@@ -14,6 +14,9 @@
 //     buffer either.
 //   - What bounds the connections of a port bounds those over TCP and UDP together,
 //     and they are counted until they have ended.
+//   - A client that leaves while its exchange is served is noticed: the exchange is
+//     cut. By HTTP/1.1 that is so once its connection breaks, or a while after it has
+//     closed its side: it may still be reading.
 //   - Finish follows Serve exactly once, whatever the client does.
 //   - Close stops accepting at once, lets exchanges in flight end, closes
 //     connections that have been told so with their answer, others after Linger
@@ -30,6 +33,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/hangup"
 )
 
 // Handler answers exchanges.
@@ -84,13 +88,16 @@ type Config struct {
 	// a head, Stall the wait for the client to take or send part of a body.
 	// Zero: 75 s, 10 s, 60 s.
 	Idle, Head, Stall time.Duration
+	// HalfClosed is how long the exchange of a client by HTTP/1.1 that has closed its
+	// side of the connection may go on with nothing sent to it. Zero: 1 s.
+	HalfClosed time.Duration
 }
 
 func (c *Config) setDefaults() {
 	for _, d := range []struct {
 		at  *time.Duration
 		def time.Duration
-	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}, {&c.Handshake, 10 * time.Second}} {
+	}{{&c.Idle, 75 * time.Second}, {&c.Head, 10 * time.Second}, {&c.Stall, 60 * time.Second}, {&c.HalfClosed, time.Second}, {&c.Handshake, 10 * time.Second}} {
 		if *d.at == 0 {
 			*d.at = d.def
 		}
@@ -114,6 +121,7 @@ type Listener struct {
 	unsecured  atomic.Uint64
 	handshakes chan struct{} // a place for each that is under way
 	sessions   sync.Pool
+	watcher    *hangup.Watcher // of clients that leave; nil: they are found out later
 	refusals
 
 	mu    sync.Mutex
@@ -126,6 +134,10 @@ func Serve(socket net.Listener, cfg Config) *Listener {
 	cfg.setDefaults()
 	l := &Listener{cfg: cfg, socket: socket, conns: map[tracked]struct{}{},
 		handshakes: make(chan struct{}, cfg.Handshakes)}
+	var err error
+	if l.watcher, err = hangup.New(); err != nil {
+		cfg.Logger.Warn("clients that leave are noticed late", "listener", l.Addr().String(), "error", err)
+	}
 	l.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	l.done.Go(l.accept)
 	return l
@@ -178,8 +190,8 @@ func (l *Listener) accept() {
 			continue
 		}
 		pause = 0
-		l.accepted.Add(1)
 		e, ok := l.admit(nc)
+		e.id = l.accepted.Add(1)
 		if !ok {
 			nc.Close()
 			continue
@@ -250,6 +262,7 @@ func (l *Listener) closeIdle() {
 // Close drains the listener: see the package page. It returns ctx's error when
 // exchanges had to be cut.
 func (l *Listener) Close(ctx context.Context) error {
+	defer l.watcher.Close()
 	l.StopAccepting()
 	drained := make(chan struct{})
 	go func() { l.done.Wait(); close(drained) }() // ends with the last connection, which is cut below at the latest

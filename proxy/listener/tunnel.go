@@ -9,57 +9,24 @@ import (
 	"github.com/weirmesh/weir/proxy/wire"
 )
 
-const (
-	// tunnelIdle is how long a client may be silent once it speaks WebSocket.
-	tunnelIdle = time.Hour
-	// tunnelEnd is how long one side may go on after the other has left.
-	tunnelEnd = 5 * time.Second
-)
-
-// tunnel relays what client and service say to each other, each way by a
-// goroutine of its own, until both have left. What the client says is relayed by
-// the one that tunnel waits for.
+// tunnel relays what client and service say to each other.
 func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
-	t, p := x.Response.Tunnel, c.place.Load()
+	t, p := x.Response.Tunnel, c.current
+	c.departure.tunnels.Store(true)
 	c.wire.Discard(-c.headSize)
 	c.head = c.wire.Detach(c.headSize) // reading on would overwrite it, and it is to be logged
-	ended, left := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(left)
-		if c.toService(t) == nil {
-			t.CloseSend()
-			if hasEnded(ended) {
-				return
-			}
-		}
-		p.Cut()
-	}()
 	c.wire.SetOut(http1.AppendSwitch(c.wire.Out(), &x.Response.Fields))
-	sent, err = c.toClient(t)
-	close(ended)
-	patience := time.Duration(0)
-	if err == nil {
-		patience = tunnelEnd
-		if w, ok := c.wire.Net().(interface{ CloseWrite() error }); ok {
-			_ = w.CloseWrite() // fails only where there is no one to tell
-		}
-	}
-	limit := time.AfterFunc(patience, c.wire.AbortRead)
-	defer limit.Stop()
-	<-left
-	return sent, err
-}
-
-// hasEnded waits for the service to leave, too, and reports whether it has.
-func hasEnded(ended <-chan struct{}) bool {
-	limit := time.NewTimer(tunnelEnd)
-	defer limit.Stop()
-	select {
-	case <-ended:
-		return true
-	case <-limit.C:
-		return false
-	}
+	return exchange.Relay(t, exchange.Client{
+		ToService: func() error { return c.toService(t) },
+		ToClient: func() (int64, error) {
+			sent, err := c.toClient(t)
+			if w, ok := c.wire.Net().(interface{ CloseWrite() error }); ok && err == nil {
+				_ = w.CloseWrite() // fails only where there is no one to tell
+			}
+			return sent, err
+		},
+		Cut: p.Cut, Abort: c.wire.AbortRead,
+	})
 }
 
 func (c *conn) toClient(t exchange.Tunnel) (sent int64, err error) {
@@ -91,7 +58,7 @@ func (c *conn) toService(t exchange.Tunnel) error {
 			}
 			c.wire.Discard(len(b))
 		}
-		c.wire.ReadUntil(time.Now().Add(tunnelIdle))
+		c.wire.ReadUntil(time.Now().Add(exchange.TunnelIdle))
 		if err := c.wire.Fill(wire.SmallBuffer, wire.LargeBuffer); err != nil {
 			if err == io.EOF {
 				return nil

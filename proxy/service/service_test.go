@@ -36,7 +36,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		w := &world{ill: map[string]bool{}, names: map[string][]string{}}
 		with := Registries{
 			Pools:  upstream.NewRegistry(nil),
-			Health: health.NewRegistry(health.Config{Logger: log, Probe: w.probe}),
+			Health: health.NewRegistry(health.Config{Logger: log}),
 			Names:  resolve.NewRegistry(resolve.Config{Logger: log, Lookup: w.lookup}),
 			Logger: log,
 		}
@@ -52,7 +52,8 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	})
 }
 
-func (w *world) probe(_ context.Context, address string, _ *health.Check) error {
+// Ask implements health.Question.
+func (w *world) Ask(_ context.Context, address string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ill[address] {
@@ -60,6 +61,9 @@ func (w *world) probe(_ context.Context, address string, _ *health.Check) error 
 	}
 	return nil
 }
+
+// Equal implements health.Question.
+func (w *world) Equal(other health.Question) bool { return other == w }
 
 func (w *world) lookup(_ context.Context, _, host string) (found []netip.Addr, _ error) {
 	w.mu.Lock()
@@ -88,7 +92,9 @@ func declare(addresses ...string) Config {
 	return cfg
 }
 
-var checked = health.Settings{Check: &health.Check{Interval: time.Second, Timeout: time.Second, Unhealthy: 2, Healthy: 2}}
+func (w *world) checked() health.Settings {
+	return health.Settings{Check: &health.Check{Interval: time.Second, Timeout: time.Second, Unhealthy: 2, Healthy: 2, Question: w}}
+}
 
 // share is how many of n picks go to each address.
 func share(b *Backend, n int) map[string]int {
@@ -117,7 +123,7 @@ func TestTheIllAreNotUsed(t *testing.T) {
 	for _, policy := range []Policy{LeastRequest, RoundRobin, Random, RingHash, Maglev} {
 		inWorld(t, func(t *testing.T, w *world) {
 			cfg := declare("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
-			cfg.Health, cfg.Balance.Policy, cfg.Balance.Ring = checked, policy, balancer.RingSize{Min: 1024, Max: 65536}
+			cfg.Health, cfg.Balance.Policy, cfg.Balance.Ring = w.checked(), policy, balancer.RingSize{Min: 1024, Max: 65536}
 			b := w.Open(cfg)
 			defer b.Close()
 			w.now(func() {})
@@ -135,7 +141,7 @@ func TestTheIllAreNotUsed(t *testing.T) {
 func TestNoPanicMeansNoEndpoint(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		cfg := declare("10.0.0.1:80", "10.0.0.2:80")
-		cfg.Health, cfg.Balance.Terms.PanicThreshold = checked, 0
+		cfg.Health, cfg.Balance.Terms.PanicThreshold = w.checked(), 0
 		b := w.Open(cfg)
 		defer b.Close()
 		w.now(func() { w.ill["10.0.0.1:80"], w.ill["10.0.0.2:80"] = true, true })
@@ -194,7 +200,7 @@ func TestAnEndpointGrowsIntoItsShare(t *testing.T) {
 func TestTheOwnZoneIsPreferred(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		cfg := declare("10.0.0.1:80", "10.0.0.2:80", "10.0.1.1:80", "10.0.1.2:80")
-		cfg.Health, cfg.Zone, cfg.Balance.Terms.PreferLocal = checked, "a", true
+		cfg.Health, cfg.Zone, cfg.Balance.Terms.PreferLocal = w.checked(), "a", true
 		for i := range cfg.Endpoints {
 			cfg.Endpoints[i].Zone = []string{"a", "a", "b", "b"}[i]
 		}

@@ -272,7 +272,9 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 		return &Error{Err: fmt.Errorf("connect to %s: %w", p.key.Address, err)}
 	}
 	if err := lane.Open(ctx, x, &s.opts); err != nil {
-		p.failures.Add(1)
+		if ctx.Err() == nil { // else it was given up
+			p.failures.Add(1)
+		}
 		return err
 	}
 	return nil

@@ -16,6 +16,7 @@
 //   - A Stream that is opened is closed, and then holds nothing.
 //   - Where connections begin with who the client is (PROXY protocol), each serves
 //     that client's connection alone.
+//   - What [Registry.Probe] and [Registry.Reach] do, nobody else notices.
 //   - A pool with a maximum never has more connections. Who comes when all are in
 //     use waits in turn, or finds the queue full and is told so at once.
 //
@@ -60,6 +61,12 @@ type Key struct {
 	MaxConnections int // 0: any number
 	// Proxy is the PROXY protocol header that connections begin with.
 	Proxy proxyproto.Version
+}
+
+func (k *Key) setDefaults() {
+	if k.ConnectTimeout == 0 {
+		k.ConnectTimeout = DefaultConnectTimeout
+	}
 }
 
 // Defaults of a pool.
@@ -303,18 +310,22 @@ func NewRegistry(dials map[Protocol]Dial) *Registry {
 
 // Acquire returns the pool for a key; each Acquire is undone by one Release.
 func (r *Registry) Acquire(k Key) *Pool {
-	if k.ConnectTimeout == 0 {
-		k.ConnectTimeout = DefaultConnectTimeout
-	}
+	k.setDefaults()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.pools[k]
 	if p == nil {
-		p = &Pool{key: k, registry: r, shared: multiplex{dial: r.dials[k.Protocol]}}
-		p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
+		p = r.newPool(k)
 		r.pools[k] = p
 	}
 	p.refs++
+	return p
+}
+
+func (r *Registry) newPool(k Key) *Pool {
+	k.setDefaults()
+	p := &Pool{key: k, registry: r, shared: multiplex{dial: r.dials[k.Protocol]}}
+	p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
 	return p
 }
 

@@ -270,7 +270,9 @@ func (s *Stream) failed(doing string, err error) *Error {
 func (s *Stream) receive(ctx context.Context, x *exchange.Exchange) error {
 	n, err := s.readHead(ctx, x)
 	if err != nil {
-		s.pool.failures.Add(1)
+		if ctx.Err() == nil { // else it was given up
+			s.pool.failures.Add(1)
+		}
 		return s.blame(x, err)
 	}
 	s.tryJoin(x)
@@ -375,7 +377,7 @@ func unexpected(err error) error {
 
 func (s *Stream) beginBody(x *exchange.Exchange, head int) {
 	r, f := &x.Response, &s.framing
-	r.Body, r.Tunnel = nil, nil
+	r.Body, r.Tunnel, r.Trailing = nil, nil, false // the chunked coding has no length
 	s.answered = true
 	if r.Status == 101 {
 		s.beginTunnel(x, head)

@@ -50,6 +50,7 @@ func StartWith(t testing.TB, change func(*proxy.Config), resources ...resource.M
 			}
 			return l, err
 		},
+		ClientHalfClosed: 2 * time.Minute, // tests end what they say so, and have time
 	}
 	change(&cfg)
 	p, err := proxy.New(cfg)

@@ -177,7 +177,7 @@ func (x DnsResolution_Family) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DnsResolution_Family.Descriptor instead.
 func (DnsResolution_Family) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{12, 0}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // LoadBalancing says which of a service's endpoints a request goes to.
@@ -533,7 +533,8 @@ func (x *SlowStart) GetMinWeightPercent() uint32 {
 	return 0
 }
 
-// HealthCheck asks endpoints whether they are well.
+// HealthCheck asks endpoints whether they are well, in the protocol and with the
+// TLS that their service is spoken to with, on a connection for each check.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unset: 10 s; at least 100 ms.
@@ -547,8 +548,10 @@ type HealthCheck struct {
 	UnhealthyThreshold uint32 `protobuf:"varint,4,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
 	HealthyThreshold   uint32 `protobuf:"varint,5,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
 	// One of these.
-	Http          *HttpHealthCheck `protobuf:"bytes,6,opt,name=http,proto3" json:"http,omitempty"`
-	Tcp           *TcpHealthCheck  `protobuf:"bytes,7,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	Http *HttpHealthCheck `protobuf:"bytes,6,opt,name=http,proto3" json:"http,omitempty"`
+	Tcp  *TcpHealthCheck  `protobuf:"bytes,7,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// Needs protocol HTTP2 or HTTP3.
+	Grpc          *GrpcHealthCheck `protobuf:"bytes,8,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,11 +635,19 @@ func (x *HealthCheck) GetTcp() *TcpHealthCheck {
 	return nil
 }
 
+func (x *HealthCheck) GetGrpc() *GrpcHealthCheck {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
 type HttpHealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: "/".
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// The Host header. Empty: the endpoint's address.
+	// The Host header. Empty: the hostname of the service's tls, else the
+	// endpoint's address.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	// None: 200 alone.
 	ExpectedStatuses []*StatusRange `protobuf:"bytes,3,rep,name=expected_statuses,json=expectedStatuses,proto3" json:"expected_statuses,omitempty"`
@@ -748,7 +759,8 @@ func (x *StatusRange) GetEnd() uint32 {
 	return 0
 }
 
-// TcpHealthCheck: the endpoint accepts a connection.
+// TcpHealthCheck: the endpoint accepts a connection, the handshake of TLS (and of
+// QUIC, where it is spoken) included.
 type TcpHealthCheck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -785,6 +797,62 @@ func (*TcpHealthCheck) Descriptor() ([]byte, []int) {
 	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{8}
 }
 
+// GrpcHealthCheck: grpc.health.v1.Health/Check answers SERVING.
+type GrpcHealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked after. Empty: the server as a whole.
+	ServiceName string `protobuf:"bytes,1,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	// The :authority. Empty: the hostname of the service's tls, else the endpoint's
+	// address.
+	Authority     string `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcHealthCheck) Reset() {
+	*x = GrpcHealthCheck{}
+	mi := &file_weir_v1_upstream_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcHealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcHealthCheck) ProtoMessage() {}
+
+func (x *GrpcHealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_upstream_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcHealthCheck.ProtoReflect.Descriptor instead.
+func (*GrpcHealthCheck) Descriptor() ([]byte, []int) {
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GrpcHealthCheck) GetServiceName() string {
+	if x != nil {
+		return x.ServiceName
+	}
+	return ""
+}
+
+func (x *GrpcHealthCheck) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
 // OutlierDetection takes an endpoint that fails out of use for a while.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -807,7 +875,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_weir_v1_upstream_proto_msgTypes[9]
+	mi := &file_weir_v1_upstream_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +887,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_upstream_proto_msgTypes[9]
+	mi := &file_weir_v1_upstream_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +900,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{9}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OutlierDetection) GetConsecutive_5Xx() uint32 {
@@ -896,7 +964,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_weir_v1_upstream_proto_msgTypes[10]
+	mi := &file_weir_v1_upstream_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +976,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_upstream_proto_msgTypes[10]
+	mi := &file_weir_v1_upstream_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +989,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{10}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Limits) GetMaxConnections() uint32 {
@@ -972,7 +1040,7 @@ type RetryBudget struct {
 
 func (x *RetryBudget) Reset() {
 	*x = RetryBudget{}
-	mi := &file_weir_v1_upstream_proto_msgTypes[11]
+	mi := &file_weir_v1_upstream_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1052,7 @@ func (x *RetryBudget) String() string {
 func (*RetryBudget) ProtoMessage() {}
 
 func (x *RetryBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_upstream_proto_msgTypes[11]
+	mi := &file_weir_v1_upstream_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1065,7 @@ func (x *RetryBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
 func (*RetryBudget) Descriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{11}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetryBudget) GetBudgetPercent() uint32 {
@@ -1027,7 +1095,7 @@ type DnsResolution struct {
 
 func (x *DnsResolution) Reset() {
 	*x = DnsResolution{}
-	mi := &file_weir_v1_upstream_proto_msgTypes[12]
+	mi := &file_weir_v1_upstream_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1107,7 @@ func (x *DnsResolution) String() string {
 func (*DnsResolution) ProtoMessage() {}
 
 func (x *DnsResolution) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_upstream_proto_msgTypes[12]
+	mi := &file_weir_v1_upstream_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1120,7 @@ func (x *DnsResolution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsResolution.ProtoReflect.Descriptor instead.
 func (*DnsResolution) Descriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{12}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DnsResolution) GetRefreshRate() *durationpb.Duration {
@@ -1097,7 +1165,7 @@ type UpstreamTLS struct {
 
 func (x *UpstreamTLS) Reset() {
 	*x = UpstreamTLS{}
-	mi := &file_weir_v1_upstream_proto_msgTypes[13]
+	mi := &file_weir_v1_upstream_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1177,7 @@ func (x *UpstreamTLS) String() string {
 func (*UpstreamTLS) ProtoMessage() {}
 
 func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_upstream_proto_msgTypes[13]
+	mi := &file_weir_v1_upstream_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1190,7 @@ func (x *UpstreamTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTLS.ProtoReflect.Descriptor instead.
 func (*UpstreamTLS) Descriptor() ([]byte, []int) {
-	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{13}
+	return file_weir_v1_upstream_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpstreamTLS) GetHostname() string {
@@ -1213,7 +1281,7 @@ const file_weir_v1_upstream_proto_rawDesc = "" +
 	"\n" +
 	"aggression\x18\x02 \x01(\x01R\n" +
 	"aggression\x12,\n" +
-	"\x12min_weight_percent\x18\x03 \x01(\rR\x10minWeightPercent\"\x89\x03\n" +
+	"\x12min_weight_percent\x18\x03 \x01(\rR\x10minWeightPercent\"\xb7\x03\n" +
 	"\vHealthCheck\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12;\n" +
 	"\x17interval_jitter_percent\x18\x02 \x01(\rH\x00R\x15intervalJitterPercent\x88\x01\x01\x123\n" +
@@ -1221,7 +1289,8 @@ const file_weir_v1_upstream_proto_rawDesc = "" +
 	"\x13unhealthy_threshold\x18\x04 \x01(\rR\x12unhealthyThreshold\x12+\n" +
 	"\x11healthy_threshold\x18\x05 \x01(\rR\x10healthyThreshold\x12,\n" +
 	"\x04http\x18\x06 \x01(\v2\x18.weir.v1.HttpHealthCheckR\x04http\x12)\n" +
-	"\x03tcp\x18\a \x01(\v2\x17.weir.v1.TcpHealthCheckR\x03tcpB\x1a\n" +
+	"\x03tcp\x18\a \x01(\v2\x17.weir.v1.TcpHealthCheckR\x03tcp\x12,\n" +
+	"\x04grpc\x18\b \x01(\v2\x18.weir.v1.GrpcHealthCheckR\x04grpcB\x1a\n" +
 	"\x18_interval_jitter_percent\"|\n" +
 	"\x0fHttpHealthCheck\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
@@ -1230,7 +1299,10 @@ const file_weir_v1_upstream_proto_rawDesc = "" +
 	"\vStatusRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\rR\x03end\"\x10\n" +
-	"\x0eTcpHealthCheck\"\xcd\x03\n" +
+	"\x0eTcpHealthCheck\"R\n" +
+	"\x0fGrpcHealthCheck\x12!\n" +
+	"\fservice_name\x18\x01 \x01(\tR\vserviceName\x12\x1c\n" +
+	"\tauthority\x18\x02 \x01(\tR\tauthority\"\xcd\x03\n" +
 	"\x10OutlierDetection\x12,\n" +
 	"\x0fconsecutive_5xx\x18\x01 \x01(\rH\x00R\x0econsecutive5xx\x88\x01\x01\x12A\n" +
 	"\x1aconsecutive_gateway_errors\x18\x02 \x01(\rH\x01R\x18consecutiveGatewayErrors\x88\x01\x01\x125\n" +
@@ -1284,7 +1356,7 @@ func file_weir_v1_upstream_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_weir_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_weir_v1_upstream_proto_goTypes = []any{
 	(LoadBalancing_Policy)(0),              // 0: weir.v1.LoadBalancing.Policy
 	(LoadBalancing_TrafficDistribution)(0), // 1: weir.v1.LoadBalancing.TrafficDistribution
@@ -1298,13 +1370,14 @@ var file_weir_v1_upstream_proto_goTypes = []any{
 	(*HttpHealthCheck)(nil),                // 9: weir.v1.HttpHealthCheck
 	(*StatusRange)(nil),                    // 10: weir.v1.StatusRange
 	(*TcpHealthCheck)(nil),                 // 11: weir.v1.TcpHealthCheck
-	(*OutlierDetection)(nil),               // 12: weir.v1.OutlierDetection
-	(*Limits)(nil),                         // 13: weir.v1.Limits
-	(*RetryBudget)(nil),                    // 14: weir.v1.RetryBudget
-	(*DnsResolution)(nil),                  // 15: weir.v1.DnsResolution
-	(*UpstreamTLS)(nil),                    // 16: weir.v1.UpstreamTLS
-	(*durationpb.Duration)(nil),            // 17: google.protobuf.Duration
-	(*CertificateRef)(nil),                 // 18: weir.v1.CertificateRef
+	(*GrpcHealthCheck)(nil),                // 12: weir.v1.GrpcHealthCheck
+	(*OutlierDetection)(nil),               // 13: weir.v1.OutlierDetection
+	(*Limits)(nil),                         // 14: weir.v1.Limits
+	(*RetryBudget)(nil),                    // 15: weir.v1.RetryBudget
+	(*DnsResolution)(nil),                  // 16: weir.v1.DnsResolution
+	(*UpstreamTLS)(nil),                    // 17: weir.v1.UpstreamTLS
+	(*durationpb.Duration)(nil),            // 18: google.protobuf.Duration
+	(*CertificateRef)(nil),                 // 19: weir.v1.CertificateRef
 }
 var file_weir_v1_upstream_proto_depIdxs = []int32{
 	0,  // 0: weir.v1.LoadBalancing.policy:type_name -> weir.v1.LoadBalancing.Policy
@@ -1313,26 +1386,27 @@ var file_weir_v1_upstream_proto_depIdxs = []int32{
 	7,  // 3: weir.v1.LoadBalancing.slow_start:type_name -> weir.v1.SlowStart
 	1,  // 4: weir.v1.LoadBalancing.traffic_distribution:type_name -> weir.v1.LoadBalancing.TrafficDistribution
 	5,  // 5: weir.v1.HashPolicy.cookie:type_name -> weir.v1.HashCookie
-	17, // 6: weir.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
-	17, // 7: weir.v1.SlowStart.window:type_name -> google.protobuf.Duration
-	17, // 8: weir.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	17, // 9: weir.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	18, // 6: weir.v1.HashCookie.ttl:type_name -> google.protobuf.Duration
+	18, // 7: weir.v1.SlowStart.window:type_name -> google.protobuf.Duration
+	18, // 8: weir.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	18, // 9: weir.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
 	9,  // 10: weir.v1.HealthCheck.http:type_name -> weir.v1.HttpHealthCheck
 	11, // 11: weir.v1.HealthCheck.tcp:type_name -> weir.v1.TcpHealthCheck
-	10, // 12: weir.v1.HttpHealthCheck.expected_statuses:type_name -> weir.v1.StatusRange
-	17, // 13: weir.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	17, // 14: weir.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
-	17, // 15: weir.v1.OutlierDetection.max_ejection_time:type_name -> google.protobuf.Duration
-	14, // 16: weir.v1.Limits.retry_budget:type_name -> weir.v1.RetryBudget
-	17, // 17: weir.v1.DnsResolution.refresh_rate:type_name -> google.protobuf.Duration
-	2,  // 18: weir.v1.DnsResolution.lookup_family:type_name -> weir.v1.DnsResolution.Family
-	18, // 19: weir.v1.UpstreamTLS.ca_certificate_refs:type_name -> weir.v1.CertificateRef
-	18, // 20: weir.v1.UpstreamTLS.client_certificate_ref:type_name -> weir.v1.CertificateRef
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 12: weir.v1.HealthCheck.grpc:type_name -> weir.v1.GrpcHealthCheck
+	10, // 13: weir.v1.HttpHealthCheck.expected_statuses:type_name -> weir.v1.StatusRange
+	18, // 14: weir.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	18, // 15: weir.v1.OutlierDetection.base_ejection_time:type_name -> google.protobuf.Duration
+	18, // 16: weir.v1.OutlierDetection.max_ejection_time:type_name -> google.protobuf.Duration
+	15, // 17: weir.v1.Limits.retry_budget:type_name -> weir.v1.RetryBudget
+	18, // 18: weir.v1.DnsResolution.refresh_rate:type_name -> google.protobuf.Duration
+	2,  // 19: weir.v1.DnsResolution.lookup_family:type_name -> weir.v1.DnsResolution.Family
+	19, // 20: weir.v1.UpstreamTLS.ca_certificate_refs:type_name -> weir.v1.CertificateRef
+	19, // 21: weir.v1.UpstreamTLS.client_certificate_ref:type_name -> weir.v1.CertificateRef
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_upstream_proto_init() }
@@ -1343,16 +1417,16 @@ func file_weir_v1_upstream_proto_init() {
 	file_weir_v1_gateway_proto_init()
 	file_weir_v1_upstream_proto_msgTypes[0].OneofWrappers = []any{}
 	file_weir_v1_upstream_proto_msgTypes[5].OneofWrappers = []any{}
-	file_weir_v1_upstream_proto_msgTypes[9].OneofWrappers = []any{}
 	file_weir_v1_upstream_proto_msgTypes[10].OneofWrappers = []any{}
 	file_weir_v1_upstream_proto_msgTypes[11].OneofWrappers = []any{}
+	file_weir_v1_upstream_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_upstream_proto_rawDesc), len(file_weir_v1_upstream_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

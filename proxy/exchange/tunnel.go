@@ -1,0 +1,68 @@
+package exchange
+
+import "time"
+
+// Tunnel is a service's side of a conversation that is HTTP no more. One
+// goroutine may read while another sends.
+type Tunnel interface {
+	Body
+	// Send says something to the service.
+	Send([]byte) error
+	// CloseSend tells the service that nothing more will be said.
+	CloseSend()
+}
+
+const (
+	// TunnelIdle is how long a client may be silent once it speaks something else.
+	TunnelIdle = time.Hour
+	// tunnelEnd is how long one side may go on after the other has left.
+	tunnelEnd = 5 * time.Second
+)
+
+// Client is the other side of a tunnel.
+type Client struct {
+	// ToService passes on what the client says until it has said all, ToClient what
+	// the service says; that returns how much it was.
+	ToService func() error
+	ToClient  func() (int64, error)
+	// Cut ends ToClient, Abort ends ToService.
+	Cut, Abort func()
+}
+
+// Relay lets both sides of a tunnel say what they have to say, until both have
+// left: each way by a goroutine of its own, ToClient by the one that calls.
+func Relay(t Tunnel, c Client) (sent int64, err error) {
+	ended, left := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(left)
+		if c.ToService() == nil {
+			t.CloseSend()
+			if hasEnded(ended) {
+				return
+			}
+		}
+		c.Cut()
+	}()
+	sent, err = c.ToClient()
+	close(ended)
+	patience := time.Duration(0)
+	if err == nil {
+		patience = tunnelEnd
+	}
+	limit := time.AfterFunc(patience, c.Abort)
+	defer limit.Stop()
+	<-left
+	return sent, err
+}
+
+// hasEnded waits for the service to leave, too, and reports whether it has.
+func hasEnded(ended <-chan struct{}) bool {
+	limit := time.NewTimer(tunnelEnd)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-limit.C:
+		return false
+	}
+}
