@@ -32,7 +32,8 @@ demo: build
 build: plugins
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/weir ./cmd/weir
 
-# The example plugins, built by stock Go with the public SDK and embedded.
+# The standard policies, in one module, built by stock Go with the public SDK and embedded;
+# and any plugin beside them.
 plugins:
 	@for p in $(PLUGINS); do \
 	  (cd examples/plugins/$$p && GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w' \

@@ -111,10 +111,14 @@ type Proxies interface {
 	Statuses() ([]*weirv1.ProxyStatus, <-chan struct{})
 }
 
-// Admission judges a module before it is stored.
+// Admission judges a module before it is stored, and what policies configure it with.
 type Admission interface {
-	// Admit returns what the module is, or says why it cannot run.
-	Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error)
+	// Admit returns what the module is, or says why it cannot run. The name is the
+	// Plugin's, "" where there is none yet.
+	Admit(ctx context.Context, name string, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error)
+	// Try starts the plugin under the configuration of each policy, and returns what it
+	// has against each, nil where it is content.
+	Try(ctx context.Context, plugin *weirv1.Plugin, module []byte, policies []*weirv1.Policy) ([]error, error)
 }
 
 // Servers is the cluster of servers, as this member knows and moves it. Its

@@ -32,7 +32,7 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 	if violations := resource.Validate(wrapped); len(violations) > 0 {
 		return nil, invalid(pushField(violations[0].Field), "%s", violations[0].Message)
 	}
-	admitted, err := s.admit(ctx, req.GetModule(), plugin.GetSpec().GetLimits())
+	admitted, err := s.admit(ctx, req.GetName(), req.GetModule(), plugin.GetSpec().GetLimits())
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *service) PushModule(ctx context.Context, req *weirv1.PushModuleRequest)
 	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.admit(ctx, req.GetModule(), req.GetLimits()); err != nil {
+	if _, err := s.admit(ctx, "", req.GetModule(), req.GetLimits()); err != nil {
 		return nil, err
 	}
 	digest := digestOf(req.GetModule())
@@ -102,8 +102,8 @@ func checkModule(module []byte) error {
 	return nil
 }
 
-func (s *service) admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
-	admitted, err := s.Admission.Admit(ctx, module, limits)
+func (s *service) admit(ctx context.Context, name string, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+	admitted, err := s.Admission.Admit(ctx, name, module, limits)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -218,7 +218,7 @@ func (s *service) admitStored(ctx context.Context, plugin *weirv1.Plugin, index 
 	if module == nil {
 		return nil
 	}
-	status, err := s.Admission.Admit(ctx, module, plugin.GetSpec().GetLimits())
+	status, err := s.Admission.Admit(ctx, plugin.GetMetadata().GetName(), module, plugin.GetSpec().GetLimits())
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -142,8 +142,8 @@ type slow struct {
 	judging, judged chan struct{}
 }
 
-func (s slow) Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+func (s slow) Admit(ctx context.Context, name string, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
 	s.judging <- struct{}{}
 	<-s.judged
-	return s.Admission.Admit(ctx, module, limits)
+	return s.Admission.Admit(ctx, name, module, limits)
 }

@@ -155,13 +155,13 @@ spec: {protocol: HTTP2, endpoints: [{address: "{UPSTREAM}"}]}
 `+catchAllRoute)
 }
 
-// policies is the catch-all with a chain of so many policies, each the example plugin
+// policies is the catch-all with a chain of so many policies, each the standard policy
 // that changes headers: it sets one of the request and one of the response.
 func policies(n int) func(context.Context, *weir) error {
 	return func(ctx context.Context, w *weir) error {
-		module := filepath.Join("examples", "plugins", "wasm", "transform.wasm")
+		module := filepath.Join("examples", "plugins", "wasm", "standard.wasm")
 		if _, err := os.Stat(module); err != nil {
-			return errors.New("the transform plugin is not built (make plugins)")
+			return errors.New("the standard policies are not built (make plugins)")
 		}
 		if err := w.cli(ctx, "", "plugin", "push", "transform", module); err != nil {
 			return err

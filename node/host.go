@@ -9,6 +9,10 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/wasm"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -50,10 +54,35 @@ func (p *process) startHost(cfg Config) (*host, error) {
 }
 
 // Admit is for the admin API.
-func (h *host) Admit(ctx context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
-	info, err := h.Host.Admit(ctx, module, wasm.Limits{MemoryBytes: limits.GetMemoryBytes(), Fuel: limits.GetFuel()})
+func (h *host) Admit(ctx context.Context, name string, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+	info, err := h.Host.Admit(ctx, name, module, wasm.Limits{MemoryBytes: limits.GetMemoryBytes(), Fuel: limits.GetFuel()})
 	if err != nil {
 		return nil, err
 	}
-	return &weirv1.PluginStatus{SizeBytes: uint64(info.Size), Abi: info.ABI}, nil
+	status := &weirv1.PluginStatus{SizeBytes: uint64(info.Size), Abi: info.ABI}
+	if info.Schema != nil {
+		status.ConfigSchema = new(structpb.Struct)
+		if err := protojson.Unmarshal(info.Schema, status.ConfigSchema); err != nil {
+			return nil, fmt.Errorf("read the schema of its configuration: %w", err)
+		}
+	}
+	return status, nil
+}
+
+// Try is for the admin API.
+func (h *host) Try(ctx context.Context, plugin *weirv1.Plugin, module []byte, policies []*weirv1.Policy) ([]error, error) {
+	limits := plugin.GetSpec().GetLimits()
+	specs := make([]policy.Spec, len(policies))
+	for i, p := range policies {
+		specs[i] = policy.Spec{Name: p.GetMetadata().GetName(), Plugin: plugin.GetMetadata().GetName(), Digest: plugin.GetSpec().GetDigest(),
+			MemoryBytes: limits.GetMemoryBytes(), Fuel: limits.GetFuel()}
+		if config := p.GetSpec().GetConfig(); config != nil {
+			text, err := config.MarshalJSON()
+			if err != nil {
+				return nil, fmt.Errorf("encode configuration: %w", err)
+			}
+			specs[i].Config = string(text)
+		}
+	}
+	return h.Host.Try(ctx, module, specs)
 }

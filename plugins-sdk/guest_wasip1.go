@@ -34,6 +34,16 @@ func onVMStart(_, _ uint32) bool { return true }
 //go:wasmexport proxy_on_configure
 func onConfigure(root, size uint32) bool { return guest.OnConfigure(root, int(size)) }
 
+//go:wasmexport weir_config_schema
+func configSchema() {
+	if guest.plugin.schema == nil {
+		return
+	}
+	if schema := guest.plugin.schema(); schema != nil {
+		abi.Foreign("weir.schema", schema)
+	}
+}
+
 //go:wasmexport proxy_on_tick
 func onTick(root uint32) { guest.OnTick(root) }
 

@@ -33,6 +33,15 @@
 // construction, or for hosts that do them for you ([Foreign]).
 package sdk
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
+)
+
 // Handler is a policy at work. It implements any of [RequestHandler],
 // [RequestBodyHandler], [ResponseHandler], [ResponseBodyHandler],
 // [DoneHandler] and [TickHandler]; the rest is not called.
@@ -84,7 +93,8 @@ const (
 
 // Plugin makes handlers from configurations; see [Define].
 type Plugin struct {
-	make func(config []byte) (Handler, error)
+	make   func(config []byte) (Handler, error)
+	schema func() []byte
 }
 
 // Define says how a policy's configuration becomes a handler. The
@@ -95,17 +105,69 @@ type Plugin struct {
 //  3. when C or *C has a method Validate() error, that must return nil.
 //
 // A handler is not made, and the policy refused, when one of them fails.
+//
+// People see C as a JSON schema (`weir describe plugin NAME`): its fields by their
+// names, with what Default gives them, what a tag `about:"…"` says of them, and the
+// values that a tag `oneof:"a,b"` lists.
 func Define[C any](new func(config C) (Handler, error)) Plugin {
-	return Plugin{make: func(config []byte) (Handler, error) {
-		c, err := decode[C](config)
-		if err != nil {
-			return nil, err
-		}
-		return new(c)
-	}}
+	return Plugin{
+		make: func(config []byte) (Handler, error) {
+			c, err := decode[C](config)
+			if err != nil {
+				return nil, err
+			}
+			return new(c)
+		},
+		schema: schemaOf[C],
+	}
 }
 
 // Register makes the program this plugin. Call it once, from init.
 func Register[C any](new func(config C) (Handler, error)) {
 	register(Define(new))
+}
+
+// RegisterNamed makes the program several plugins at once: which of them a policy is
+// decides the name that its Plugin was pushed under (in other hosts, the plugin's root
+// id). A name may go on behind a dash: "jwt-partners" is "jwt". Call it once, from
+// init, instead of Register. A module that holds ten plugins is compiled once, and is
+// not much larger than one.
+func RegisterNamed(plugins map[string]Plugin) {
+	register(Plugin{
+		make: func(config []byte) (Handler, error) {
+			if p, ok := named(plugins, ownName()); ok {
+				return p.make(config)
+			}
+			names := slices.Sorted(maps.Keys(plugins))
+			return nil, fmt.Errorf("the module has no plugin %q: push it as one of %s", ownName(), strings.Join(names, ", "))
+		},
+		schema: func() []byte {
+			if p, ok := named(plugins, ownName()); ok {
+				return p.schema()
+			}
+			return nil
+		},
+	})
+}
+
+func named(plugins map[string]Plugin, name string) (Plugin, bool) {
+	for {
+		if p, ok := plugins[name]; ok {
+			return p, true
+		}
+		dash := strings.LastIndexByte(name, '-')
+		if dash < 0 {
+			return Plugin{}, false
+		}
+		name = name[:dash]
+	}
+}
+
+func ownName() string {
+	for _, path := range [...]string{"weir\x00plugin", "plugin_root_id"} {
+		if name, s := abi.GetProperty(path); s == abi.OK && name != "" {
+			return name
+		}
+	}
+	return ""
 }

@@ -167,7 +167,7 @@ func (p *Proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 type Admission struct{}
 
 // Admit implements admin.Admission.
-func (Admission) Admit(_ context.Context, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
+func (Admission) Admit(_ context.Context, _ string, module []byte, limits *weirv1.PluginLimits) (*weirv1.PluginStatus, error) {
 	if len(module) < 4 || string(module[:4]) != "\x00asm" {
 		return nil, errors.New("is not a WASM module: it does not begin with \\0asm")
 	}
@@ -175,6 +175,17 @@ func (Admission) Admit(_ context.Context, module []byte, limits *weirv1.PluginLi
 		return nil, errors.New("asks for 2 pages of memory, more than its limit of 65536 bytes")
 	}
 	return &weirv1.PluginStatus{SizeBytes: uint64(len(module)), Abi: "0.2.1"}, nil
+}
+
+// Try implements admin.Admission: a configuration with a member "wrong" is refused.
+func (Admission) Try(_ context.Context, _ *weirv1.Plugin, _ []byte, policies []*weirv1.Policy) ([]error, error) {
+	wrong := make([]error, len(policies))
+	for i, p := range policies {
+		if _, is := p.GetSpec().GetConfig().GetFields()["wrong"]; is {
+			wrong[i] = errors.New("it refuses its configuration")
+		}
+	}
+	return wrong, nil
 }
 
 // Sealer turns bytes around, under the purpose in clear.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/weirmesh/weir/examples/plugins"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -33,13 +35,15 @@ func newPluginPushCommand(c *client) *cobra.Command {
 	var dryRun bool
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use:   "push NAME FILE.wasm",
+		Use:   "push NAME [FILE.wasm]",
 		Short: "Store a module under a name",
 		Long: `Push checks a module, stores it and lets the Plugin of that name point at it.
 Every proxy that uses the plugin goes over to the new module; requests that are
-under way finish with the old one.`,
-		Example: "  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000",
-		Args:    cobra.ExactArgs(2),
+under way finish with the old one.
+
+Without a file it is the standard policy of that name that comes with weir: ` + strings.Join(plugins.Standard(), ", ") + `. The name may go on behind a dash: jwt-partners is jwt, with limits of its own.`,
+		Example: "  weir plugin push jwt\n  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000",
+		Args:    cobra.RangeArgs(1, 2),
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&memory, "memory", "", "linear memory that one VM may have, such as 32Mi (what it has, or 16Mi)")
@@ -48,7 +52,7 @@ under way finish with the old one.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the module, store nothing")
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		module, err := readModule(args[1])
+		file, module, err := moduleToPush(args)
 		if err != nil {
 			return err
 		}
@@ -62,7 +66,7 @@ under way finish with the old one.`,
 		}
 		outcome, answer, err := c.push(cmd, req)
 		if err != nil {
-			return fmt.Errorf("push %s: %w", args[1], err)
+			return fmt.Errorf("push %s: %w", file, err)
 		}
 		plugin := resource.Wrap(answer.GetPlugin())
 		printed := c.resourceView(func(*found, *cobra.Command, bool) error {
@@ -82,6 +86,25 @@ under way finish with the old one.`,
 		return nil
 	}
 	return cmd
+}
+
+// moduleToPush is the file that is named, or the standard policy of the Plugin's name.
+func moduleToPush(args []string) (what string, module []byte, err error) {
+	if len(args) == 2 {
+		module, err = readModule(args[1])
+		return args[1], module, err
+	}
+	for name := args[0]; ; {
+		if slices.Contains(plugins.Standard(), name) {
+			module, err = plugins.Module(name)
+			return "the standard policy " + name, module, err
+		}
+		dash := strings.LastIndexByte(name, '-')
+		if dash < 0 {
+			return "", nil, usagef("there is no standard policy %q: name a file, or one of %s", args[0], strings.Join(plugins.Standard(), ", "))
+		}
+		name = name[:dash]
+	}
 }
 
 // maxModule is the most that a server takes for one.

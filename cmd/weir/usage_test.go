@@ -46,7 +46,7 @@ func TestExitCodes(t *testing.T) {
 		{"delete route a -f x", 2, "but not both"},
 		{"plugin", 2, "say what to do: bench, build, inspect, list, new, push, replay, run, test"},
 		{"plugin psh", 2, `did you mean "push"?`},
-		{"plugin push a", 2, "accepts 2 arg(s)"},
+		{"plugin push a", 2, "there is no standard policy"},
 		{"completion", 2, "say what to do: bash, fish"},
 		{"completion bsh", 2, `did you mean "bash"?`},
 		{"join-token create --role edge --ttl 3d", 2, "did you mean 72h?"},

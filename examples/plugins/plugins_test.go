@@ -17,12 +17,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/weirmesh/weir/examples/plugins"
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/plugintest"
 	"github.com/weirmesh/weir/policy/wasm"
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -36,6 +39,9 @@ var build = func() func(testing.TB, string) []byte {
 	built := map[string][]byte{}
 	return func(t testing.TB, name string) []byte {
 		t.Helper()
+		if slices.Contains(plugins.Standard(), name) {
+			name = "standard"
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		if built[name] != nil {
@@ -196,6 +202,47 @@ func serve(t testing.TB, c *policy.Chain, x *exchange.Exchange, upstream func(*e
 		t.Fatal(err)
 	}
 	return read(t, x.Response.Body)
+}
+
+// TestCases runs what is beside each standard policy: what its users are promised.
+func TestCases(t *testing.T) {
+	for _, name := range plugins.Standard() {
+		file := filepath.Join("standard", name, "cases.yaml")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases, err := plugintest.Parse(file, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := cache()
+		if err != nil {
+			t.Fatal(err)
+		}
+		runner, err := plugintest.NewRunner(build(t, name), plugintest.Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cases {
+			t.Run(name+"/"+c.Name, func(t *testing.T) {
+				if c.Plugin != name {
+					t.Errorf("the case is of plugin %q", c.Plugin)
+				}
+				result, err := runner.Run(t.Context(), c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !result.OK {
+					t.Errorf("%s:%d: %s\n%s", c.File, c.Line, strings.Join(result.Problems, "\n"), strings.Join(result.Log, "\n"))
+				}
+				t.Logf("%d units of fuel", result.Fuel)
+			})
+		}
+		if err := runner.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestPhases(t *testing.T) {

@@ -69,7 +69,9 @@ var allowed = map[string][]string{
 
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
-	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections"},
+	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections", "policy/jose", "policy/jsonpath"},
+	"policy/jose":          {},
+	"policy/jsonpath":      {},
 	"policy/wasm/sections": {},
 	"policy/plugintest": {"proto/weir/v1", "resource", "resource/manifest", "policy", "policy/wasm", "policy/wasm/fuel", "policy/wasm/sections",
 		"proxy/exchange"},
@@ -86,7 +88,7 @@ var allowed = map[string][]string{
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"proxy", "proxy/overload", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover",
-		"policy/plugintest", "policy/scaffold", "policy/wasm"},
+		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
 	"internal/arch":        {},
 	"internal/durable":     {},
@@ -130,6 +132,7 @@ var allowed = map[string][]string{
 // that replacing one is one package's work.
 var onlyIn = map[string][]string{
 	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
+	"github.com/go-jose/go-jose/v4":     {"policy/jose"},
 	"github.com/hashicorp/raft":         {"cluster", "cluster/wal", "internal/testcluster"},
 	"go.etcd.io/bbolt":                  {"store"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},

@@ -328,6 +328,9 @@ func (s *side) Foreign(name string, args []byte) ([]byte, abi.Status) {
 		s.call.told = len(args) == 1 && args[0]&abi.PhaseLight != 0
 		return slices.Clone(args), abi.OK // it knows all of them
 	}
+	if compute := computed[name]; f == nil && compute != nil {
+		return compute(args)
+	}
 	if f == nil {
 		return nil, abi.NotFound
 	}

@@ -69,7 +69,7 @@ func Inspect(ctx context.Context, module []byte, options Options) (Inspection, e
 		return out, err
 	}
 	defer r.Close()
-	_, err = r.host.Admit(ctx, module, wasm.Limits{MemoryBytes: options.MemoryBytes, Fuel: options.Fuel})
+	_, err = r.host.Admit(ctx, "", module, wasm.Limits{MemoryBytes: options.MemoryBytes, Fuel: options.Fuel})
 	if ctx.Err() != nil {
 		return out, ctx.Err()
 	}

@@ -68,8 +68,9 @@ type parser struct {
 }
 
 func (p *parser) cases(root *yaml.Node) {
-	shared, list := Case{}, (*yaml.Node)(nil)
+	shared, list := Case{Plugin: defaultPlugin}, (*yaml.Node)(nil)
 	p.mapping(root, "", fields{
+		"plugin": p.text(&shared.Plugin),
 		"config": func(n *yaml.Node, at string) { shared.Config = p.json(n, at) },
 		"cases":  func(n *yaml.Node, _ string) { list = n },
 	})
@@ -81,7 +82,7 @@ func (p *parser) cases(root *yaml.Node) {
 	}
 	names := map[string]int{}
 	p.list(list, "cases", func(n *yaml.Node, at string) {
-		c := Case{File: p.file, Line: n.Line, Config: shared.Config, Time: defaultTime, Repeat: 1, Client: defaultClient}
+		c := Case{File: p.file, Line: n.Line, Plugin: shared.Plugin, Config: shared.Config, Time: defaultTime, Repeat: 1, Client: defaultClient}
 		p.one(n, at, &c)
 		if first, twice := names[c.Name]; twice && c.Name != "" {
 			p.note(n, at+".name", "%q is there twice; first on line %d", c.Name, first)
@@ -214,13 +215,22 @@ func (p *parser) free(n *yaml.Node, at string, depth int) any {
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		out := map[string]any{}
+		out, base := map[string]any{}, map[string]any{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].ShortTag() == "!!merge" { // <<: *config, and what differs
+				base, _ = p.free(n.Content[i+1], at, depth+1).(map[string]any)
+				continue
+			}
 			key := target(n.Content[i]).Value
 			if _, twice := out[key]; twice {
 				p.note(n.Content[i], at+"."+key, "is there twice")
 			}
 			out[key] = p.free(n.Content[i+1], at+"."+key, depth+1)
+		}
+		for key, value := range base {
+			if _, there := out[key]; !there {
+				out[key] = value
+			}
 		}
 		return out
 	case yaml.SequenceNode:

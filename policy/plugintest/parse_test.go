@@ -89,3 +89,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestConfigurationsThatDifferInAMember(t *testing.T) {
+	const text = "plugin: jwt\nconfig: &c {a: 1, b: [2]}\ncases:\n- name: one\n- name: other\n  config: {<<: *c, a: 3}\n"
+	cases, err := Parse("cases.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(cases[0].Config) + string(cases[1].Config) + cases[1].Plugin; got != `{"a":1,"b":[2]}{"a":3,"b":[2]}jwt` {
+		t.Error(got)
+	}
+}

@@ -31,6 +31,9 @@ type Case struct {
 	File string
 	Line int
 	Name string
+	// Plugin is the name that the module was pushed under: some hold several plugins,
+	// and look at it.
+	Plugin string
 	// Config is JSON; nil: the policy has none.
 	Config json.RawMessage
 	// Time is what the plugin's clock shows, and Every how far it goes on between
@@ -109,6 +112,9 @@ type WantedField struct {
 
 // Failing says that the case wants the plugin to fail.
 func (e *Expectation) Failing() bool { return e.Verdict == Failed || e.Verdict == Refused }
+
+// defaultPlugin is what a module is called where the file of cases does not say.
+const defaultPlugin = "plugin"
 
 // defaultTime is what the clock shows where a case does not say.
 var defaultTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -143,7 +144,7 @@ func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result 
 func (r *Runner) make(ctx context.Context, c Case) (policy.Policy, error) {
 	r.cases++
 	return r.host.Make(ctx, policy.Spec{
-		Tenant: fmt.Sprintf("case-%d", r.cases), Name: "plugin", Plugin: "plugin", Digest: r.digest, Config: string(c.Config),
+		Tenant: fmt.Sprintf("case-%d", r.cases), Name: "plugin", Plugin: cmp.Or(c.Plugin, defaultPlugin), Digest: r.digest, Config: string(c.Config),
 		FailureMode: weirv1.PolicySpec_CLOSED, MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel,
 	})
 }

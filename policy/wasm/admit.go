@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -23,12 +25,15 @@ type Info struct {
 	MinMemory uint64
 	// Size is the module's, in bytes.
 	Size int
+	// Schema is the JSON schema of the plugin's configuration; nil: it has none.
+	Schema []byte
 }
 
 // Admit says whether a module can be a plugin under the limits, or in words why
-// not: it is read, checked, compiled, and started without a configuration. What
-// it compiled stays in the cache for Make.
-func (h *Host) Admit(ctx context.Context, bytes []byte, limits Limits) (Info, error) {
+// not: it is read, checked, compiled, and started without a configuration. The name
+// is that of the Plugin, "" where there is none yet. What it compiled stays in the
+// cache for Make.
+func (h *Host) Admit(ctx context.Context, name string, bytes []byte, limits Limits) (Info, error) {
 	sum := sha256.Sum256(bytes)
 	info := Info{Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: len(bytes)}
 	pages, err := h.config.pages(limits.MemoryBytes)
@@ -42,22 +47,73 @@ func (h *Host) Admit(ctx context.Context, bytes []byte, limits Limits) (Info, er
 	}
 	info.ABI, info.Exports = string(m.version), m.about.Exports
 	info.MinMemory = uint64(m.about.MinPages) * fuel.PageSize
-	if err := h.try(m, limits); err != nil {
+	if info.Schema, err = h.start(m, policy.Spec{Plugin: name, Fuel: limits.Fuel}); err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
 	return info, nil
 }
 
-// try starts an instance as far as it goes without a configuration.
-func (h *Host) try(m *module, limits Limits) error {
-	p := h.bare(m, policy.Spec{Fuel: limits.Fuel})
+// start makes an instance as far as it goes without a configuration, and asks it for
+// the schema of one.
+func (h *Host) start(m *module, spec policy.Spec) (schema []byte, err error) {
+	err = h.withVM(m, spec, func(v *vm) error {
+		if err := v.instantiate(); err != nil {
+			return fmt.Errorf("start it with %d KiB of memory: %w%s", uint64(m.key.pages)*fuel.PageSize>>10, err, v.recent.String())
+		}
+		v.stage = stageRoot
+		err := v.run(cbSchema, startFactor)
+		v.stage = stageIdle
+		if err != nil {
+			return fmt.Errorf("ask for the schema of its configuration: %w%s", err, v.recent.String())
+		}
+		schema = v.schema
+		return nil
+	})
+	if schema != nil && !json.Valid(schema) {
+		return nil, errors.New("the schema of its configuration is not JSON")
+	}
+	return schema, err
+}
+
+// withVM lends a VM that belongs to no policy, of a tenant that nobody is.
+func (h *Host) withVM(m *module, spec policy.Spec, f func(v *vm) error) error {
+	spec.Tenant = ""
+	p := h.bare(m, spec)
 	defer h.shared.leave("")
-	defer h.meters.leave("", "")
+	defer h.meters.leave("", spec.Plugin)
 	p.log.logger = slog.New(slog.DiscardHandler)
 	v := newVM(p)
 	defer v.close()
-	if err := v.instantiate(); err != nil {
-		return fmt.Errorf("start it with %d KiB of memory: %w%s", uint64(m.key.pages)*fuel.PageSize>>10, err, v.recent.String())
+	return f(v)
+}
+
+// Try starts a module under each configuration, as Make would, and lets go of it. It
+// returns what is wrong with each, nil where the plugin is content, or what is wrong
+// with the module. The specifications are all of the same plugin.
+func (h *Host) Try(ctx context.Context, bytes []byte, specs []policy.Spec) ([]error, error) {
+	if len(specs) == 0 {
+		return nil, nil
 	}
-	return nil
+	pages, err := h.config.pages(specs[0].MemoryBytes)
+	if err != nil {
+		return nil, err
+	}
+	m := &module{host: h, key: moduleKey{digest: specs[0].Digest, pages: pages}, refs: 1}
+	defer m.release()
+	if err := m.compile(ctx, bytes); err != nil {
+		return nil, err
+	}
+	wrong := make([]error, len(specs))
+	for i, spec := range specs {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		wrong[i] = h.withVM(m, spec, func(v *vm) error {
+			if err := v.start(); err != nil {
+				return fmt.Errorf("%w%s", err, v.recent.String())
+			}
+			return nil
+		})
+	}
+	return wrong, nil
 }

@@ -12,6 +12,26 @@ const (
 	// maxEdits is how many edits a VM keeps, and maxEditBytes how large they are.
 	maxEdits     = 255
 	maxEditBytes = 256 << 10
+	// maxObjects is how many things a policy, and a VM, may have made of text, how long
+	// their texts are together (maxObjectBytes) and one of them (maxObjectText).
+	maxObjects     = 256
+	maxObjectBytes = 2 << 20
+	maxObjectText  = 512 << 10
+	// maxPattern is how long a regular expression is, and a template; maxInstructions
+	// bounds what repetitions make of it.
+	maxPattern      = 2 << 10
+	maxInstructions = 5_000
+	// maxText is what an expression may search, maxReplaced what may come of it.
+	maxText     = 256 << 10
+	maxReplaced = 1 << 20
+	// maxPaths is how many JSON paths, or edits, one handle names.
+	maxPaths = 64
+	// maxMatches is how many matches of an expression are replaced.
+	maxMatches = 512
+	// maxSchema is how long the schema of a configuration is.
+	maxSchema = 64 << 10
+	// maxName is how long the names of keys and algorithms are.
+	maxName = 1 << 10
 	// maxDetails is how long an answer's details are.
 	maxDetails = 128
 	// maxLogBytes is where a line of the log is cut.
@@ -38,6 +58,21 @@ const (
 	fuelPerEdit  = 50 // a change of an edit
 	fuelPerLog   = 2_000
 	fuelPerByte4 = 1 // for each 4 bytes
+	// A nanosecond of the host's is about ten instructions of the guest's. The weights
+	// of what the host computes are measured: see BenchmarkWeights.
+	fuelPerNanosecond  = 10
+	fuelPerDigest      = 2_000 // and for each byte
+	fuelPerDigestByte  = 10
+	fuelPerObject      = 20_000 // what is made of a text, and for each byte of it
+	fuelPerObjectByte  = 500
+	fuelPerVerified    = 4_000 // to look whether it was checked before
+	fuelPerOpen        = 50_000
+	fuelPerOpenByte    = 200
+	fuelPerBcrypt      = 800_000 // for each of its 2^cost rounds
+	fuelPerSearch      = 3_000   // of a text by an expression
+	fuelPerTextByte    = 200     // and for each byte of it
+	fuelPerInstruction = 40      // and for each byte and instruction
+	fuelPerJSONByte    = 100     // of a document, each time it is gone through
 	// mostOwed is how much of it host functions may use before it is drawn.
 	mostOwed = 1_000
 	// maxFuel keeps sums of fuel within 64 bits.

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -83,7 +84,31 @@ var foreignTable = []foreign{
 		return nil, proxyClearRoute(v, nil)
 	}},
 	{"weir.edit", "keeps changes of a head, which actions name", addEdit},
+	{"weir.schema", "says what a configuration may be", setSchema},
 	{"weir.phases", "says which callbacks the guest has code for", setPhases},
+}
+
+// setSchema takes a JSON schema, when the guest is asked for it.
+func setSchema(v *vm, schema []byte) ([]byte, abi.Status) {
+	if v.stage != stageRoot || len(schema) > maxSchema {
+		return nil, abi.BadArgument
+	}
+	v.drawBytes(len(schema))
+	v.schema = bytes.Clone(schema)
+	return nil, abi.OK
+}
+
+// foreignFunctions are all of them, by name.
+var foreignFunctions = byForeignName(foreignTable, signatureCalls, expressionCalls, documentCalls)
+
+func byForeignName(tables ...[]foreign) map[string]*foreign {
+	m := map[string]*foreign{}
+	for _, table := range tables {
+		for i := range table {
+			m[table[i].name] = &table[i]
+		}
+	}
+	return m
 }
 
 // setPhases takes one byte, a set of bits: 1 request head, 2 request body, 4
@@ -116,11 +141,8 @@ func proxyCallForeign(v *vm, s stack) abi.Status {
 	if !a || !b {
 		return abi.InvalidMemoryAccess
 	}
-	for i := range foreignTable {
-		if foreignTable[i].name != text(name) {
-			continue
-		}
-		result, status := foreignTable[i].does(v, arguments)
+	if f := foreignFunctions[text(name)]; f != nil {
+		result, status := f.does(v, arguments)
 		if status != abi.OK {
 			return status
 		}

@@ -26,6 +26,9 @@ type Policy struct {
 	log    *guestLog
 	data   *tenantData
 	meters *pluginMeters
+	// What the VMs have had made of text, and what was checked by it.
+	objects  objects
+	verified verified
 
 	pool    pool
 	ticker  ticker

@@ -68,6 +68,10 @@ func (v *vm) property(path []byte) ([]byte, bool) {
 		return v.scratch, true // one root, without a name
 	case "plugin_vm_id":
 		return v.textOf(spec.Tenant)
+	case "weir":
+		if text(rest) == "plugin" { // which a guest may want to know while it is configured
+			return v.textOf(spec.Plugin)
+		}
 	}
 	if v.effective == nil {
 		return nil, false
@@ -236,8 +240,6 @@ func (v *vm) ownProperty(x *exchange.Exchange, name []byte) ([]byte, bool) {
 		return v.textOf(spec.Tenant)
 	case "policy":
 		return v.textOf(spec.Name)
-	case "plugin":
-		return v.textOf(spec.Plugin)
 	case "request_id":
 		return x.ID, true
 	case "route":

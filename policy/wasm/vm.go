@@ -86,6 +86,8 @@ type vm struct {
 	light      bool
 	edits      []edit // by their number, less one
 	editBytes  int
+	handles    handles
+	schema     []byte // of its configuration, when it is asked for
 
 	// Of whoever trims the pool.
 	seen      uint32 // uses, when it was looked at last
@@ -202,6 +204,7 @@ func (v *vm) shut() {
 // close frees the instance. It must not be running.
 func (v *vm) close() {
 	v.dead = true
+	v.dropHandles()
 	if v.mod != nil {
 		_ = v.mod.Close(context.Background())
 		v.mod = nil
@@ -332,6 +335,7 @@ const (
 	cbDone
 	cbLog
 	cbDelete
+	cbSchema
 	cbCount
 )
 
@@ -364,6 +368,7 @@ var callbacks = [cbCount]callback{
 	cbDone:             {"proxy_on_done", 1, 1, true},
 	cbLog:              {"proxy_on_log", 1, 1, false},
 	cbDelete:           {"proxy_on_delete", 1, 1, false},
+	cbSchema:           {"weir_config_schema", 0, 0, false},
 }
 
 func (c callback) fits(f api.FunctionDefinition) bool {

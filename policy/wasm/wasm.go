@@ -130,6 +130,9 @@ type Host struct {
 	// compiling holds one token: compiling takes a processor for as long as a
 	// second, and the others are for exchanges.
 	compiling chan struct{}
+	// hashing holds a token for each processor that may be busy with passwords: the
+	// others are for exchanges, however many passwords are tried.
+	hashing chan struct{}
 
 	mu       sync.Mutex
 	closed   bool
@@ -155,6 +158,7 @@ func NewHost(config Config) (*Host, error) {
 	return &Host{
 		config: config, began: config.Clock(), cache: cache,
 		compiling: make(chan struct{}, 1),
+		hashing:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		shared:    sharedData{limit: config.SharedBytes},
 		policies:  map[policy.Spec]*made{},
 		modules:   map[moduleKey]*module{},

@@ -99,7 +99,7 @@ func TestAdmit(t *testing.T) {
 			if raceDetector && test.limits == tight {
 				t.Skip("compiles stock Go once more")
 			}
-			info, err := f.host.Admit(context.Background(), test.module, test.limits)
+			info, err := f.host.Admit(context.Background(), "", test.module, test.limits)
 			if test.want == "" {
 				if err != nil || info.ABI == "" || info.Digest != digest(test.module) || info.Size != len(test.module) || info.MinMemory == 0 {
 					t.Errorf("%v, %+v", err, info)
@@ -109,7 +109,7 @@ func TestAdmit(t *testing.T) {
 			}
 		})
 	}
-	if _, err := newFixture(t, Config{ModuleBytes: 100}).host.Admit(context.Background(), guest, Limits{}); err == nil ||
+	if _, err := newFixture(t, Config{ModuleBytes: 100}).host.Admit(context.Background(), "", guest, Limits{}); err == nil ||
 		!strings.Contains(err.Error(), "at most 100 are allowed") {
 		t.Errorf("too large a module: %v", err)
 	}
@@ -187,7 +187,7 @@ func TestABrokenCacheDoesNotStopAPlugin(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer h.Close()
-		_, err = h.Admit(context.Background(), module, Limits{})
+		_, err = h.Admit(context.Background(), "", module, Limits{})
 		return err
 	}
 	if err := use(); err != nil {
@@ -213,7 +213,7 @@ func TestAStartFunctionMayCallTheHost(t *testing.T) {
 	m := smallest()
 	m.imports, m.imported = []string{"wasi_unstable.sched_yield"}, [2]int{0, 1}
 	m.start = []byte{0x10, 0, 0x1a}
-	if _, err := newFixture(t, Config{}).host.Admit(context.Background(), m.bytes(), Limits{}); err != nil {
+	if _, err := newFixture(t, Config{}).host.Admit(context.Background(), "", m.bytes(), Limits{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -328,7 +328,9 @@ type PluginStatus struct {
 	Conditions []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	SizeBytes  uint64                 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// The proxy-wasm version that the module announces, such as "0.2.1".
-	Abi           string `protobuf:"bytes,3,opt,name=abi,proto3" json:"abi,omitempty"`
+	Abi string `protobuf:"bytes,3,opt,name=abi,proto3" json:"abi,omitempty"`
+	// The JSON schema of the configuration that policies give it, if the module tells.
+	ConfigSchema  *structpb.Struct `protobuf:"bytes,4,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +384,13 @@ func (x *PluginStatus) GetAbi() string {
 		return x.Abi
 	}
 	return ""
+}
+
+func (x *PluginStatus) GetConfigSchema() *structpb.Struct {
+	if x != nil {
+		return x.ConfigSchema
+	}
+	return nil
 }
 
 // Policy is the use of a plugin: where, with what configuration.
@@ -668,14 +677,15 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x06module\x18\x03 \x01(\fR\x06module\"E\n" +
 	"\fPluginLimits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x12\n" +
-	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"s\n" +
+	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"\xb1\x01\n" +
 	"\fPluginStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
 	"conditions\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x10\n" +
-	"\x03abi\x18\x03 \x01(\tR\x03abi\"\xc4\x01\n" +
+	"\x03abi\x18\x03 \x01(\tR\x03abi\x12<\n" +
+	"\rconfig_schema\x18\x04 \x01(\v2\x17.google.protobuf.StructR\fconfigSchema\"\xc4\x01\n" +
 	"\x06Policy\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -746,19 +756,20 @@ var file_weir_v1_policy_proto_depIdxs = []int32{
 	5,  // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
 	4,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
 	11, // 4: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
-	10, // 5: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
-	7,  // 6: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
-	9,  // 7: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
-	8,  // 8: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
-	12, // 9: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
-	0,  // 10: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
-	1,  // 11: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
-	11, // 12: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 5: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
+	10, // 6: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
+	7,  // 7: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
+	9,  // 8: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
+	8,  // 9: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
+	12, // 10: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
+	0,  // 11: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
+	1,  // 12: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
+	11, // 13: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_policy_proto_init() }
