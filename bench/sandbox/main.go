@@ -79,11 +79,11 @@ func run(args []string) error {
 	return nil
 }
 
-// exampleModule is a plugin that changes headers.
+// exampleModule holds the standard policies: transform, too.
 func exampleModule() ([]byte, error) {
-	module, err := os.ReadFile(filepath.Join("examples", "plugins", "wasm", "transform.wasm"))
+	module, err := os.ReadFile(filepath.Join("examples", "plugins", "wasm", "standard.wasm"))
 	if err != nil {
-		return nil, errors.New("the transform plugin is not built (make plugins)")
+		return nil, errors.New("the standard policies are not built (make plugins)")
 	}
 	return module, nil
 }
@@ -106,7 +106,7 @@ func swaps(ctx context.Context, w *weir, s settings) error {
 	l.start(ctx, w.address("a"), s.connections, s.rate)
 	turn := func(n int) error {
 		for i := range n {
-			if err := w.point(ctx, "stamp", digests[i%2]); err != nil {
+			if err := w.point(ctx, "transform", digests[i%2]); err != nil {
 				return err
 			}
 		}

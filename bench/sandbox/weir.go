@@ -112,14 +112,14 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
 			return err
 		}
 	}
-	if err := w.push(ctx, "a", "stamp", module); err != nil {
+	if err := w.push(ctx, "a", "transform", module); err != nil {
 		return err
 	}
 	return w.apply(ctx, `
 apiVersion: weir/v1
 kind: Policy
 metadata: {name: stamp, tenant: a}
-spec: {targetRefs: [{kind: Route, name: all}], plugin: stamp, config: {response: {set: {x-stamped: "yes"}}}}
+spec: {targetRefs: [{kind: Route, name: all}], plugin: transform, config: {response: {set: {x-stamped: "yes"}}}}
 `)
 }
 
