@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -16,10 +17,10 @@ import (
 
 // pluginReplay is one `weir plugin replay`.
 type pluginReplay struct {
-	client            *client
-	limits            pluginLimits
-	config, newConfig string
-	tolerance         float64
+	client                    *client
+	limits                    pluginLimits
+	config, newConfig, plugin string
+	tolerance                 float64
 }
 
 func newPluginReplayCommand(c *client) *cobra.Command {
@@ -41,6 +42,7 @@ compare two configs. It exits with 1 when there are differences.`,
 	flags := cmd.Flags()
 	flags.StringVar(&r.config, "config", "", "file with the policy's config, YAML or JSON")
 	flags.StringVar(&r.newConfig, "new-config", "", "that of the new version (the same)")
+	flags.StringVar(&r.plugin, "plugin", "", "name that the plugin is pushed under, for modules that hold several (that of plugin/NAME)")
 	flags.Float64Var(&r.tolerance, "fuel-tolerance", 10, "by how many per cent fuel may differ; less than 0: by any")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		done, err := r.run(cmd, args[0], args[1], args[2])
@@ -92,6 +94,7 @@ func (r *pluginReplay) run(cmd *cobra.Command, capture, before, after string) (d
 		return done, err
 	}
 	defer is.Runner.Close()
+	was.Plugin, is.Plugin = cmp.Or(r.plugin, was.Plugin, is.Plugin), cmp.Or(r.plugin, is.Plugin, was.Plugin)
 	return plugintest.Replay(cmd.Context(), was, is, cases, r.tolerance/100)
 }
 
@@ -113,6 +116,9 @@ func (r *pluginReplay) version(cmd *cobra.Command, name, config string) (v plugi
 		if v.Config, err = protojson.Marshal(read); err != nil {
 			return v, fmt.Errorf("read config: %w", err)
 		}
+	}
+	if plugin, stored := strings.CutPrefix(name, "plugin/"); stored {
+		v.Plugin = plugin
 	}
 	v.Runner, err = plugintest.NewRunner(module, options)
 	return v, err

@@ -15,6 +15,8 @@ import (
 // its policy has.
 type Version struct {
 	Runner *Runner
+	// Plugin is the name that the module was pushed under; empty: none that it knows.
+	Plugin string
 	Config json.RawMessage
 }
 
@@ -78,7 +80,7 @@ type replaying struct {
 
 func (v Version) start(ctx context.Context, now time.Time) (*replaying, error) {
 	v.Runner.clock.Store(now.UnixNano())
-	p, err := v.Runner.make(ctx, Case{Config: v.Config})
+	p, err := v.Runner.make(ctx, Case{Plugin: v.Plugin, Config: v.Config})
 	if err != nil {
 		return nil, err
 	}

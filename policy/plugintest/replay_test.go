@@ -88,7 +88,7 @@ func TestReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := func(config string) Version { return Version{r, json.RawMessage(config)} }
+	version := func(config string) Version { return Version{Runner: r, Config: json.RawMessage(config)} }
 	replay := func(before, after string, tolerance float64) Replayed {
 		t.Helper()
 		done, err := Replay(t.Context(), version(before), version(after), cases, tolerance)
