@@ -22,6 +22,8 @@ import (
 type Options struct {
 	// MemoryBytes and Fuel are a Plugin's limits; 0: the host's defaults.
 	MemoryBytes, Fuel uint64
+	// StopIteration is a Plugin's allowOnHeadersStopIteration.
+	StopIteration bool
 	// CacheDir keeps compiled code; empty: compile every time.
 	CacheDir string
 	// LogLevel is the least that is kept. A plugin may ask for it.
@@ -145,7 +147,8 @@ func (r *Runner) make(ctx context.Context, c Case) (policy.Policy, error) {
 	return r.host.Make(ctx, policy.Spec{
 		Tenant: fmt.Sprintf("case-%d", r.cases), Name: "plugin", Plugin: "plugin", Digest: r.digest, Config: string(c.Config),
 		FailureMode: weirv1.PolicySpec_CLOSED, MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel,
-	})
+		StopIteration: r.options.StopIteration,
+	}, nil)
 }
 
 // observed is a policy whose filters tell what they burned, and whether they
