@@ -14,8 +14,10 @@ import (
 type background struct {
 	policy *Policy
 	done   sync.WaitGroup
-	// ready receives when queues have something.
-	ready chan struct{}
+	// ready receives when queues have something, and strike what is closed after a
+	// tick that was asked for.
+	ready  chan struct{}
+	strike chan chan struct{}
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // nil: it does not run
@@ -94,7 +96,7 @@ func (b *background) run(ctx context.Context, v *vm) {
 		v.mu.Lock()
 		wanted := v.tickPeriod
 		v.mu.Unlock()
-		if wanted == period {
+		if wanted == period || b.policy.host.config.ManualTicks {
 			return
 		}
 		if period = wanted; period > 0 {
@@ -115,6 +117,9 @@ func (b *background) run(ctx context.Context, v *vm) {
 			if period > 0 {
 				v = b.call(v, cbTick)
 			}
+		case done := <-b.strike:
+			v = b.call(v, cbTick)
+			close(done)
 		case <-b.ready:
 			for queue, ok := b.next(); ok && ctx.Err() == nil; queue, ok = b.next() {
 				v = b.call(v, cbQueueReady, queue)
@@ -124,6 +129,22 @@ func (b *background) run(ctx context.Context, v *vm) {
 			follow()
 		}
 	}
+}
+
+// Tick makes one tick, and reports whether the plugin has asked for ticks. It is for
+// who tests plugins.
+func (p *Policy) Tick() bool {
+	b := &p.background
+	b.mu.Lock()
+	running := b.cancel != nil && !b.closed
+	b.mu.Unlock()
+	if !running {
+		return false
+	}
+	done := make(chan struct{})
+	b.strike <- done
+	<-done
+	return true
 }
 
 // reserved is added to the holders of a VM that serves no exchanges.

@@ -145,7 +145,7 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu
 	p.streams, p.cut = context.WithCancel(h.ctx)
-	p.background.policy, p.background.ready = p, make(chan struct{}, 1)
+	p.background.policy, p.background.ready, p.background.strike = p, make(chan struct{}, 1), make(chan chan struct{})
 	p.circuit.pause = h.config.Open
 	return p
 }

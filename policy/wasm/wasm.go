@@ -87,6 +87,8 @@ type Config struct {
 	// Open is how long an open circuit stays open. Default 5 s.
 	Open time.Duration
 
+	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes.
+	ManualTicks bool
 	// Clock is the time of day for guests. Default time.Now.
 	Clock func() time.Time
 	// Random makes the source of a VM's random numbers. Default the system's.
