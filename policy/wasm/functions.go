@@ -149,16 +149,23 @@ var envFunctions = byName([]function{
 	{"proxy_enqueue_shared_queue", "iii", proxyEnqueue, "sends to a queue", 0},
 	{"proxy_dequeue_shared_queue", "iii", proxyDequeue, "takes from a queue", 0},
 
+	// Higress's own. They link, and say that they are not offered.
+	{"proxy_redis_init", "iiiiiii", notOffered("proxy_redis_init"), "prepares calls to Redis (not offered)", absent},
+	{"proxy_redis_call", "iiiii", notOffered("proxy_redis_call"), "asks Redis (not offered)", absent},
+	{"proxy_get_upstream_hosts", "ii", notOffered("proxy_get_upstream_hosts"), "lists endpoints (not offered)", absent},
+	{"proxy_set_upstream_override_host", "ii", notOffered("proxy_set_upstream_override_host"), "chooses the endpoint (not offered)", absent},
+	{"proxy_inject_encoded_data_to_filter_chain", "iii", notOffered("proxy_inject_encoded_data_to_filter_chain"), "sends a part of the response early (not offered)", absent},
+
 	// What C++ compilers leave behind.
 	{"pthread_equal", "ii", pthreadEqual, "compares threads", early},
 	{"emscripten_notify_memory_growth", "i", nothing, "is told of memory growth", early | noResult},
 })
 
-// notYet is a function that can be linked and does nothing but say so.
-func notYet(name string, status abi.Status) func(*vm, stack) abi.Status {
+// notOffered is a function that can be linked and does nothing but say so.
+func notOffered(name string) func(*vm, stack) abi.Status {
 	return func(v *vm, _ stack) abi.Status {
-		v.policy.log.line(v, abi.Warn, name+" is not offered by this host yet")
-		return status
+		v.policy.log.line(v, abi.Warn, name+" is not offered by this host")
+		return abi.Unimplemented
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package wasm runs policies that are WASM modules speaking proxy-wasm 0.2.1
-// (or 0.2.0, 0.1.0). It is the only place that knows the engine, wazero.
+// (or 0.2.0, 0.1.0, Higress's 0.2.100). It is the only place that knows the engine, wazero.
 //
 //	bytes ─▶ fuel.Rewrite ─▶ module (compiled once) ─▶ pool of VMs ─▶ callback
 //	          checked          per digest and limit      per policy     fuel, one goroutine
@@ -28,12 +28,19 @@
 // policy's failureMode. A policy that does little but trap opens its circuit for
 // a while: its filters fail at once and cost nothing.
 //
-// # What is not there yet
+// # Waiting
 //
-// proxy_http_call, the gRPC calls and the shared queues can be linked, answer
-// with a status that SDKs take for an error, and say so in the log. TCP
-// callbacks are never made. One VM of a policy, which serves no exchanges,
-// gets its ticks.
+// A guest may call the services that its policy was granted, and pause an exchange
+// meanwhile: see call. The answer is a callback of the root context in the VM that
+// asked; whoever makes it has the VM's floor, and so may act for an exchange that
+// waits (wait.go). What is for no exchange, ticks and the queues of a tenant, one VM
+// of a policy has that serves none: see background.
+//
+// # What is not there
+//
+// Callbacks of TCP connections are never made, and Higress's functions for Redis and
+// for choosing endpoints can be linked, but say that they are not offered.
+// docs/guides/abi.md lists every function.
 package wasm
 
 import (
