@@ -420,6 +420,10 @@ func bad(m, p, n uint32) {
 		proxySendLocalResponse(200, u(p), n, u(p), n, u(p), n, -1),
 		proxyGetShared(u(p), n, u(p), u(p), u(p)), proxySetShared(u(p), n, u(p), n, 0),
 		proxyDefineMetric(0, u(p), n, u(p)),
+		proxyHTTPCall(u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)), proxyGetStatus(u(p), u(p), u(p)),
+		proxyGRPCCall(u(p), n, u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)),
+		proxyGRPCStream(u(p), n, u(p), n, u(p), n, u(p), n, u(p)), proxyGRPCSend(n, u(p), n, 1),
+		proxyRegisterQueue(u(p), n, u(p)), proxyResolveQueue(u(p), n, u(p), n, u(p)), proxyEnqueue(1, u(p), n), proxyDequeue(n, u(p), u(p)),
 	}
 	text := ""
 	for _, s := range statuses {
