@@ -28,7 +28,7 @@ func TestParseProblems(t *testing.T) {
 		"cases: []":                       "f:1:8: cases: there are none",
 		"cases: [{}]":                     "f:1:9: cases[0].name: is missing",
 		"case: []":                        `f:1:1: case: unknown field; did you mean "cases"?`,
-		"cases: [{name: a, nonsense: 1}]": "f:1:19: cases[0].nonsense: unknown field; expected calls, client, config, ",
+		"cases: [{name: a, nonsense: 1}]": "f:1:19: cases[0].nonsense: unknown field; expected allowOnHeadersStopIteration, calls, client, config, ",
 		"cases: [{name: a}, {name: a}]":   `f:1:20: cases[1].name: "a" is there twice; first on line 1`,
 		"cases: [{name: a, name: b}]":     "cases[0].name: is there twice",
 		"cases: [{name: a, repeat: 0}]":   `f:1:27: cases[0].repeat: is "0"; a number from 1 to 100000`,

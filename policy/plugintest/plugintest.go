@@ -48,6 +48,8 @@ type Case struct {
 	// granted these services, and those in Services.
 	Calls    []Call
 	Services []string
+	// StopIteration is the Plugin's allowOnHeadersStopIteration.
+	StopIteration bool
 	// Ticks is how many there are before the exchange.
 	Ticks  int
 	Expect Expectation

@@ -22,8 +22,6 @@ import (
 type Options struct {
 	// MemoryBytes and Fuel are a Plugin's limits; 0: the host's defaults.
 	MemoryBytes, Fuel uint64
-	// StopIteration is a Plugin's allowOnHeadersStopIteration.
-	StopIteration bool
 	// CacheDir keeps compiled code; empty: compile every time.
 	CacheDir string
 	// LogLevel is the least that is kept. A plugin may ask for it.
@@ -162,7 +160,7 @@ func (r *Runner) make(ctx context.Context, c Case, services policy.Services) (po
 	return r.host.Make(ctx, policy.Spec{
 		Tenant: fmt.Sprintf("case-%d", r.cases), Name: "plugin", Plugin: "plugin", Digest: r.digest, Config: string(c.Config),
 		FailureMode: weirv1.PolicySpec_CLOSED, MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel,
-		StopIteration: r.options.StopIteration,
+		StopIteration: c.StopIteration,
 	}, services)
 }
 

@@ -132,6 +132,11 @@ func settled(t *testing.T, p *use, g *granted) {
 // Kong's cases of the same kind are in t/03-proxy_wasm/hfuncs/130 to 133, Envoy's in
 // test_data/async_call_rust.rs.
 func TestCalls(t *testing.T) {
+	f, g := newFixture(t, Config{}), newGranted(nil)
+	policies := map[string]*use{}
+	for _, config := range []string{`"plain"`, light} {
+		policies[config] = f.makeWith(spec(config), g)
+	}
 	for _, test := range []struct {
 		name              string
 		do                string
@@ -178,11 +183,9 @@ func TestCalls(t *testing.T) {
 
 		{name: "a trap in the answer is the exchange's", do: "request: call users /; request: wait 1; answer: trap", err: "proxy_on_http_call_response trapped"},
 	} {
-		for _, config := range []string{`"plain"`, light} {
+		for config := range policies {
 			t.Run(test.name+" "+config, func(t *testing.T) {
-				f, g := newFixture(t, Config{}), newGranted(nil)
-				p := f.makeWith(spec(config), g)
-				request := test.request
+				p, request := policies[config], test.request
 				request.fields = "x-do: " + test.do
 				if config == light {
 					request.fields = "x-do: light; " + test.do
@@ -397,7 +400,7 @@ func TestManyExchangesWait(t *testing.T) {
 	for range n {
 		<-gate.asked
 	}
-	if s := p.Status(); s.VMs != 4 || s.Idle != 0 {
+	if s := p.Status(); s.VMs != 4 || s.Idle != 0 || s.Calls != n {
 		t.Errorf("%+v", s)
 	}
 	close(gate.open)

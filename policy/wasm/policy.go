@@ -112,6 +112,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 	first := newVM(p)
 	p.first = p.use(services)
 	if err := first.start(); err != nil {
+		p.background.stop()
 		p.pool.close() // frees the policy, once the calls have ended that it began
 		return nil, fmt.Errorf("%w%s", err, first.recent.String())
 	}
@@ -187,6 +188,8 @@ type Status struct {
 	ABI string
 	// VMs counts those that live, Idle those of them that serve no exchange.
 	VMs, Idle int
+	// Calls counts those to services that are in flight.
+	Calls int
 	// MemoryBytes is the linear memory of all of them, as they have grown.
 	MemoryBytes uint64
 	// Exchanges counts those that were begun, Traps those callbacks that failed,
@@ -210,6 +213,7 @@ func (p *Policy) Status() Status {
 		DearestExchange: p.pool.dearest(), LinesDropped: p.log.dropped.Load(),
 	}
 	s.VMs, s.Idle = p.pool.count()
+	s.Calls = int(p.calling.Load())
 	s.MemoryBytes = p.pool.memory()
 	p.circuit.describe(&s)
 	return s
