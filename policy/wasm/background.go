@@ -153,30 +153,38 @@ const reserved = retired / 2
 // call makes a callback, in a new VM if the last one has failed, and returns the VM
 // for the next time, nil if there is none.
 func (b *background) call(v *vm, cb int, arguments ...uint32) *vm {
-	p := b.policy
 	if v != nil {
 		v.mu.Lock()
-		if v.dead { // an answer to a call was its end
-			v.mu.Unlock()
-			v = nil
+		if !v.dead {
+			return v.rootAndQuit(cb, arguments)
 		}
+		v.mu.Unlock() // an answer to a call was its end
 	}
-	if v == nil {
-		if p.circuit.check() != nil {
-			return nil
-		}
-		v = newVM(p)
-		v.holders.Add(reserved)
-		if err := v.start(); err != nil {
-			p.failed(err)
-			return nil
-		}
-		v.mu.Lock()
-		if v.dead {
-			v.mu.Unlock()
-			return nil
-		}
+	p := b.policy
+	probe, err := p.circuit.check()
+	if err != nil {
+		return nil
 	}
+	v = newVM(p)
+	v.holders.Add(reserved)
+	if err = v.start(); err != nil {
+		p.failed(err)
+		v = nil
+	} else if v.mu.Lock(); v.dead {
+		v.mu.Unlock()
+		v = nil
+	} else {
+		v = v.rootAndQuit(cb, arguments)
+	}
+	if probe {
+		p.probed(v == nil, true)
+	}
+	return v
+}
+
+// rootAndQuit makes a callback and gives up the floor, which is the caller's. It
+// returns the VM unless that has failed.
+func (v *vm) rootAndQuit(cb int, arguments []uint32) *vm {
 	if !v.quit(v.root(cb, arguments...)) {
 		return nil
 	}

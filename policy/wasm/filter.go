@@ -30,6 +30,9 @@ type filter struct {
 	spent    int    // bytes that the guest has put into the exchange
 	id       uint32
 	live     bool // the guest has a context for it
+	probe    bool // the policy's circuit is open, and waits for how it goes
+	served   bool // a callback has gone well, and none has failed
+	failed   bool
 
 	// stage is what the guest may see of the exchange: nothing (stageIdle) while its
 	// goroutine is elsewhere.
@@ -72,8 +75,8 @@ func (f *filter) Begin(x *exchange.Exchange) error {
 		return err
 	}
 	f.x = x
-	err := p.circuit.check()
-	if err == nil && !p.light {
+	var err error
+	if f.probe, err = p.circuit.check(); err == nil && !p.light {
 		err = f.create()
 	}
 	if err != nil {
@@ -89,7 +92,7 @@ func (f *filter) create() error {
 	}
 	f.keep()
 	f.vm.stack[0], f.vm.stack[1] = uint64(f.id), rootID
-	return f.leave(f.vm.run(cbContextCreate, 1))
+	return f.end(f.vm.run(cbContextCreate, 1))
 }
 
 // board takes a VM for a filter that holds none, and enters it.
@@ -97,7 +100,7 @@ func (f *filter) board(s stage) error {
 	for {
 		v, err := f.policy.pool.take()
 		if err != nil {
-			f.policy.failed(err)
+			f.fail(err)
 			return err
 		}
 		f.vm = v
@@ -134,9 +137,18 @@ func (f *filter) enter(s stage) error {
 	return nil
 }
 
-// leave ends a callback. After an error the VM's memory is in no known state:
-// nobody uses it again.
+// leave ends a callback, which serves the exchange if it went well.
 func (f *filter) leave(err error) error {
+	if err == nil && !f.served {
+		f.served = true
+		f.tally.served.Add(1)
+	}
+	return f.end(err)
+}
+
+// end ends a call into the guest. After an error the VM's memory is in no known
+// state: nobody uses it again.
+func (f *filter) end(err error) error {
 	v := f.vm
 	v.stage, v.current, v.effective = stageIdle, nil, nil
 	f.stage = stageIdle
@@ -155,9 +167,24 @@ func (f *filter) leave(err error) error {
 	v.mu.Unlock()
 	if err != nil {
 		f.policy.pool.retire(v)
-		f.policy.failed(err)
+		f.fail(err)
 	}
 	return err
+}
+
+// fail counts a failure of the exchange's.
+func (f *filter) fail(err error) {
+	f.unserve()
+	f.policy.failed(err)
+}
+
+// unserve takes back that the policy has served the exchange well.
+func (f *filter) unserve() {
+	f.failed = true
+	if f.served {
+		f.served = false
+		f.tally.served.Add(^uint64(0))
+	}
 }
 
 // keep and forget say whether the exchange is a context of the VM, which the
@@ -292,7 +319,13 @@ func (f *filter) depart(action abi.Action, end bool, err error) (policy.Verdict,
 	f.busy = f.calls > 0
 	failed := err != nil || ended != nil
 	verdict := f.conclude(action, failed)
-	if err = f.leave(err); err == nil {
+	if f.vm.dead { // lost while it waited; who did that has counted it
+		f.unserve()
+		err = f.end(nil)
+	} else {
+		err = f.leave(err)
+	}
+	if err == nil {
 		err = ended
 	}
 	if !f.live {
@@ -403,6 +436,10 @@ func (f *filter) Close(*exchange.Exchange) {
 	}
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
 	f.busy, f.holding, f.cut, f.lost = false, false, false, nil
+	if f.probe {
+		f.policy.probed(f.failed, f.fuel > 0)
+	}
+	f.probe, f.served, f.failed = false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent, f.burned = nil, 0, 0, burned
 	f.policy.pool.leave(f.tally, burned)
@@ -438,61 +475,4 @@ func flag(b bool) uint64 {
 		return 1
 	}
 	return 0
-}
-
-// head is a head as it was before a callback changed it, for policies whose
-// failure must leave no trace.
-type head struct {
-	of                              stage
-	method, scheme, authority, path []byte
-	status                          int
-	changed                         bool // Exchange.RouteChanged
-	fields                          exchange.Fields
-}
-
-func (h *head) reset() {
-	fields := h.fields
-	fields.Reset()
-	*h = head{fields: fields}
-}
-
-// save notes the head before the first change of a callback.
-func (f *filter) save() {
-	h, x, s := &f.saved, f.x, f.stage
-	if !f.policy.open || f.dirty && h.of == s {
-		return
-	}
-	h.reset()
-	h.of, f.dirty = s, true
-	from := &x.Request.Fields
-	if s >= stageResponseHead {
-		from, h.status = &x.Response.Fields, x.Response.Status
-	}
-	h.method, h.scheme, h.authority, h.path = x.Request.Method, x.Request.Scheme, x.Request.Authority, x.Request.Path
-	h.changed = x.RouteChanged
-	copyFields(&h.fields, from)
-}
-
-// restore undoes what a callback that failed did to a head.
-func (f *filter) restore(s stage) {
-	h, x := &f.saved, f.x
-	if !f.dirty || h.of != s || s == stageIdle {
-		return
-	}
-	if s >= stageResponseHead {
-		x.Response.Status = h.status
-		copyFields(&x.Response.Fields, &h.fields)
-		return
-	}
-	x.Request.Method, x.Request.Scheme, x.Request.Authority, x.Request.Path = h.method, h.scheme, h.authority, h.path
-	x.RouteChanged = h.changed
-	copyFields(&x.Request.Fields, &h.fields)
-}
-
-func copyFields(to, from *exchange.Fields) {
-	to.Reset()
-	for i := range from.Len() {
-		field := from.At(i)
-		to.AddParsed(field.Name, field.Value)
-	}
 }
