@@ -127,8 +127,8 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		noteConnection(x)
 	}
 	s.run = chain.Begin(x)
-	if s.run != nil && s.rule.timeout > 0 {
-		x.Request.Deadline = x.Start.Add(s.rule.timeout) // a policy may wait for the body
+	if s.run != nil {
+		s.limitPolicies(x)
 	}
 	outcome, err := s.run.Request()
 	switch {
@@ -144,6 +144,20 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		s.enter(x, &hit) // the policies that have begun stay in charge
 	}
 	return s.act(x, &hit)
+}
+
+// limitPolicies says how long policies may wait: for the body, or for what they
+// have asked.
+func (s *session) limitPolicies(x *exchange.Exchange) {
+	x.Done = s.life.now().Done()
+	x.Deadline = callDeadline(x)
+	if s.rule.timeout <= 0 {
+		return
+	}
+	x.Request.Deadline = x.Start.Add(s.rule.timeout)
+	if x.Deadline.IsZero() || x.Request.Deadline.Before(x.Deadline) {
+		x.Deadline = x.Request.Deadline
+	}
 }
 
 // policyAnswered: the answer is a policy's, which may have said why in a word of

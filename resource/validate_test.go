@@ -94,6 +94,7 @@ func TestWhatIsValid(t *testing.T) {
 		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}}]}`},
 		{"a plugin", "Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 65536, fuel: 1}}`},
 		{"a policy", "Policy", `{targetRefs: [{kind: Route, name: a}, {kind: Gateway, name: a, sectionName: http}], plugin: stamp, config: {n: 1}, failureMode: OPEN, stage: AUTHN}`},
+		{"a policy whose plugin calls services", "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: users}, {name: users, subset: v2, as: "outbound|80||users.local"}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, read(t, c.kind, c.spec)) })
 	}
@@ -316,6 +317,9 @@ func TestPluginAndPolicyAreRefused(t *testing.T) {
 		{"Policy", `{plugin: p, targetRefs: [{kind: Service, name: a}]}`, `spec.targetRefs[0].kind: a policy is attached to a Gateway or a Route, not to "Service"`},
 		{"Policy", `{plugin: p, targetRefs: [{kind: Route, name: a}, {kind: Route, name: a}]}`, `spec.targetRefs[1]: the target "Route a" is there twice`},
 		{"Policy", `{targetRefs: [{kind: Route, name: a}]}`, `spec.plugin: is required`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{}]}`, `spec.services[0].name: is required`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: a}, {name: b, as: a}]}`, `spec.services[1]: what the plugin calls the service "a" is there twice`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: a, as: "` + strings.Repeat("x", 257) + `"}]}`, `spec.services[0].as: must have at most 256 bytes, not 257`},
 	} {
 		t.Run(c.want, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })
 	}

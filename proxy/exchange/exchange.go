@@ -113,6 +113,12 @@ type Exchange struct {
 	// "policy_failed"); empty when the upstream did.
 	Details string
 
+	// Deadline is when the exchange must have ended, zero: never, and Done is closed
+	// when nobody wants it any more, nil: never. They are set for policies, which may
+	// wait for something of their own.
+	Deadline time.Time
+	Done     <-chan struct{}
+
 	// Informer takes interim answers to the client; nil: it would not know them.
 	Informer Informer
 	// Informed: an interim answer was passed on, so that the final one must come from
