@@ -31,6 +31,7 @@ type rule struct {
 	attemptTimeout time.Duration
 	filters        *filters // nil: none
 	retry          *retryRule
+	hedging        *hedging // nil: none
 	split          *balancer.Split
 	backends       []*backend
 	connections    *telemetry.Connections // those that carry no HTTP; nil: it is for none
@@ -120,6 +121,7 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 		timeout:        spec.GetTimeouts().GetRequest().AsDuration(),
 		attemptTimeout: spec.GetTimeouts().GetBackendRequest().AsDuration(),
 		retry:          compileRetry(spec.GetRetry()),
+		hedging:        compileHedging(spec.GetHedging()),
 	}
 	if r.name == "" {
 		r.name = strconv.Itoa(index)

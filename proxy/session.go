@@ -46,6 +46,9 @@ type session struct {
 	rule       *rule
 	run        *policy.Run
 	stream     upstream.Stream
+	race       atomic.Pointer[race] // of a hedged request
+	won        *rival               // that has its answer instead of stream
+	tried      service.Tried
 	chunk      exchange.Chunk
 	permits    service.Permits
 	whole      []byte          // the request's body, while it may have to be sent again
@@ -263,7 +266,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	}
 	s.proxy.cfg.Access.Log(x, sent, now, err)
 	s.run.Close()
-	s.stream.Close(x)
+	s.closeStream(x)
 	s.permits.End()
 	s.record, s.recorder.Body = nil, nil
 	if cap(s.recorder.kept) > wire.SmallBuffer {
@@ -279,6 +282,9 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 // Cut implements listener.Session.
 func (s *session) Cut() {
 	s.life.end() // before Abort: a stream that is opened after it sees that
+	if r := s.race.Load(); r != nil {
+		r.cut()
+	}
 	s.stream.Abort()
 }
 

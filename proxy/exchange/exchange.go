@@ -104,6 +104,8 @@ type Exchange struct {
 	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
 	// name or number, Service "tenant/name", Endpoint "host:port".
 	Route, Rule, Service, Endpoint string
+	// Hedges counts the endpoints that were asked beside the first.
+	Hedges int
 	// Revision is the configuration that the exchange is served under.
 	Revision uint64
 	// RouteChanged is set by a policy that changed what the route was chosen
