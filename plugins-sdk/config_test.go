@@ -67,8 +67,8 @@ func TestTheHostIsToldWhatToCall(t *testing.T) {
 		handler sdk.Handler
 		want    byte
 	}{
-		"two heads, and nothing at the end": {onlyHeads{}, 1 | 4 | 16 | 32},
-		"everything":                        {&probe{}, 1 | 2 | 4 | 8},
+		"two heads, and nothing at the end": {onlyHeads{}, 1 | 4 | 16 | 32 | 64},
+		"everything":                        {&probe{}, 1 | 2 | 4 | 8 | 64},
 	} {
 		host := policytest.NewHost()
 		var told []byte

@@ -39,27 +39,27 @@ func (e *HeaderEdit) note(kind abi.Edit, name, value string) *HeaderEdit {
 // Continue is the action [Continue], and makes the changes of an edit: it is for the
 // return statement, as the changes are made when the method has returned.
 func (r *Request) Continue(e *HeaderEdit) Action {
-	if e.action == 0 {
-		return e.apply(r.Header)
+	if e.action == 0 || r.replying {
+		return e.apply(r.Header, r.replying)
 	}
 	return e.action
 }
 
 // Continue is as that of a request.
 func (r *Response) Continue(e *HeaderEdit) Action {
-	if e.action == 0 {
-		return e.apply(r.Header)
+	if e.action == 0 || r.replying {
+		return e.apply(r.Header, r.replying)
 	}
 	return e.action
 }
 
-// apply is Continue where the host does not have the changes: it makes them by a call
-// each.
-func (e *HeaderEdit) apply(h Header) Action {
+// apply is Continue where the host does not have the changes, or is not asked for an
+// action: it makes them by a call each.
+func (e *HeaderEdit) apply(h Header, now bool) Action {
 	if len(e.encoded) == 0 {
 		return Continue
 	}
-	if !e.told {
+	if !e.told && !now {
 		e.told = true
 		if e.action = e.tell(); e.action != 0 {
 			return e.action

@@ -17,6 +17,7 @@ type Exchange struct {
 	next     *Exchange // in the VM's list
 	policy   *policy
 	answered bool
+	replying bool // a call's answer is looked at
 	spare    bool // VM.spare, and not answered
 	request  Request
 	response Response

@@ -10,6 +10,9 @@ import (
 // Go, so there is nothing but a global to find it by.
 var guest = NewVM(Plugin{})
 
+// running is the sandbox whose method runs.
+func running() *VM { return guest }
+
 func register(p Plugin) {
 	if guest.plugin.make != nil {
 		panic("sdk: Register was called twice")
@@ -65,6 +68,11 @@ func onResponseHeaders(id, _, end uint32) uint32 {
 //go:wasmexport proxy_on_response_body
 func onResponseBody(id, size, end uint32) uint32 {
 	return uint32(guest.OnResponseBody(id, int(size), end != 0))
+}
+
+//go:wasmexport proxy_on_http_call_response
+func onHTTPCallResponse(_, token, fields, size, _ uint32) {
+	guest.OnHTTPCallResponse(token, int(fields), int(size))
 }
 
 //go:wasmexport proxy_on_log

@@ -87,7 +87,7 @@ const (
 	// Hold keeps it back. From the head's method: until the body's method,
 	// which is called next, says Continue. From the body's method: the next call
 	// sees this chunk and the following ones together. At the end of the body
-	// Hold means Continue.
+	// Hold means Continue. To wait for something else there is [Request.Call].
 	Hold Action = 1
 )
 

@@ -28,6 +28,8 @@ type VM struct {
 	spare *Exchange
 	// only is the spare one as long as no other is live.
 	only *Exchange
+	// waiting is calls, by their tokens; nil where there was none.
+	waiting map[uint32]waiting
 }
 
 // rootContext is a policy under its number. There are few of them.
@@ -45,6 +47,7 @@ type policy struct {
 	onDone         DoneHandler
 	onTick         TickHandler
 	scratch        []byte
+	vm             *VM
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -115,6 +118,7 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		Log(LevelError, err.Error())
 		return false
 	}
+	p.vm = vm
 	vm.setPolicy(root, p)
 	vm.spare, vm.only = nil, nil
 	if p.announce() && len(vm.policies) == 1 {
@@ -158,7 +162,7 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 // other hosts the function is unknown, which does no harm. It reports whether the
 // host knows light exchanges; a handler that is told of an exchange's end has none.
 func (p *policy) announce() (light bool) {
-	set := p.phases()
+	set := p.phases() | abi.PhaseIndulgent
 	if p.onDone == nil {
 		set |= abi.PhaseBrief | abi.PhaseLight
 	}
@@ -192,7 +196,7 @@ func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
 		return vm.unseen(x)
 	}
 	x.request.End, x.request.Body.size = end, size
-	return vm.leave(x, x.policy.onRequestBody.OnRequestBody(&x.request), requestBody)
+	return vm.leave(x, inBody(x.policy.onRequestBody.OnRequestBody(&x.request)), requestBody)
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
@@ -210,7 +214,15 @@ func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
 		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, size
-	return vm.leave(x, x.policy.onResponseBody.OnResponseBody(&x.response), responseBody)
+	return vm.leave(x, inBody(x.policy.onResponseBody.OnResponseBody(&x.response)), responseBody)
+}
+
+// inBody: in a body's callback there is one kind of pause.
+func inBody(action Action) Action {
+	if action == wait {
+		return Hold
+	}
+	return action
 }
 
 // enter returns the exchange of that number, nil where there is none. It and leave
@@ -246,7 +258,7 @@ func (vm *VM) unseen(x *Exchange) Action {
 
 // leave ends a callback: most exchanges remain light.
 func (vm *VM) leave(x *Exchange, action Action, in phase) Action {
-	if action != Hold && x.State == nil && x.spare {
+	if action&Action(abi.ActionPauses) == 0 && x.State == nil && x.spare {
 		return action | light
 	}
 	return vm.keep(x, action, in)
@@ -260,7 +272,7 @@ func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
 	if vm.spare == nil {
 		return action
 	}
-	over := x.answered || action != Hold && (x.State == nil || x.last(in))
+	over := x.answered || action&Action(abi.ActionPauses) == 0 && (x.State == nil || x.last(in))
 	switch {
 	case !over && x == vm.spare:
 		x.spare = false

@@ -106,6 +106,10 @@ const (
 // ErrAnswered ends a request body whose filter has answered.
 var ErrAnswered = errors.New("a policy has answered")
 
+// ErrWaited is what a filter's failure wraps that waited for something until the
+// exchange's deadline.
+var ErrWaited = errors.New("it has waited until the exchange's deadline")
+
 // errTooLarge is what Error wraps when a body does not fit the hold limit.
 var errTooLarge = errors.New("body is larger than a policy may hold")
 
@@ -115,7 +119,8 @@ type Error struct {
 	Policy string
 	// Phase is "request", "request body", "response" or "response body".
 	Phase string
-	// Status is 500, or 413 for a request body that is too large.
+	// Status is 500, 413 for a request body that is too large, or 504 for a filter
+	// that has waited too long.
 	Status int
 	Err    error
 }
@@ -278,6 +283,9 @@ func (s *step) fail(phase string, cause error) error {
 	s.silent = true
 	spec := s.run.chain.policies[s.index].Spec()
 	err := &Error{Policy: spec.Tenant + "/" + spec.Name, Phase: phase, Status: 500, Err: cause}
+	if errors.Is(cause, ErrWaited) {
+		err.Status = 504
+	}
 	if f := s.run.chain.config.OnFailure; f != nil {
 		f(s.run.x, err)
 	}

@@ -6,8 +6,8 @@
 //
 // A [Policy] is the use of a plugin under one configuration; it makes filters. A
 // [Filter] serves one exchange at a time, from Begin to Close, and then the next.
-// It runs on the exchange's own goroutine and may block it (waiting for a call of
-// its own), within its deadline.
+// It runs on the exchange's own goroutine and may block it, waiting for a call that
+// it has made to one of its [Services], until the exchange's deadline.
 //
 // Who writes the answer: a filter that returns [Respond] has put the whole
 // response into Exchange.Response (Exchange.Answer), no later filter sees the
@@ -38,14 +38,20 @@ type Spec struct {
 	FailureMode weirv1.PolicySpec_FailureMode
 	// MemoryBytes and Fuel bound a VM; 0: the host's defaults.
 	MemoryBytes, Fuel uint64
+	// StopIteration says what a pause on a head means, as Envoy's option
+	// allow_on_headers_stop_iteration does: false, nothing of the message is shown
+	// until the plugin continues; true, its body is.
+	StopIteration bool
 }
 
 // Maker makes policies. It is met by policy/wasm's Host.
 type Maker interface {
 	// Make compiles what must be compiled, starts one instance and configures
-	// it, so that a policy that is made also works. Equal specs give the same
-	// policy; each Make is undone by one Policy.Release.
-	Make(ctx context.Context, spec Spec) (Policy, error)
+	// it, so that a policy that is made also works. Equal specs share what they
+	// are made of; each Make is undone by one Policy.Release. The filters of what
+	// it returns may ask these services, nil: none; what a policy asks for no
+	// exchange goes to those of the newest Make.
+	Make(ctx context.Context, spec Spec, services Services) (Policy, error)
 }
 
 // Policy is a plugin under one configuration.
@@ -81,7 +87,7 @@ const (
 	// Hold: do not pass on what was shown yet. From a head callback: show me
 	// the body first. From a body callback: keep the chunk, show me more; the
 	// next callback sees all that is kept. At the end of the body Hold means
-	// Continue.
+	// Continue. Who waits for something else than the body does not return.
 	Hold
 	// Respond: Exchange.Response holds the answer.
 	Respond

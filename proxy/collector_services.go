@@ -14,7 +14,9 @@ var (
 	descChecks  = prometheus.NewDesc("weir_upstream_health_checks_total", "Health checks, by result.", append(ofEndpoint, "result"), nil)
 	descPending = prometheus.NewDesc("weir_upstream_requests_pending", "Requests that wait for a connection.", ofService, nil)
 	descRetries = prometheus.NewDesc("weir_upstream_retries_total", "Requests that were sent again.", ofService, nil)
-	descOver    = prometheus.NewDesc("weir_upstream_overflow_total",
+	descHedges  = prometheus.NewDesc("weir_upstream_hedges_total",
+		"Requests that were sent to another endpoint, too, by which of the two was answered first.", append(ofService, "result"), nil)
+	descOver = prometheus.NewDesc("weir_upstream_overflow_total",
 		"What was not done because of a limit: requests, pending (requests), retries.", append(ofService, "limit"), nil)
 )
 
@@ -23,7 +25,7 @@ type serviceCollector struct{ *upstreams }
 
 // Describe implements prometheus.Collector.
 func (c *serviceCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descHealth, descEjected, descEjections, descChecks, descPending, descRetries, descOver} {
+	for _, d := range []*prometheus.Desc{descHealth, descEjected, descEjections, descChecks, descPending, descRetries, descHedges, descOver} {
 		ch <- d
 	}
 }
@@ -44,6 +46,8 @@ func (c *serviceCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.services.Counts() {
 		send(descPending, prometheus.GaugeValue, float64(s.Pending), s.Service)
 		send(descRetries, prometheus.CounterValue, float64(s.Retried), s.Service)
+		send(descHedges, prometheus.CounterValue, float64(s.HedgesWon), s.Service, "won")
+		send(descHedges, prometheus.CounterValue, float64(s.Hedged-s.HedgesWon), s.Service, "lost")
 		send(descOver, prometheus.CounterValue, float64(s.RefusedRequests), s.Service, "requests")
 		send(descOver, prometheus.CounterValue, float64(s.RefusedPending), s.Service, "pending")
 		send(descOver, prometheus.CounterValue, float64(s.RefusedRetries), s.Service, "retries")

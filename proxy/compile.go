@@ -31,6 +31,7 @@ type rule struct {
 	attemptTimeout time.Duration
 	filters        *filters // nil: none
 	retry          *retryRule
+	hedging        *hedging // nil: none
 	split          *balancer.Split
 	backends       []*backend
 	connections    *telemetry.Connections // those that carry no HTTP; nil: it is for none
@@ -120,6 +121,7 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 		timeout:        spec.GetTimeouts().GetRequest().AsDuration(),
 		attemptTimeout: spec.GetTimeouts().GetBackendRequest().AsDuration(),
 		retry:          compileRetry(spec.GetRetry()),
+		hedging:        compileHedging(spec.GetHedging()),
 	}
 	if r.name == "" {
 		r.name = strconv.Itoa(index)
@@ -183,7 +185,12 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy) 
 		if err != nil {
 			return nil, err
 		}
-		m, err := p.cfg.Policies.Make(ctx, s)
+		services, err := p.grant(s.Tenant, spec.GetSpec().GetServices())
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w", s.Name, err)
+		}
+		r.held = append(r.held, services.leave)
+		m, err := p.cfg.Policies.Make(ctx, s, services)
 		if err != nil {
 			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
 		}
@@ -202,10 +209,11 @@ func (p *Proxy) policySpec(spec *weirv1.Policy) (policy.Spec, error) {
 	}
 	s := policy.Spec{
 		Tenant: ref.Tenant, Name: ref.Name, Plugin: plugin.Name,
-		Digest:      declared.GetSpec().GetDigest(),
-		FailureMode: spec.GetSpec().GetFailureMode(),
-		MemoryBytes: declared.GetSpec().GetLimits().GetMemoryBytes(),
-		Fuel:        declared.GetSpec().GetLimits().GetFuel(),
+		Digest:        declared.GetSpec().GetDigest(),
+		FailureMode:   spec.GetSpec().GetFailureMode(),
+		MemoryBytes:   declared.GetSpec().GetLimits().GetMemoryBytes(),
+		Fuel:          declared.GetSpec().GetLimits().GetFuel(),
+		StopIteration: declared.GetSpec().GetAllowOnHeadersStopIteration(),
 	}
 	if c := spec.GetSpec().GetConfig(); c != nil {
 		text, err := c.MarshalJSON()

@@ -12,7 +12,7 @@ import (
 type desired struct {
 	resources map[resource.Ref]*weirv1.Resource
 	// users says who depends on a resource: routes on services and gateways,
-	// these on certificates, policies on plugins, and what a policy is attached to on the policy.
+	// these on certificates, policies on plugins and services, and what a policy is attached to on the policy.
 	users map[resource.Ref]map[resource.Ref]struct{}
 	// changed is what is not yet in force.
 	changed map[resource.Ref]struct{}
@@ -132,6 +132,9 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 		}
 	case r.GetPolicy() != nil:
 		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
+		for _, s := range r.GetPolicy().GetSpec().GetServices() {
+			add(resource.KindService, "", s.GetName())
+		}
 		for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
 			add(t.GetKind(), resource.KindRoute, t.GetName())
 		}
@@ -169,7 +172,7 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 				continue // a policy that is attached to it; the policy did not change
 			case ref.Kind == resource.KindGateway && user.Kind == resource.KindPolicy:
 				continue
-			case ref.Kind == resource.KindPlugin:
+			case user.Kind == resource.KindPolicy: // on the plugin, or on a service that it was granted
 				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
 					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
 				}

@@ -19,7 +19,7 @@ import (
 // sent, while the body is.
 type pretender struct{ marker }
 
-func (p *pretender) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+func (p *pretender) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }

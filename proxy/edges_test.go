@@ -19,7 +19,7 @@ import (
 // compiled.
 type stuck struct{ begun, end chan struct{} }
 
-func (m *stuck) Make(context.Context, policy.Spec) (policy.Policy, error) {
+func (m *stuck) Make(context.Context, policy.Spec, policy.Services) (policy.Policy, error) {
 	close(m.begun)
 	<-m.end
 	return nil, errors.New("it took too long")
@@ -66,7 +66,7 @@ type told struct {
 	what chan string
 }
 
-func (p *told) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+func (p *told) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }
@@ -101,7 +101,7 @@ func TestPoliciesDoNotSeeWhatAClientSaysOfItself(t *testing.T) {
 // holder is a policy that waits for the request's body.
 type holder struct{ told }
 
-func (p *holder) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+func (p *holder) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	p.spec, p.maker = spec, new(markers)
 	return p, nil
 }

@@ -99,6 +99,9 @@ func upstreamError(err error) *Error {
 
 func policyError(err *policy.Error) *Error {
 	e := &Error{Status: err.Status, Blame: Policy, Code: "policy_failed", Detail: "A policy of this route failed.", Err: err}
+	if err.Status == 504 {
+		e.Code, e.Detail = "policy_timeout", "A policy of this route did not decide in time."
+	}
 	if err.Status == 413 {
 		e.Blame, e.Code, e.Detail = Client, "body_too_large", "The request's body is larger than a policy of this route may hold."
 	}

@@ -44,14 +44,14 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	if own := callDeadline(x); !own.IsZero() && (overall.IsZero() || own.Before(overall)) {
 		overall = own
 	}
-	var tried service.Tried
+	s.tried = service.Tried{}
 	for try := 0; ; try++ {
-		endpoint := b.Pick(key, &tried)
+		endpoint := b.Pick(key, &s.tried)
 		if endpoint == nil {
 			return errNoEndpoint
 		}
-		tried.Add(endpoint)
-		err := s.attempt(x, r, b, endpoint, opts, overall)
+		s.tried.Add(endpoint)
+		err := s.attempt(x, r, b, endpoint, key, opts, overall)
 		wanted, free := s.again(x, r, err, try)
 		wait := r.retry.wait(try)
 		if !wanted || !timeFor(wait, overall) || !free && !s.permits.Retry(b.Backend) || !s.pause(wait) {
@@ -60,14 +60,14 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 			}
 			return err
 		}
-		s.stream.Close(x)
+		s.closeStream(x)
 		s.rewind(x)
 		opts.Now = time.Now()
 	}
 }
 
-// attempt asks one endpoint.
-func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, opts upstream.Options, overall time.Time) *Error {
+// attempt asks one endpoint, and where the rule hedges others by the same key.
+func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, key uint64, opts upstream.Options, overall time.Time) *Error {
 	x.Endpoint = e.Pool.Address()
 	opts.Deadline = overall
 	if s.run != nil || s.late || r.attemptTimeout > 0 {
@@ -79,7 +79,12 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 			opts.Deadline = d
 		}
 	}
-	err := s.stream.Open(s.life.now(), e.Pool, x, opts)
+	var err error
+	if s.hedges(x, r) {
+		e, began, err = s.hedge(x, r, b, e, key, opts)
+	} else {
+		err = s.stream.Open(s.life.now(), e.Pool, x, opts)
+	}
 	if err != nil {
 		if s.life.now().Err() == nil { // else nobody waits for an answer any more
 			b.metrics.Answered(0, time.Since(began))
@@ -90,7 +95,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 	s.answered = time.Now()
 	b.metrics.Answered(x.Response.Status, s.answered.Sub(began))
 	if r.attemptTimeout > 0 {
-		s.stream.ReadBy(overall) // the attempt is over with its head; the request is not
+		s.currentStream().ReadBy(overall) // the attempt is over with its head; the request is not
 	}
 	return nil
 }

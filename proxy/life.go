@@ -17,7 +17,7 @@ func (l *life) begin() {
 	if t := l.term.Load(); t != nil && !t.ended.Load() {
 		return
 	}
-	l.term.Store(&term{done: make(chan struct{})})
+	l.term.Store(newTerm())
 }
 
 // end may be called by anyone, after begin.
@@ -31,6 +31,8 @@ type term struct {
 	ended atomic.Bool
 	done  chan struct{}
 }
+
+func newTerm() *term { return &term{done: make(chan struct{})} }
 
 var _ context.Context = (*term)(nil)
 

@@ -32,7 +32,7 @@ type markers struct {
 	released []*marker
 }
 
-func (m *markers) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+func (m *markers) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	if spec.Plugin == "broken" {
 		return nil, errors.New("it does not start")
 	}

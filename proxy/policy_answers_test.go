@@ -26,7 +26,7 @@ type native struct {
 	resBody  func(chunk *[]byte, end bool) policy.Verdict
 }
 
-func (n *native) Make(_ context.Context, spec policy.Spec) (policy.Policy, error) {
+func (n *native) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	n.spec = spec
 	return n, nil
 }

@@ -102,9 +102,12 @@ type Proxy struct {
 	upstreams
 	backends backends
 	mirrors  *mirror.Sender
-	admin    *http.Server
-	adminOn  net.Listener
-	done     sync.WaitGroup
+	// calling ends when policies may make no more calls.
+	calling context.Context
+	hush    context.CancelFunc
+	admin   *http.Server
+	adminOn net.Listener
+	done    sync.WaitGroup
 
 	unrouted *telemetry.Series // what no route matches
 	// unroutedConnections are those that carry no HTTP and have no route.
@@ -141,6 +144,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Draw = rand.Float64
 	}
 	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
+	p.calling, p.hush = context.WithCancel(context.Background())
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
 	p.current.Store(first)
@@ -218,6 +222,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	}
 	p.done.Wait() // the admin address, and listeners that were taken out of use before
 	p.mirrors.Close()
+	p.hush()
 	p.retireAll()
 	p.upstreams.close()
 	return first

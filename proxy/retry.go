@@ -200,7 +200,7 @@ func (s *session) takeSmall(x *exchange.Exchange) bool {
 func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay = false
 	n := x.Request.Body.Length()
-	again := r.retry.attempts > 0 && idempotent(x.Request.Method)
+	again := (r.retry.attempts > 0 || r.hedging != nil) && idempotent(x.Request.Method)
 	switch {
 	case !again && !b.shared || n > maxReplay:
 		return nil

@@ -46,6 +46,9 @@ type session struct {
 	rule       *rule
 	run        *policy.Run
 	stream     upstream.Stream
+	race       atomic.Pointer[race] // of a hedged request
+	won        *rival               // that has its answer instead of stream
+	tried      service.Tried
 	chunk      exchange.Chunk
 	permits    service.Permits
 	whole      []byte          // the request's body, while it may have to be sent again
@@ -127,8 +130,8 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		noteConnection(x)
 	}
 	s.run = chain.Begin(x)
-	if s.run != nil && s.rule.timeout > 0 {
-		x.Request.Deadline = x.Start.Add(s.rule.timeout) // a policy may wait for the body
+	if s.run != nil {
+		s.limitPolicies(x)
 	}
 	outcome, err := s.run.Request()
 	switch {
@@ -144,6 +147,20 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		s.enter(x, &hit) // the policies that have begun stay in charge
 	}
 	return s.act(x, &hit)
+}
+
+// limitPolicies says how long policies may wait: for the body, or for what they
+// have asked.
+func (s *session) limitPolicies(x *exchange.Exchange) {
+	x.Done = s.life.now().Done()
+	x.Deadline = callDeadline(x)
+	if s.rule.timeout <= 0 {
+		return
+	}
+	x.Request.Deadline = x.Start.Add(s.rule.timeout)
+	if x.Deadline.IsZero() || x.Request.Deadline.Before(x.Deadline) {
+		x.Deadline = x.Request.Deadline
+	}
 }
 
 // policyAnswered: the answer is a policy's, which may have said why in a word of
@@ -249,7 +266,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	}
 	s.proxy.cfg.Access.Log(x, sent, now, err)
 	s.run.Close()
-	s.stream.Close(x)
+	s.closeStream(x)
 	s.permits.End()
 	s.record, s.recorder.Body = nil, nil
 	if cap(s.recorder.kept) > wire.SmallBuffer {
@@ -265,6 +282,9 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 // Cut implements listener.Session.
 func (s *session) Cut() {
 	s.life.end() // before Abort: a stream that is opened after it sees that
+	if r := s.race.Load(); r != nil {
+		r.cut()
+	}
 	s.stream.Abort()
 }
 

@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"cmp"
+
 	"google.golang.org/protobuf/types/known/structpb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -45,8 +47,26 @@ func (c *check) policy(spec *weirv1.PolicySpec) {
 		c.unique(targets, at, t.GetKind()+" "+attachment(t.GetName(), t.GetSectionName(), 0), "the target")
 	}
 	c.syntax(at.Field("plugin"), checkLabel(spec.GetPlugin()))
+	c.grants(at.Field("services"), spec.GetServices())
 	if config := spec.GetConfig(); config != nil && !shallow(structpb.NewStructValue(config), MaxDepth) {
 		c.add(at.Field("config"), "is nested more than %d deep", MaxDepth)
+	}
+}
+
+// maxAlias is how long a plugin's own name for a service may be.
+const maxAlias = 256
+
+func (c *check) grants(at Path, grants []*weirv1.ServiceGrant) {
+	c.count(at, len(grants), 0, maxEntries, "service")
+	called := map[string]bool{}
+	for i, g := range grants {
+		at := at.Index(i)
+		c.syntax(at.Field("name"), checkLabel(g.GetName()))
+		c.optional(at.Field("subset"), g.GetSubset(), checkLabel)
+		if len(g.GetAs()) > maxAlias {
+			c.add(at.Field("as"), "must have at most %d bytes, not %d", maxAlias, len(g.GetAs()))
+		}
+		c.unique(called, at, cmp.Or(g.GetAs(), g.GetName()), "what the plugin calls the service")
 	}
 }
 

@@ -144,7 +144,18 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 				return
 			}
 		}
-		yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}})
+		if !yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
+			return
+		}
+		for i, g := range spec.GetServices() {
+			at := Path("spec.services").Index(i)
+			if !yield(Reference{
+				Field: at.Field("name"), To: Ref{Kind: KindService, Name: g.GetName()},
+				Part: g.GetSubset(), PartField: at.Field("subset"),
+			}) {
+				return
+			}
+		}
 	}
 }
 

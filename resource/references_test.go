@@ -53,14 +53,17 @@ func TestReferences(t *testing.T) {
 					Part: "v1", PartField: "spec.rules[1].backendRefs[1].subset"},
 			},
 		},
-		"a Policy refers to its targets and its plugin": {
+		"a Policy refers to its targets, its plugin and the services that this may call": {
 			message: &weirv1.Policy{Metadata: meta, Spec: &weirv1.PolicySpec{
 				TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "books", SectionName: "list"}},
 				Plugin:     "stamp",
+				Services:   []*weirv1.ServiceGrant{{Name: "users", As: "outbound|80||users"}, {Name: "audit", Subset: "v2"}},
 			}},
 			want: []Reference{
 				{Field: "spec.targetRefs[0].name", To: Ref{"Route", "shop", "books"}, Part: "list", PartField: "spec.targetRefs[0].sectionName"},
 				{Field: "spec.plugin", To: Ref{"Plugin", "shop", "stamp"}},
+				{Field: "spec.services[0].name", To: Ref{"Service", "shop", "users"}, PartField: "spec.services[0].subset"},
+				{Field: "spec.services[1].name", To: Ref{"Service", "shop", "audit"}, Part: "v2", PartField: "spec.services[1].subset"},
 			},
 		},
 		"a Plugin refers to a blob, which has no tenant": {

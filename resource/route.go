@@ -65,6 +65,9 @@ func (c *check) rule(at Path, rule *weirv1.RouteRule) {
 	}
 	c.timeouts(at.Field("timeouts"), rule.GetTimeouts())
 	c.retry(at.Field("retry"), rule.GetRetry())
+	if h := rule.GetHedging(); h != nil {
+		c.hedging(at.Field("hedging"), h)
+	}
 }
 
 func (c *check) backend(at Path, b *weirv1.BackendRef) {
@@ -156,6 +159,16 @@ func (c *check) retry(at Path, r *weirv1.RouteRetry) {
 		c.add(at.Field("attempts"), "must be at most %d, not %d", maxAttempts, n)
 	}
 	c.duration(at.Field("backoff"), r.GetBackoff())
+}
+
+func (c *check) hedging(at Path, h *weirv1.RouteHedging) {
+	if h.GetDelay() == nil {
+		c.add(at.Field("delay"), "is required: how long an answer may take before another endpoint is asked, such as \"50ms\"")
+	}
+	c.atLeast(at.Field("delay"), h.GetDelay(), time.Millisecond)
+	if n := h.GetAttempts(); n > maxHedges {
+		c.add(at.Field("attempts"), "must be at most %d, not %d", maxHedges, n)
+	}
 }
 
 // attachment is how a reference to a part of a resource reads, such as

@@ -21,6 +21,7 @@ const (
 	maxEntries  = 64
 	maxWeight   = 1_000_000
 	maxAttempts = 16
+	maxHedges   = 4
 )
 
 // Violation is one thing that is wrong with a resource.

@@ -91,9 +91,10 @@ func TestWhatIsValid(t *testing.T) {
 		{"faults", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{fault: {delay: {fixed: 0.4s, percent: 0.1}, abort: {grpcStatus: 0, percent: 100}}},
 			{fault: {headers: [{name: x, value: "1"}], bandwidth: {bytesPerSecond: 1}, disconnect: {}, abort: {status: 599}}}]}]}`},
 		{"a redirect", "Route", `{parentRefs: [{name: p}], rules: [{filters: [{requestRedirect: {scheme: https, port: 8443, statusCode: 308, path: {replaceFullPath: /new}}}]}]}`},
-		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}}]}`},
+		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}, hedging: {delay: 0.05s, attempts: 4}}]}`},
 		{"a plugin", "Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 65536, fuel: 1}}`},
 		{"a policy", "Policy", `{targetRefs: [{kind: Route, name: a}, {kind: Gateway, name: a, sectionName: http}], plugin: stamp, config: {n: 1}, failureMode: OPEN, stage: AUTHN}`},
+		{"a policy whose plugin calls services", "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: users}, {name: users, subset: v2, as: "outbound|80||users.local"}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, read(t, c.kind, c.spec)) })
 	}
@@ -246,6 +247,9 @@ func TestRuleIsRefused(t *testing.T) {
 		{`{backendRefs: [{name: b, weight: 1000001}]}`, `backendRefs[0].weight: must be at most 1000000`},
 		{`{timeouts: {request: -1s}}`, `timeouts.request: must not be negative, not -1s`},
 		{`{timeouts: {request: 1s, backendRequest: 2s}}`, `timeouts.backendRequest: must not be longer than request (1s), not 2s`},
+		{`{hedging: {}}`, `hedging.delay: is required`},
+		{`{hedging: {delay: 0s}}`, `hedging.delay: must be at least 1ms, not 0s`},
+		{`{hedging: {delay: 1s, attempts: 5}}`, `hedging.attempts: must be at most 4, not 5`},
 		{`{retry: {codes: [200]}}`, `retry.codes[0]: must be a status from 400 to 599, not 200`},
 		{`{retry: {codes: [503, 503]}}`, `retry.codes[1]: the code "503" is there twice`},
 		{`{retry: {attempts: 17}}`, `retry.attempts: must be at most 16, not 17`},
@@ -316,6 +320,9 @@ func TestPluginAndPolicyAreRefused(t *testing.T) {
 		{"Policy", `{plugin: p, targetRefs: [{kind: Service, name: a}]}`, `spec.targetRefs[0].kind: a policy is attached to a Gateway or a Route, not to "Service"`},
 		{"Policy", `{plugin: p, targetRefs: [{kind: Route, name: a}, {kind: Route, name: a}]}`, `spec.targetRefs[1]: the target "Route a" is there twice`},
 		{"Policy", `{targetRefs: [{kind: Route, name: a}]}`, `spec.plugin: is required`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{}]}`, `spec.services[0].name: is required`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: a}, {name: b, as: a}]}`, `spec.services[1]: what the plugin calls the service "a" is there twice`},
+		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: a, as: "` + strings.Repeat("x", 257) + `"}]}`, `spec.services[0].as: must have at most 256 bytes, not 257`},
 	} {
 		t.Run(c.want, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })
 	}

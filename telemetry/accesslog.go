@@ -94,6 +94,10 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 	b = append(b, '"')
 	b = appendTLS(b, x.TLS)
 	b = appendText(b, "upstream_addr", x.Endpoint)
+	if x.Hedges > 0 {
+		b = append(b, `,"hedges":`...)
+		b = strconv.AppendInt(b, int64(x.Hedges), 10)
+	}
 	b = appendText(b, "user_agent", x.Request.Fields.Get("user-agent"))
 	b = appendText(b, "details", x.Details)
 	b = append(b, `,"revision":`...)

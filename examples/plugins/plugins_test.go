@@ -120,7 +120,7 @@ func start(t testing.TB, list ...plugin) *policy.Chain {
 		modules[digest] = module
 		made, err := host.Make(t.Context(), policy.Spec{
 			Tenant: "default", Name: fmt.Sprintf("p%d", i), Plugin: p.name, Digest: digest, Config: p.config,
-		})
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +291,7 @@ func tryOne(t testing.TB, p plugin) (*wasm.Host, policy.Policy, error) {
 	}
 	made, err := host.Make(t.Context(), policy.Spec{
 		Tenant: "default", Name: "p", Plugin: p.name, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Config: p.config,
-	})
+	}, nil)
 	return host, made, err
 }
 

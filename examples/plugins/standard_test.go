@@ -42,7 +42,7 @@ func makeAs(t testing.TB, name, config string, fuel uint64) (policy.Policy, erro
 	})
 	made, err := host.Make(t.Context(), policy.Spec{
 		Tenant: "default", Name: "p", Plugin: name, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), Config: config, Fuel: fuel,
-	})
+	}, nil)
 	if err == nil {
 		t.Cleanup(made.Release)
 	}

@@ -17,16 +17,18 @@ import (
 // Host is what the plugins of a test share: a clock that stands still, shared
 // data, metrics, a log. Its methods may be called from several goroutines.
 type Host struct {
-	mu      sync.Mutex
-	now     time.Time
-	shared  map[string]shared
-	lastCAS uint32
-	metrics map[string]uint32
-	values  []uint64
-	lines   []string
-	log     testing.TB
-	foreign map[string]func([]byte) ([]byte, error)
-	ticking time.Duration
+	mu        sync.Mutex
+	now       time.Time
+	shared    map[string]shared
+	lastCAS   uint32
+	metrics   map[string]uint32
+	values    []uint64
+	lines     []string
+	log       testing.TB
+	foreign   map[string]func([]byte) ([]byte, error)
+	ticking   time.Duration
+	services  map[string]func(Message) (Message, error)
+	lastToken uint32
 	// conflicts is how many writes of shared data are still to be refused.
 	conflicts int
 }
@@ -39,10 +41,11 @@ type shared struct {
 // NewHost returns a host whose clock stands at the start of 2026.
 func NewHost() *Host {
 	return &Host{
-		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		shared:  map[string]shared{},
-		metrics: map[string]uint32{},
-		foreign: map[string]func([]byte) ([]byte, error){},
+		now:      time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		shared:   map[string]shared{},
+		metrics:  map[string]uint32{},
+		foreign:  map[string]func([]byte) ([]byte, error){},
+		services: map[string]func(Message) (Message, error){},
 	}
 }
 
@@ -198,6 +201,10 @@ func (s *side) buffer(t abi.BufferType) *[]byte {
 		}
 	case abi.PluginConfiguration:
 		return &s.call.config
+	case abi.HTTPCallResponse:
+		if s.call.reply != nil {
+			return &s.call.reply.held
+		}
 	}
 	return nil
 }
@@ -217,7 +224,7 @@ func (s *side) GetBuffer(t abi.BufferType, start, length uint32) ([]byte, abi.St
 func (s *side) SetBuffer(t abi.BufferType, start, length uint32, data []byte) abi.Status {
 	b := s.buffer(t)
 	switch {
-	case b == nil || t == abi.PluginConfiguration:
+	case b == nil || t == abi.PluginConfiguration || t == abi.HTTPCallResponse:
 		return abi.BadArgument
 	case start == 0 && length == 0:
 		*b = append(slices.Clone(data), *b...)

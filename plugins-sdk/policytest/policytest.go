@@ -142,10 +142,11 @@ func start[C any](h *Host, new func(C) (sdk.Handler, error), config string) (*Po
 	p := &Policy{host: h, vm: sdk.NewVM(sdk.Define(new)), lastID: rootID}
 	accepted := false
 	c := &call{config: []byte(config)}
-	h.during(c, func() {
+	p.during(c, func() {
 		p.vm.OnContextCreate(rootID, 0)
 		accepted = p.vm.OnConfigure(rootID, len(config))
 	})
+	p.answer(c, sdk.Continue)
 	p.told = c.told
 	if accepted {
 		return p, ""
@@ -190,7 +191,14 @@ func isCallback(handler reflect.Type, name string) bool {
 
 // Tick lets the policy's clock strike.
 func (p *Policy) Tick() {
-	p.host.during(&call{}, func() { p.vm.OnTick(rootID) })
+	c := &call{}
+	p.during(c, func() { p.vm.OnTick(rootID) })
+	p.answer(c, sdk.Continue)
+}
+
+// during calls f, which makes callbacks, with the host answering for the call.
+func (p *Policy) during(c *call, f func()) {
+	p.host.during(c, func() { p.vm.Run(f) })
 }
 
 // Do shows one exchange to the handler, from its head to its end.
@@ -206,10 +214,11 @@ func (p *Policy) Do(x Exchange) Exchange {
 			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(c.id, size, end) })
 	}
 	if c.live {
-		p.host.during(c, func() {
+		p.during(c, func() {
 			p.vm.OnLog(c.id)
 			p.vm.OnDelete(c.id)
 		})
+		p.answer(c, sdk.Continue)
 	}
 	return c.result(x)
 }
@@ -219,7 +228,7 @@ func (p *Policy) begin(c *call) {
 	p.lastID++
 	c.id = p.lastID
 	if c.live = !p.told; c.live {
-		p.host.during(c, func() { p.vm.OnContextCreate(c.id, rootID) })
+		p.during(c, func() { p.vm.OnContextCreate(c.id, rootID) })
 	}
 }
 
@@ -227,12 +236,12 @@ func (p *Policy) begin(c *call) {
 // back under another number.
 func (p *Policy) show(c *call, callback func() sdk.Action) (action sdk.Action) {
 	const light = sdk.Action(abi.ActionLight)
-	p.host.during(c, func() { action = callback() })
+	p.during(c, func() { action = callback() })
 	if c.live = !p.told || action&light == 0; !c.live {
 		p.lastID++
 		c.id = p.lastID
 	}
-	return action &^ light
+	return p.answer(c, action&^light)
 }
 
 // pass takes one message through its two callbacks, as a proxy does: what was
@@ -269,6 +278,9 @@ type call struct {
 	properties map[string]string
 	answered   bool
 	details    string
+	calls      []outgoing
+	reply      *reply // that the handler is being told about
+	resumed    bool
 }
 
 // message is a request or response on its way.
@@ -307,6 +319,10 @@ func (c *call) section(m abi.MapType) *message {
 		return &c.messages[0]
 	case abi.ResponseHeaders:
 		return &c.messages[1]
+	case abi.HTTPCallHeaders:
+		if c.reply != nil {
+			return &c.reply.message
+		}
 	}
 	return nil
 }

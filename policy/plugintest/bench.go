@@ -53,7 +53,7 @@ func (r *Runner) Bench(ctx context.Context, cases []Case) (m Measurement, err er
 		return m, fmt.Errorf("measure plugin: there are no cases")
 	}
 	began := time.Now()
-	first, err := r.make(ctx, cases[0])
+	first, err := r.make(ctx, cases[0], repeated(&cases[0]))
 	if err != nil {
 		return m, fmt.Errorf("measure plugin: %w", err)
 	}
@@ -79,7 +79,7 @@ func (r *Runner) benchStart(ctx context.Context, c Case) (time.Duration, error) 
 	var starts []time.Duration
 	for range startTries {
 		began := time.Now()
-		p, err := r.make(ctx, c)
+		p, err := r.make(ctx, c, repeated(&c))
 		if err != nil {
 			return 0, err
 		}
@@ -90,7 +90,7 @@ func (r *Runner) benchStart(ctx context.Context, c Case) (time.Duration, error) 
 }
 
 func (r *Runner) benchCase(ctx context.Context, c Case) (cost Cost, memory uint64, err error) {
-	p, err := r.make(ctx, c)
+	p, err := r.make(ctx, c, repeated(&c))
 	if err != nil {
 		return cost, 0, err
 	}

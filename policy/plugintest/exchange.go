@@ -10,9 +10,14 @@ import (
 	"github.com/weirmesh/weir/proxy/exchange"
 )
 
+// maxWait is how long an exchange waits that nothing continues. What a case says is
+// answered comes at once.
+const maxWait = 10 * time.Second
+
 func newExchange(c *Case) *exchange.Exchange {
 	x := new(exchange.Exchange)
 	fill(x, c, c.Time)
+	x.Deadline = time.Now().Add(maxWait)
 	return x
 }
 

@@ -108,11 +108,45 @@ func (p *parser) one(n *yaml.Node, at string, c *Case) {
 		"client":   p.client(&c.Client),
 		"request":  func(n *yaml.Node, at string) { p.message(n, at, &c.Request, true) },
 		"response": func(n *yaml.Node, at string) { p.message(n, at, &c.Response, false) },
-		"expect":   func(n *yaml.Node, at string) { p.expect(n, at, &c.Expect) },
+		"calls": func(n *yaml.Node, at string) {
+			p.list(n, at, func(n *yaml.Node, at string) { c.Calls = append(c.Calls, p.call(n, at)) })
+		},
+		"services":                    p.texts(&c.Services),
+		"allowOnHeadersStopIteration": p.flag(&c.StopIteration),
+		"ticks":                       p.number(&c.Ticks, 0, 100_000),
+		"expect":                      func(n *yaml.Node, at string) { p.expect(n, at, &c.Expect) },
 	})
 	if c.Name == "" {
 		p.note(n, at+".name", "is missing: say what the case shows")
 	}
+}
+
+// flag reads true.
+func (p *parser) flag(to *bool) func(*yaml.Node, string) {
+	return func(n *yaml.Node, at string) {
+		if *to = p.scalar(n, at) == "true"; !*to {
+			p.note(n, at, "is true, or left out")
+		}
+	}
+}
+
+func (p *parser) call(n *yaml.Node, at string) (c Call) {
+	c.Response = Message{Status: 200}
+	answers := 0
+	p.mapping(n, at, fields{
+		"service":  p.text(&c.Service),
+		"request":  func(n *yaml.Node, at string) { p.wanted(n, at, &c.Request, true) },
+		"response": func(n *yaml.Node, at string) { answers++; p.message(n, at, &c.Response, false) },
+		"error":    func(n *yaml.Node, at string) { answers++; p.text(&c.Error)(n, at) },
+		"timeout":  func(n *yaml.Node, at string) { answers++; p.flag(&c.Timeout)(n, at) },
+	})
+	if c.Service == "" {
+		p.note(n, at+".service", "is missing: say what is called")
+	}
+	if answers > 1 {
+		p.note(n, at, "a call has one of response, error and timeout")
+	}
+	return c
 }
 
 func (p *parser) message(n *yaml.Node, at string, m *Message, request bool) {

@@ -47,7 +47,15 @@ type Case struct {
 	Client   netip.AddrPort
 	Request  Message
 	Response Message
-	Expect   Expectation
+	// Calls are those that the plugin makes to services, in their order. It is
+	// granted these services, and those in Services.
+	Calls    []Call
+	Services []string
+	// StopIteration is the Plugin's allowOnHeadersStopIteration.
+	StopIteration bool
+	// Ticks is how many there are before the exchange.
+	Ticks  int
+	Expect Expectation
 
 	edit edit // where golden fuel goes
 }
@@ -64,6 +72,18 @@ type Message struct {
 
 // Field is a line of a head.
 type Field struct{ Name, Value string }
+
+// Call is a call of the plugin's to a service.
+type Call struct {
+	Service string
+	// Request is what the service is to be asked.
+	Request Wanted
+	// Response is what it answers. There is none if Error says why, or if it takes too
+	// long: Timeout.
+	Response Message
+	Error    string
+	Timeout  bool
+}
 
 // Verdict is what a plugin made of an exchange.
 type Verdict string

@@ -87,6 +87,10 @@ func TestCasesThatHold(t *testing.T) {
 func TestCasesThatDoNotHold(t *testing.T) {
 	for _, c := range []struct{ name, about, want string }{
 		{"a verdict", "request: {headers: {x-do: refuse}}\n  expect: {verdict: continue}", "verdict: answer, want continue"},
+		{"a call that is not made", "calls: [{service: users}]", "calls: service users was not called"},
+		{"a call that is not expected", "request: {headers: {x-do: ask}}\n  services: users", "call 1, of service users: the case has no such call (GET /me)"},
+		{"what a call asks for", "request: {headers: {x-do: ask}}\n  calls: [{service: users, request: {path: /you}}]", `call 1 request path: "/me", want "/you"`},
+		{"ticks that it has not asked for", "ticks: 1", "ticks: the plugin has not asked for any"},
 		{"a status", "response: {status: 201}\n  expect: {response: {status: 200}}", "response status: 201, want 200"},
 		{"a field", "expect: {request: {headers: {x-stamp: no}}}", `request header x-stamp: "yes", want "no"`},
 		{"a field that should be gone", "expect: {request: {headers: {x-stamp: null}}}", `request header x-stamp: "yes", want none`},

@@ -80,7 +80,7 @@ type replaying struct {
 
 func (v Version) start(ctx context.Context, now time.Time) (*replaying, error) {
 	v.Runner.clock.Store(now.UnixNano())
-	p, err := v.Runner.make(ctx, Case{Plugin: v.Plugin, Config: v.Config})
+	p, err := v.Runner.make(ctx, Case{Plugin: v.Plugin, Config: v.Config}, nil)
 	if err != nil {
 		return nil, err
 	}

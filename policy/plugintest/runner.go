@@ -47,9 +47,9 @@ func NewRunner(module []byte, options Options) (*Runner, error) {
 		Modules:  func(context.Context, string) ([]byte, error) { return module, nil },
 		CacheDir: options.CacheDir,
 		Logger:   slog.New(r.journal),
-		LogLines: 10_000,
-		Clock:    func() time.Time { return time.Unix(0, r.clock.Load()) },
-		Random:   func() io.Reader { return rand.NewChaCha8([32]byte{}) },
+		LogLines: 10_000, ManualTicks: true,
+		Clock:  func() time.Time { return time.Unix(0, r.clock.Load()) },
+		Random: func() io.Reader { return rand.NewChaCha8([32]byte{}) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("run cases: %w", err)
@@ -98,14 +98,26 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 	result := Result{Name: c.Name, File: c.File, Line: c.Line, expect: c.Expect, edit: c.edit}
 	r.clock.Store(c.Time.UnixNano())
 	r.journal.reset()
-	p, err := r.make(ctx, c)
+	services := newServices(&c)
+	p, err := r.make(ctx, c, services)
 	if ctx.Err() != nil {
 		return result, ctx.Err()
 	}
 	last := seen{verdict: Refused, err: err}
 	if err == nil {
 		defer p.Release()
+		services.settle() // what it has asked while it was configured
+		if ticker, ok := p.(interface{ Tick() bool }); ok {
+			for range c.Ticks {
+				if !ticker.Tick() {
+					result.problem("ticks: the plugin has not asked for any")
+					break
+				}
+				services.settle()
+			}
+		}
 		last = r.exchanges(ctx, p, c, &result)
+		services.settle()
 	}
 	result.Verdict, result.Log = last.verdict, r.journal.lines()
 	if last.err != nil {
@@ -113,6 +125,9 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 		if trap := wasm.TrapOf(last.err); trap != nil {
 			result.Stack = readable(trap.Frames)
 		}
+	}
+	if err == nil {
+		result.calls(&c, services)
 	}
 	result.judge(&c, &last)
 	return result, nil
@@ -141,12 +156,13 @@ func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result 
 }
 
 // make makes a policy that is the case's own, of a tenant that is, too.
-func (r *Runner) make(ctx context.Context, c Case) (policy.Policy, error) {
+func (r *Runner) make(ctx context.Context, c Case, services policy.Services) (policy.Policy, error) {
 	r.cases++
 	return r.host.Make(ctx, policy.Spec{
 		Tenant: fmt.Sprintf("case-%d", r.cases), Name: "plugin", Plugin: cmp.Or(c.Plugin, defaultPlugin), Digest: r.digest, Config: string(c.Config),
 		FailureMode: weirv1.PolicySpec_CLOSED, MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel,
-	})
+		StopIteration: c.StopIteration,
+	}, services)
 }
 
 // observed is a policy whose filters tell what they burned, and whether they

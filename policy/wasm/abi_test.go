@@ -99,8 +99,9 @@ func TestHostFunctions(t *testing.T) {
 		{name: "an unknown foreign function", do: "request: foreign sign", field: "request x-foreign", want: "foreign 1"},
 		{name: "what is for configuration only", do: "request: foreign weir.phases x", field: "request x-foreign", want: "foreign 2"},
 		{name: "the log's level", do: "request: level", field: "request x-level", want: "level 2"},
-		{name: "a call, not yet", do: "request: call", field: "request x-call", want: "call 10"},
-		{name: "a queue, not yet", do: "request: queue", field: "request x-queue", want: "queue 1"},
+		{name: "a call that names no path", do: "request: call-nowhere", field: "request x-call-nowhere", want: "call 2"},
+		{name: "a call where nothing is granted", do: "request: call users /", field: "request x-call", want: "call 2"},
+		{name: "a queue that there is not", do: "request: queue none", field: "request x-queue", want: "queue 1"},
 		{name: "the allocator cannot call back", do: "request: reenter", field: "request x-reenter", want: "inside 10"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"unsafe"
 
 	"github.com/weirmesh/weir/policy/wasm/abi"
@@ -17,6 +18,9 @@ func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
 		// Only read, so a view of the string will do: guests may ask often.
 		return unsafe.Slice(unsafe.StringData(v.policy.spec.Config), len(v.policy.spec.Config)), true
 	}
+	if c := v.told; c != nil && (b == abi.HTTPCallResponse && c.grpc == nil || b == abi.GRPCMessage && c.grpc != nil) {
+		return c.body, true
+	}
 	if f := v.body(b); f != nil {
 		return f.body.view, true
 	}
@@ -25,11 +29,11 @@ func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
 
 // body returns the filter whose chunk of that body is being shown.
 func (v *vm) body(b abi.Buffer) *filter {
-	f := v.effective
+	f := v.shown()
 	if f == nil || !f.body.shown {
 		return nil
 	}
-	if b == abi.RequestBody && v.stage == stageRequestBody || b == abi.ResponseBody && v.stage == stageResponseBody {
+	if b == abi.RequestBody && f.stage == stageRequestBody || b == abi.ResponseBody && f.stage == stageResponseBody {
 		return f
 	}
 	return nil
@@ -93,21 +97,25 @@ func proxySendLocalResponse(v *vm, s stack) abi.Status {
 		return abi.InvalidMemoryAccess
 	}
 	f := v.effective
-	if f == nil || v.stage == stageEnd || !validStatus(s.u32(0)) {
+	if f == nil || f.stage == stageEnd || !validStatus(s.u32(0)) {
 		return abi.BadArgument
+	}
+	if f.isGone() {
+		v.policy.log.line(v, abi.Warn, "cannot answer: the exchange has gone on")
+		return abi.OK
 	}
 	v.drawBytes(len(body) + len(list))
 	if !f.spend(len(body) + len(list)) {
 		return abi.BadArgument
 	}
-	fields, err := abi.ParsePairs(f.x.CopyBytes(list))
+	fields, err := abi.ParsePairs(f.copy(list))
 	if err != nil {
 		return abi.SerializationFailure
 	}
 	r := &f.reply
 	f.replied, f.dirty = true, true
 	r.status, r.fields, r.grpc = int(s.u32(0)), fields, int32(s.u32(7))
-	r.body, r.details = f.x.CopyBytes(body), detailsPlugin
+	r.body, r.details = f.copy(body), detailsPlugin
 	if len(details) > 0 {
 		r.details = string(details[:min(len(details), maxDetails)])
 	}
@@ -123,37 +131,62 @@ func isGRPC(x *exchange.Exchange) bool {
 	return len(contentType) >= len(prefix) && exchange.EqualFold(contentType[:len(prefix)], prefix)
 }
 
-// proxyContinue: at the end of an exchange nothing is paused any more.
-func proxyContinue(v *vm, _ stack) abi.Status {
-	if v.current == nil {
-		return abi.BadArgument
+// isGone: the exchange is past what the guest was asked about, and was not stopped.
+func (f *filter) isGone() bool { return f.stage == stageIdle && !f.holding }
+
+// copy keeps bytes as long as the exchange; in its arena, unless that is in other
+// hands.
+func (f *filter) copy(b []byte) []byte {
+	if f.stage == stageIdle {
+		return bytes.Clone(b)
 	}
-	v.current.resume = v.stage != stageEnd
+	return f.x.CopyBytes(b)
+}
+
+// proceed ends a pause of a request, or of a response. What is not paused, or not
+// any more, need not be continued.
+func (v *vm) proceed(response bool) abi.Status {
+	f := v.effective
+	switch {
+	case f == nil:
+		return abi.BadArgument
+	case f.stage == stageEnd:
+	case f.stage == stageIdle:
+		f.resume = f.holding
+	case response == (f.stage >= stageResponseHead):
+		f.resume = true
+	}
 	return abi.OK
 }
 
+func proxyContinueRequest(v *vm, _ stack) abi.Status  { return v.proceed(false) }
+func proxyContinueResponse(v *vm, _ stack) abi.Status { return v.proceed(true) }
+
 func proxyContinueStream(v *vm, s stack) abi.Status {
-	if abi.Stream(s.u32(0)) > abi.ResponseStream {
+	stream := abi.Stream(s.u32(0))
+	if stream > abi.ResponseStream {
 		return abi.Unimplemented // TCP
 	}
-	return proxyContinue(v, s)
+	return v.proceed(stream == abi.ResponseStream)
 }
 
 func proxyCloseStream(v *vm, s stack) abi.Status {
 	if abi.Stream(s.u32(0)) > abi.ResponseStream {
 		return abi.Unimplemented
 	}
-	if v.current == nil || v.stage == stageEnd {
+	f := v.effective
+	if f == nil || f.stage == stageEnd {
 		return abi.BadArgument
 	}
-	v.current.abort = true
+	f.abort = !f.isGone()
 	return abi.OK
 }
 
 func proxyClearRoute(v *vm, _ stack) abi.Status {
-	if v.effective == nil {
+	f := v.shown()
+	if f == nil {
 		return abi.BadArgument
 	}
-	v.effective.x.RouteChanged = true
+	f.x.RouteChanged = true
 	return abi.OK
 }

@@ -1,425 +1,442 @@
 package wasm
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
-	"github.com/weirmesh/weir/policy/wasm/abi"
+	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/exchange"
 )
 
-// caller makes foreign calls as a guest would, without a guest.
-type foreignCaller struct {
-	t testing.TB
-	v *vm
+// granted are services in this process: each is a function that answers.
+type granted struct {
+	services map[string]func(ctx context.Context, x *exchange.Exchange) error
+	open     atomic.Int64 // calls that are not closed
 }
 
-func newForeignCaller(t testing.TB, c Config, fuel uint64) *foreignCaller {
-	s := spec("")
-	s.Fuel = fuel
-	p := newFixture(t, c).make(s)
-	return &foreignCaller{t, p.pool.vms[0]}
+func (g *granted) Names() (names []string) {
+	for name := range g.services {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
-// call makes one, with a full tank, and says what it burned; -1: all of it.
-func (c *foreignCaller) call(name string, args []byte) (result []byte, status abi.Status, fuel int64) {
-	v := c.v
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	full := v.policy.fuel
-	v.tank.Set(uint64(full))
-	v.owed = 0
-	defer func() {
-		if r := recover(); r != nil {
-			if r != errEmpty { //nolint:errorlint // it is the value that is thrown
-				panic(r)
-			}
-			fuel, status = -1, abi.InternalFailure
-		}
-	}()
-	result, status = foreignFunctions[name].does(v, args)
-	v.settle()
-	return append([]byte(nil), result...), status, full - int64(v.tank.Get())
+func (g *granted) Call(name string) (policy.Call, bool) {
+	answer := g.services[name]
+	if answer == nil {
+		return nil, false
+	}
+	g.open.Add(1)
+	return &grantedCall{g, answer}, true
 }
 
-func (c *foreignCaller) ok(name string, args []byte) []byte {
-	c.t.Helper()
-	result, status, fuel := c.call(name, args)
-	if status != abi.OK || fuel < 0 {
-		c.t.Fatalf("%s: status %d, fuel %d", name, status, fuel)
-	}
-	return result
+type grantedCall struct {
+	of     *granted
+	answer func(ctx context.Context, x *exchange.Exchange) error
 }
 
-// make has something made, and returns its handle.
-func (c *foreignCaller) make(name string, text string) uint32 {
-	c.t.Helper()
-	result := c.ok(name, []byte(text))
-	if result[0] != 0 {
-		c.t.Fatalf("%s: %s", name, result[1:])
-	}
-	return binary.LittleEndian.Uint32(result[1:])
-}
+func (c *grantedCall) Do(ctx context.Context, x *exchange.Exchange) error { return c.answer(ctx, x) }
+func (c *grantedCall) Close(*exchange.Exchange)                           { c.of.open.Add(-1) }
 
-// list is arguments: numbers, and texts after their lengths.
-func list(args ...any) (b []byte) {
-	for _, a := range args {
-		switch a := a.(type) {
-		case int:
-			b = binary.LittleEndian.AppendUint32(b, uint32(a))
-		case uint32:
-			b = binary.LittleEndian.AppendUint32(b, a)
-		case string:
-			b = append(binary.LittleEndian.AppendUint32(b, uint32(len(a))), a...)
-		case []byte: // the rest
-			b = append(b, a...)
-		}
-	}
-	return b
-}
-
-func TestDigestsAndSecrets(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 0)
-	text := []byte("some text")
-	d256, d512 := sha256.Sum256(text), sha512.Sum512(text)
-	mac := hmac.New(sha512.New384, []byte("key"))
-	mac.Write(text)
-	for _, test := range []struct {
-		name string
-		args []byte
-		want []byte
-	}{
-		{"weir.digest", list(256, text), d256[:]},
-		{"weir.digest", list(512, text), d512[:]},
-		{"weir.hmac", list(384, "key", text), mac.Sum(nil)},
-		{"weir.equal", list("secret", []byte("secret")), []byte{1}},
-		{"weir.equal", list("secret", []byte("secreT")), []byte{0}},
-		{"weir.equal", list("secret", []byte("longer secret")), []byte{0}},
-	} {
-		if got := c.ok(test.name, test.args); string(got) != string(test.want) {
-			t.Errorf("%s of %q is %x, want %x", test.name, test.args, got, test.want)
-		}
-	}
-	for name, args := range map[string][]byte{
-		"weir.digest": list(1, text), "weir.hmac": list(256, 99, text), "weir.equal": nil,
-		"weir.verify": list(7), "weir.jwt_check": list(7), "weir.free": list(0), "weir.regexp_find": list(1),
-	} {
-		if _, status, _ := c.call(name, args); status != abi.BadArgument {
-			t.Errorf("%s of %x: status %d", name, args, status)
-		}
-	}
-}
-
-func TestSignatures(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 0)
-	public, private, _ := ed25519.GenerateKey(nil)
-	jwk := fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","kid":"k","x":%q}`, base64.RawURLEncoding.EncodeToString(public))
-	keys := c.make("weir.keys", jwk)
-	signature := string(ed25519.Sign(private, []byte("message")))
-	for _, test := range []struct {
-		algorithm, id, message string
-		want                   byte
-	}{{"EdDSA", "k", "message", 1}, {"", "", "message", 0}, {"EdDSA", "other", "message", 0}, {"EdDSA", "k", "another", 0}, {"RS256", "k", "message", 0}} {
-		if got := c.ok("weir.verify", list(keys, test.algorithm, test.id, signature, []byte(test.message))); got[0] != test.want {
-			t.Errorf("%+v: %d", test, got[0])
-		}
-	}
-	if why := c.ok("weir.keys", []byte("no keys")); why[0] == 0 || !strings.Contains(string(why), "neither") {
-		t.Errorf("no keys: %q", why)
-	}
-	c.ok("weir.free", list(keys))
-	if _, status, _ := c.call("weir.verify", list(keys, "EdDSA", "k", signature, []byte("message"))); status != abi.BadArgument {
-		t.Errorf("a key that was given up: status %d", status)
-	}
-	if n := len(c.v.policy.objects.byKey); n != 0 {
-		t.Errorf("%d objects are left", n)
-	}
-}
-
-// token is one signed by HMAC with the secret of the tests.
-const tokenSecret = "0123456789abcdef0123456789abcdef"
-
-func token(claims string) string {
-	part := base64.RawURLEncoding.EncodeToString
-	text := part([]byte(`{"alg":"HS256"}`)) + "." + part([]byte(claims))
-	mac := hmac.New(sha256.New, []byte(tokenSecret))
-	mac.Write([]byte(text))
-	return text + "." + part(mac.Sum(nil))
-}
-
-func tokenRules(more string) string {
-	return fmt.Sprintf(`{"keys":"{\"kty\":\"oct\",\"k\":\"%s\"}","claims":["sub","none"]%s}`,
-		base64.RawURLEncoding.EncodeToString([]byte(tokenSecret)), more)
-}
-
-// ticking is a clock that goes on a little each time, as guests' runtimes want it.
-func ticking(now *time.Time) func() time.Time {
-	var n time.Duration
-	return func() time.Time { n++; return now.Add(n) }
-}
-
-func TestTokens(t *testing.T) {
-	now := time.Unix(1_800_000_000, 0)
-	c := newForeignCaller(t, Config{Clock: ticking(&now)}, 0)
-	rules := c.make("weir.jwt", tokenRules(""))
-	good := list(rules, []byte(token(`{"sub":"alice","exp":1800000060}`)))
-	_, _, first := c.call("weir.jwt_check", good)
-	result, _, second := c.call("weir.jwt_check", good)
-	if want := "\x00\x05\x00\x00\x00alice\xff\xff\xff\xff"; string(result) != want {
-		t.Errorf("a good token: %q", result)
-	}
-	if second >= first/3 {
-		t.Errorf("a token costs %d, and when it was seen before %d", first, second)
-	}
-	now = now.Add(time.Minute)
-	if result := c.ok("weir.jwt_check", good); result[0] != 1 || !strings.Contains(string(result), "expired") {
-		t.Errorf("a token that was good before: %q", result)
-	}
-	scoped := c.make("weir.jwt", tokenRules(`,"require":{"scope":["a"]},"endless":true`))
-	if result := c.ok("weir.jwt_check", list(scoped, []byte(token(`{}`)))); result[0] != 2 {
-		t.Errorf("a token without its scope: %q", result)
-	}
-	if result := c.ok("weir.jwt_check", list(rules, []byte("nonsense"))); result[0] != 1 {
-		t.Errorf("no token: %q", result)
-	}
-	if why := c.ok("weir.jwt", []byte(`{"key":""}`)); why[0] == 0 || !strings.Contains(string(why), `unknown field`) {
-		t.Errorf("rules that are not known: %q", why)
-	}
-}
-
-// TestDearKeys: what a callback cannot pay for is refused before, or in words.
-func TestDearKeys(t *testing.T) {
-	jwk := func(kid string) string {
-		key, _ := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-		part := base64.RawURLEncoding.EncodeToString
-		return fmt.Sprintf(`{"kty":"EC","crv":"P-521","kid":%q,"x":%q,"y":%q}`, kid,
-			part(key.X.FillBytes(make([]byte, 66))), part(key.Y.FillBytes(make([]byte, 66))))
-	}
-	small := newForeignCaller(t, Config{}, 0)
-	if why := small.ok("weir.keys", []byte(jwk("a"))); why[0] == 0 || !strings.Contains(string(why), "raise limits.fuel") {
-		t.Errorf("a key that is too dear: %q", why)
-	}
-	c := newForeignCaller(t, Config{}, 30_000_000)
-	set, err := json.Marshal(map[string]any{"keys": `{"keys":[` + jwk("a") + "," + jwk("b") + `]}`})
+// echo answers with what it was asked.
+func echo(_ context.Context, x *exchange.Exchange) error {
+	body, err := readAll(x.Request.Body)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	part := base64.RawURLEncoding.EncodeToString
-	unnamed := part([]byte(`{"alg":"ES512"}`)) + "." + part([]byte(`{}`)) + "." + part(make([]byte, 132))
-	rules := c.make("weir.jwt", string(set))
-	if result := c.ok("weir.jwt_check", list(rules, []byte(unnamed))); !strings.Contains(string(result), "too many keys") {
-		t.Errorf("a token that names no key: %q", result)
+	r := &x.Request
+	x.Response.Status = 201
+	x.Response.Fields.Add([]byte("x-up"), fmt.Appendf(nil, "%s %s %s %s", r.Method, r.Authority, r.Path, r.Fields.Get("x-from")))
+	x.Response.Body = exchange.Bytes([]byte("<" + body + ">"))
+	if r.Trailers.Len() > 0 {
+		x.Response.Trailers.Add([]byte("x-up-trailer"), r.Trailers.Get("x-after"))
 	}
-	named := part([]byte(`{"alg":"ES512","kid":"a"}`)) + "." + part([]byte(`{}`)) + "." + part(make([]byte, 132))
-	if result := c.ok("weir.jwt_check", list(rules, []byte(named))); !strings.Contains(string(result), "signature is wrong") {
-		t.Errorf("a token that names one: %q", result)
+	return nil
+}
+
+// never answers.
+func never(ctx context.Context, _ *exchange.Exchange) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// gate answers as echo does, once it is opened.
+type gate struct{ open, asked chan struct{} }
+
+func newGate() *gate { return &gate{make(chan struct{}), make(chan struct{}, 100)} }
+
+func (g *gate) answer(ctx context.Context, x *exchange.Exchange) error {
+	g.asked <- struct{}{}
+	select {
+	case <-g.open:
+		return echo(ctx, x)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// TestTokensThatAreRememberedAreBounded: however many there are, and however long.
-func TestTokensThatAreRememberedAreBounded(t *testing.T) {
-	var c verified
-	of := &object{}
-	for i := range 10 * maxVerified {
-		c.add(verifiedKey{of, sha256.Sum256(binary.LittleEndian.AppendUint32(nil, uint32(i)))}, nil)
+func newGranted(more map[string]func(context.Context, *exchange.Exchange) error) *granted {
+	g := &granted{services: map[string]func(context.Context, *exchange.Exchange) error{
+		"users": echo, "nobody": never,
+		"down": func(context.Context, *exchange.Exchange) error { return errors.New("connection refused") },
+		"long": func(_ context.Context, x *exchange.Exchange) error {
+			x.Response.Status, x.Response.Body = 200, exchange.Bytes(make([]byte, 2<<20))
+			return nil
+		},
+		"torn": func(_ context.Context, x *exchange.Exchange) error {
+			x.Response.Status, x.Response.Body = 200, tornBody{}
+			return nil
+		},
+	}}
+	for name, answer := range more {
+		g.services[name] = answer
 	}
-	if n := len(c.young) + len(c.old); n > 2*maxVerified || c.bytes > maxVerifiedBytes {
-		t.Errorf("%d entries, %d bytes", n, c.bytes)
-	}
-	last := verifiedKey{of, sha256.Sum256(binary.LittleEndian.AppendUint32(nil, 10*maxVerified-1))}
-	if _, ok := c.get(last); !ok {
-		t.Error("the last one is forgotten")
-	}
+	return g
 }
 
-func TestPasswords(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 40_000_000)
-	hash, err := bcrypt.GenerateFromPassword([]byte("open sesame"), bcrypt.MinCost)
+type tornBody struct{}
+
+func (tornBody) Next() ([]byte, error) { return nil, io.ErrUnexpectedEOF }
+func (tornBody) Length() int64         { return -1 }
+
+// makeWith makes a policy that may ask the services.
+func (f *fixture) makeWith(s policy.Spec, g policy.Services) *use {
+	f.t.Helper()
+	p, err := f.host.Make(context.Background(), s, g)
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	p := c.make("weir.password", string(hash))
-	check := func(password string) (byte, int64) {
-		result, status, fuel := c.call("weir.password_check", list(p, []byte(password)))
-		if status != abi.OK || fuel < 0 {
-			t.Fatalf("status %d, fuel %d", status, fuel)
-		}
-		return result[0], fuel
-	}
-	yes, first := check("open sesame")
-	again, second := check("open sesame")
-	no, wrong := check("open sesam")
-	if yes != 1 || again != 1 || no != 0 || second >= first/10 || wrong < first {
-		t.Errorf("right %d for %d, again %d for %d, wrong %d for %d", yes, first, again, second, no, wrong)
-	}
-	if no, _ := check(strings.Repeat("x", 100)); no != 0 {
-		t.Error("a password is cut")
-	}
-	for text, why := range map[string]string{"{SHA}x": "no hash", "$2y$12$" + strings.Repeat("a", 53): "raise limits.fuel"} {
-		if result := c.ok("weir.password", []byte(text)); result[0] == 0 || !strings.Contains(string(result), why) {
-			t.Errorf("%s: %q", text, result)
-		}
-	}
+	f.t.Cleanup(p.Release)
+	return p.(*use)
 }
 
-func TestExpressions(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 0)
-	e := c.make("weir.regexp", `^/v(\d+)/(x)?`)
-	if got := c.ok("weir.regexp_find", list(e, []byte("/v12/y"))); hex.EncodeToString(got) != "00000000"+"05000000"+"02000000"+"04000000"+"ffffffff"+"ffffffff" {
-		t.Errorf("found %x", got)
-	}
-	if got := c.ok("weir.regexp_find", list(e, []byte("/w"))); len(got) != 0 {
-		t.Errorf("found %x", got)
-	}
-	if got := c.ok("weir.regexp_replace", list(c.make("weir.regexp", `([a-z])(\d)`), "$2$1", []byte("a1 b2 c3 d"))); string(got) != "1a 2b 3c d" {
-		t.Errorf("replaced: %s", got)
-	}
-	many := c.make("weir.regexp", `a?`)
-	if got, _, fuel := c.call("weir.regexp_replace", list(many, "b", []byte(strings.Repeat("a", 100)))); fuel < 0 || string(got) != strings.Repeat("b", 100) {
-		t.Errorf("replaced: %s for %d", got, fuel)
-	}
-	if _, status, fuel := c.call("weir.regexp_replace", list(many, "b", []byte(strings.Repeat("a", 10_000)))); status == abi.OK || fuel > 0 && fuel < 1_000_000 {
-		t.Errorf("as many as there may be: status %d for %d", status, fuel)
-	}
-	huge := c.make("weir.regexp", `(.+)`)
-	if _, status, _ := c.call("weir.regexp_replace", list(huge, strings.Repeat("$1", 1000), []byte(strings.Repeat("a", 10_000)))); status == abi.OK {
-		t.Error("a text grows without bound")
-	}
-	for _, pattern := range []string{"(", strings.Repeat("a", 5000), "(((a{50}){50}){50})", `\pL{1000}{1000}`, `(?P<x>a{500}){20}`} {
-		if result := c.ok("weir.regexp", []byte(pattern)); result[0] == 0 {
-			t.Errorf("%.20s is accepted", pattern)
-		}
-	}
-}
-
-func TestHandlesAreBounded(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 0)
-	for i := range maxObjects {
-		c.make("weir.regexp", fmt.Sprint(i))
-	}
-	if result := c.ok("weir.regexp", []byte("one more")); result[0] == 0 {
-		t.Error("another is made")
-	}
-	if result := c.ok("weir.regexp", []byte("1")); result[0] == 0 {
-		t.Error("another handle is given")
-	}
-	c.ok("weir.free", list(7))
-	if h := c.make("weir.regexp", "one more"); h != 7 {
-		t.Errorf("the handle is %d", h)
-	}
-}
-
-// TestWhatVMsHaveMadeIsShared: a second VM's keys are the first one's, and when the
-// VMs are gone so are they.
-func TestWhatVMsHaveMadeIsShared(t *testing.T) {
-	c := newForeignCaller(t, Config{}, 0)
-	one := c.make("weir.regexp", "a+")
-	other := &foreignCaller{t, newVM(c.v.policy)}
-	if err := other.v.start(); err != nil {
-		t.Fatal(err)
-	}
-	two := other.make("weir.regexp", "a+")
-	_, a, _ := objectOf[*expression](c.v, one)
-	_, b, _ := objectOf[*expression](other.v, two)
-	if a != b || a.refs != 2 {
-		t.Errorf("%p and %p with %d", a, b, a.refs)
-	}
-	other.v.shut()
-	if a.refs != 1 || len(c.v.policy.objects.byKey) != 1 {
-		t.Errorf("after the end of one: %d", a.refs)
-	}
-}
-
-// FuzzForeign: no bytes that a guest sends make the host panic, or let it work for
-// nothing.
-func FuzzForeign(f *testing.F) {
-	c := newForeignCaller(f, Config{}, 0)
-	c.make("weir.regexp", `(a|b)*c`)
-	c.make("weir.jwt", tokenRules(""))
-	c.make("weir.keys", `{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}`)
-	c.make("weir.json_paths", string(list("a.b", "c[*]")))
-	c.make("weir.json_edits", string(list(0, "a.b", "1")))
-	var names []string
-	for _, table := range [][]foreign{signatureCalls, expressionCalls, documentCalls} {
-		for _, call := range table {
-			names = append(names, call.name)
-		}
-	}
-	for i := range names {
-		f.Add(uint8(i), list(1, "text", []byte("rest")))
-		f.Add(uint8(i), list(4, uint32(given), []byte(`{"a":{"b":1}}`)))
-		f.Add(uint8(i), list(2, []byte(token(`{"exp":1}`))))
-	}
-	f.Fuzz(func(t *testing.T, which uint8, args []byte) {
-		_, _, _ = c.call(names[int(which)%len(names)], args)
-		if len(c.v.handles) > maxObjects {
-			t.Fatal("too many handles")
-		}
-		for i := 5; i < len(c.v.handles); i++ { // what was made beyond the five
-			if c.v.handles[i] != nil {
-				c.v.policy.objects.release(c.v.handles[i])
-				c.v.handles[i] = nil
-			}
-		}
+// settled waits until no call is in flight and its VM is given back.
+func settled(t *testing.T, p *use, g *granted) {
+	t.Helper()
+	eventually(t, func() bool {
+		return g.open.Load() == 0 && p.calling.Load() == 0 && p.pool.calls.ended.Load() == p.pool.calls.begun.Load()
 	})
 }
 
-// BenchmarkWeights holds what calls take against what they are charged: a unit of
-// fuel is about a tenth of a nanosecond.
-func BenchmarkWeights(b *testing.B) {
-	now := time.Unix(1_800_000_000, 0)
-	c := newForeignCaller(b, Config{Clock: ticking(&now)}, 1<<40)
-	kilobyte := []byte(strings.Repeat("0123456789abcdef", 64))
-	hash, err := bcrypt.GenerateFromPassword([]byte("open sesame"), 5)
-	if err != nil {
-		b.Fatal(err)
+// TestCalls: the guest asks a service, and this is what becomes of the exchange.
+// Kong's cases of the same kind are in t/03-proxy_wasm/hfuncs/130 to 133, Envoy's in
+// test_data/async_call_rust.rs.
+func TestCalls(t *testing.T) {
+	f, g := newFixture(t, Config{}), newGranted(nil)
+	policies := map[string]*use{}
+	for _, config := range []string{`"plain"`, light} {
+		policies[config] = f.makeWith(spec(config), g)
 	}
-	doc := []byte(`{"a":{"b":[1,2,{"c":"` + strings.Repeat("x", 900) + `"}]}}`)
-	for _, call := range []struct {
-		name string
-		args []byte
+	for _, test := range []struct {
+		name              string
+		do                string
+		request, response message
+		field, want       string // "request NAME" or "response NAME"
+		status            string
+		asked             string // the body that the service gets
+		err, log          string
 	}{
-		{"weir.digest", list(256, kilobyte)},
-		{"weir.digest", list(512, kilobyte)},
-		{"weir.hmac", list(256, "key", kilobyte)},
-		{"weir.equal", list(string(kilobyte[:32]), kilobyte[:32])},
-		{"weir.jwt_check", list(c.make("weir.jwt", tokenRules("")), []byte(token(`{"sub":"alice","exp":1800000060}`)))},
-		{"weir.jwt_check", list(c.make("weir.jwt", tokenRules(`,"issuers":["x"]`)), []byte(token(`{"sub":"alice","exp":1800000060}`)))},
-		{"weir.password_check", list(c.make("weir.password", string(hash)), []byte("wrong"))},
-		{"weir.regexp_find", list(c.make("weir.regexp", `^/books/(\d+)$`), []byte("/books/12345"))},
-		{"weir.regexp_find", list(c.make("weir.regexp", `(x+x+)+y`), []byte(strings.Repeat("x", 1000)))},
-		{"weir.regexp_find", list(c.make("weir.regexp", `(?i)[a-z]+@[a-z]+\.com`), kilobyte)},
-		{"weir.regexp_replace", list(c.make("weir.regexp", `^/v1/`), "/v2/", []byte("/v1/books/12345"))},
-		{"weir.json_get", list(c.make("weir.json_paths", string(list("a.b[2].c"))), uint32(given), doc)},
-		{"weir.regexp", []byte(`^/books/(\d+)/pages/[a-z]{1,20}$`)},
+		{name: "the answer's head, body and trailers", do: "request: call users /id hello; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 2,7,0 201 up=POST up.example /id guest body=<hello> trailer= code=0"},
+		{name: "trailers both ways", do: "request: call users /id trailers; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 2,10,1 201 up=POST up.example /id guest body=<trailers> trailer=t code=0"},
+		{name: "without a body", do: "request: call users /; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 2,2,0 201 up=GET up.example / guest body=<> trailer= code=0"},
+		{name: "the pause of every kind", do: "request: call users /; request: wait 4; answer: set x-a 1; answer: go", request: message{body: []string{"b"}},
+			field: "request x-a", want: "1", asked: "b"},
+		{name: "an answer instead", do: "request: call users /; request: wait 1; answer: reply 403 no", status: "403"},
+		{name: "the end instead", do: "request: call users /; request: wait 1; answer: close", status: "502"},
+		{name: "one call after the other", do: "request: call users /1; request: wait 1; answer: again",
+			field: "request x-take", want: "http 2,2,0 201 up=GET up.example /2 guest body=<> trailer= code=0"},
+		{name: "who does not wait goes on", do: "request: call users /; answer: set x-late 1; response: set x-a 1", field: "response x-a", want: "1"},
+		{name: "a service that cannot be reached", do: "request: call down /; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=14 connection refused"},
+		{name: "a service that does not answer in time", do: "request: call-ms 5 nobody /; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=4 context deadline exceeded"},
+		{name: "an answer that is too long", do: "request: call long /; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=8 its answer is larger than a policy may keep"},
+		{name: "an answer that breaks off", do: "request: call torn /; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=14 unexpected EOF"},
+		{name: "a service that is not granted", do: "request: call Users /", field: "request x-call", want: "call 2",
+			log: `cannot call service \"Users\": the policy is granted down, long, nobody, torn, users (spec.services)`},
+		{name: "a path that is none", do: "request: call users nowhere", field: "request x-call", want: "call 2"},
+
+		{name: "with the end of the body", do: "request body: when-ended call users /; request body: when-ended wait 1; answer: upper; answer: go",
+			request: message{body: []string{"ab", "cd"}}, asked: "abcd"},
+		{name: "the body is changed by an answer", do: "request body: pause-once 4; request body: when-ended call users /; request body: when-ended wait 1; answer: replace ABCD; answer: go",
+			request: message{body: []string{"ab", "cd"}}, asked: "abcdABCD"},
+		{name: "with the response", do: "response: call users /; response: wait 1; response answer: take; response answer: go",
+			field: "response x-take", want: "http 2,2,0 201 up=GET up.example / guest body=<> trailer= code=0"},
+		{name: "another answer with the response", do: "response: call users /; response: wait 1; response answer: reply 503 no", status: "503"},
+		{name: "continuing the response does not continue the request", do: "request: call users /; request: wait 1; answer: go-response; answer: go; answer: set x-a 1",
+			field: "request x-a", want: "1"},
+
+		{name: "a trap in the answer is the exchange's", do: "request: call users /; request: wait 1; answer: trap", err: "proxy_on_http_call_response trapped"},
 	} {
-		b.Run(call.name, func(b *testing.B) {
-			_, _, _ = c.call(call.name, call.args)
-			_, _, fuel := c.call(call.name, call.args)
-			for b.Loop() {
-				_, _, _ = c.call(call.name, call.args)
-				if call.name == "weir.regexp" {
-					for i := 9; i < len(c.v.handles); i++ {
-						c.v.policy.objects.release(c.v.handles[i])
-					}
-					c.v.handles = c.v.handles[:min(9, len(c.v.handles))]
+		for config := range policies {
+			t.Run(test.name+" "+config, func(t *testing.T) {
+				p, request := policies[config], test.request
+				request.fields = "x-do: " + test.do
+				if config == light {
+					request.fields = "x-do: light; " + test.do
 				}
-			}
-			b.ReportMetric(float64(fuel)/10, "paid-ns")
+				o := serve([]policy.Policy{p}, request, test.response)
+				if test.err != "" || o.err != nil {
+					if o.err == nil || test.err == "" || !strings.Contains(o.err.Error(), test.err) {
+						t.Fatalf("error %v, want %q", o.err, test.err)
+					}
+				}
+				head, name, _ := strings.Cut(test.field, " ")
+				if got := value(map[string]string{"request": o.request, "response": o.response}[head], name); got != test.want {
+					t.Errorf("%s is %q, want %q\n%s\n%s\n%s", test.field, got, test.want, o.request, o.response, f.journal)
+				}
+				if test.status != "" && !strings.HasPrefix(o.response, test.status) {
+					t.Errorf("answered with %q, want %s", o.response, test.status)
+				}
+				if test.asked != "" && o.asked != test.asked {
+					t.Errorf("the service is sent %q, want %q", o.asked, test.asked)
+				}
+				if !strings.Contains(f.journal.String(), test.log) {
+					t.Errorf("log: %s", f.journal)
+				}
+				settled(t, p, g)
+				if s := p.Status(); s.VMs != s.Idle {
+					t.Errorf("a VM is still held: %+v", s)
+				}
+			})
+		}
+	}
+}
+
+// TestAPauseThatNothingEnds ends with the exchange's deadline, by the policy's
+// failure mode, and with the exchange.
+func TestAPauseThatNothingEnds(t *testing.T) {
+	f, g := newFixture(t, Config{}), newGranted(nil)
+	open := spec("")
+	open.Name, open.FailureMode = "open", weirv1.PolicySpec_OPEN
+	for _, s := range []policy.Spec{spec(""), open} {
+		p := f.makeWith(s, g)
+		x := newExchange()
+		x.Deadline = time.Now().Add(10 * time.Millisecond)
+		x.Request.Fields.Add([]byte("x-do"), []byte("request: set x-a 1; request: wait 1"))
+		run := policy.NewChain([]policy.Policy{p}, policy.ChainConfig{}).Begin(x)
+		_, err := run.Request()
+		var failed *policy.Error
+		switch {
+		case s.FailureMode == weirv1.PolicySpec_CLOSED && (!errors.As(err, &failed) || failed.Status != 504):
+			t.Errorf("error %v", err)
+		case s.FailureMode == weirv1.PolicySpec_OPEN && (err != nil || x.Request.Fields.Has("x-a")):
+			t.Errorf("error %v, and it is changed: %v", err, x.Request.Fields.Has("x-a"))
+		}
+		run.Close()
+		if s := p.Status(); s.VMs != 1 || s.Idle != 1 || s.Traps != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if !strings.Contains(f.journal.String(), "nothing is under way that could continue it") {
+		t.Error(f.journal)
+	}
+}
+
+// TestAnExchangeThatIsGivenUpTakesItsCallsWithIt, but not those that it had not
+// waited for.
+func TestAnExchangeThatIsGivenUpTakesItsCallsWithIt(t *testing.T) {
+	f := newFixture(t, Config{})
+	gate := newGate()
+	ended := make(chan error, 10)
+	g := newGranted(map[string]func(context.Context, *exchange.Exchange) error{
+		"gate": gate.answer,
+		"slow": func(ctx context.Context, x *exchange.Exchange) error {
+			gate.asked <- struct{}{}
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return ctx.Err()
+		},
+	})
+	p := f.makeWith(spec(""), g)
+	chain := policy.NewChain([]policy.Policy{p}, policy.ChainConfig{})
+
+	x, done := newExchange(), make(chan struct{})
+	x.Done = done
+	x.Request.Fields.Add([]byte("x-do"), []byte("request: call slow /; request: wait 1; answer: go"))
+	run, result := chain.Begin(x), make(chan error)
+	go func() {
+		_, err := run.Request()
+		run.Close()
+		result <- err
+	}()
+	<-gate.asked
+	close(done)
+	if err := <-result; !errors.Is(err, errUnwanted) {
+		t.Errorf("error %v", err)
+	}
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("the call ended by %v", err)
+	}
+	settled(t, p, g)
+
+	// Nobody waits for this one: it runs on, and the root context hears of it.
+	o := serve([]policy.Policy{p}, do("request: call gate /; log: call gate /log"), message{})
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	<-gate.asked
+	<-gate.asked
+	if s := p.Status(); s.Idle != s.VMs-1 {
+		t.Errorf("who waits for an answer is not idle: %+v", s)
+	}
+	close(gate.open)
+	settled(t, p, g)
+	eventually(t, func() bool {
+		return strings.Count(f.journal.String(), "answered without its exchange: http 2,2,0 201") == 2
+	})
+}
+
+// TestCallsOutsideOfExchanges: while a plugin is configured, and in its ticks.
+func TestCallsOutsideOfExchanges(t *testing.T) {
+	f, g := newFixture(t, Config{}), newGranted(nil)
+	for config, path := range map[string]string{`"configure call users /configure"`: "/configure", `"tick call users /tick"`: "/tick"} {
+		s := spec(config)
+		s.Tenant = path
+		p := f.makeWith(s, g)
+		want := "up.example " + path + " guest"
+		eventually(t, func() bool {
+			data, _, _ := p.data.get(nil, []byte("answered"), func(int) {})
+			return strings.Contains(string(data), want)
 		})
+	}
+}
+
+// TestAReleasedPolicyLeavesNoCall: released while calls are in flight, whoever made
+// them, it is freed when they have ended; and the host ends those that do not.
+func TestAReleasedPolicyLeavesNoCall(t *testing.T) {
+	gate := newGate()
+	g := newGranted(map[string]func(context.Context, *exchange.Exchange) error{"gate": gate.answer})
+	f := newFixture(t, Config{})
+	p, err := f.host.Make(context.Background(), spec(`"configure call gate /configure"`), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := serve([]policy.Policy{p}, do("log: call gate /log"), message{}); o.err != nil {
+		t.Fatal(o.err)
+	}
+	<-gate.asked
+	<-gate.asked
+	p.Release()
+	pool := &p.(*use).pool
+	isFreed := func() bool {
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return pool.freed
+	}
+	if isFreed() {
+		t.Error("it is freed under its calls")
+	}
+	close(gate.open)
+	eventually(t, isFreed)
+	settled(t, p.(*use), g)
+
+	last, err := f.host.Make(context.Background(), spec(`"configure call nobody /"`), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last.Release()
+	if err := f.host.Close(); err != nil { // which waits
+		t.Error(err)
+	}
+	if g.open.Load() != 0 || !last.(*use).pool.freed {
+		t.Error("a call has outlived its host")
+	}
+}
+
+// TestCallsAreBounded by policy and by tenant.
+func TestCallsAreBounded(t *testing.T) {
+	for name, config := range map[string]Config{"policy": {Calls: 2}, "tenant": {TenantCalls: 2}} {
+		t.Run(name, func(t *testing.T) {
+			f, gate := newFixture(t, config), newGate()
+			g := newGranted(map[string]func(context.Context, *exchange.Exchange) error{"gate": gate.answer})
+			p := f.makeWith(spec(""), g)
+			o := serve([]policy.Policy{p}, do("request: call gate /1; request: call gate /2; request: call gate /3"), message{})
+			if got := value(o.request, "x-call"); got != "call 10" {
+				t.Errorf("the third: %q", got)
+			}
+			close(gate.open)
+			settled(t, p, g)
+			o = serve([]policy.Policy{p}, do("request: call gate /4; request: wait 1; answer: take; answer: go"), message{})
+			if got := value(o.request, "x-take"); !strings.Contains(got, "/4") {
+				t.Errorf("later: %q", got)
+			}
+		})
+	}
+}
+
+// TestManyExchangesWait at once, more than there are VMs: each hears its own answer,
+// and the VM of one that waits is not given to others as long as there are more.
+func TestManyExchangesWait(t *testing.T) {
+	const n = 40
+	f, gate := newFixture(t, Config{VMs: 4}), newGate()
+	g := newGranted(map[string]func(context.Context, *exchange.Exchange) error{"gate": gate.answer})
+	p := f.makeWith(spec(""), g)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			path := fmt.Sprintf("/%d", i)
+			o := serve([]policy.Policy{p}, do("request: call gate "+path+"; request: wait 1; answer: take; answer: go; response: stamp"), message{})
+			if got := value(o.request, "x-take"); !strings.Contains(got, "up.example "+path+" guest") || o.err != nil {
+				t.Errorf("%s: %q, %v", path, got, o.err)
+			}
+		})
+	}
+	for range n {
+		<-gate.asked
+	}
+	if s := p.Status(); s.VMs != 4 || s.Idle != 0 || s.Calls != n {
+		t.Errorf("%+v", s)
+	}
+	close(gate.open)
+	all.Wait()
+	settled(t, p, g)
+}
+
+// TestATrapInAnAnswerIsTheEndOfThoseThatShareItsVM, and of no others.
+func TestATrapInAnAnswerIsTheEndOfThoseThatShareItsVM(t *testing.T) {
+	f, gate := newFixture(t, Config{VMs: 1}), newGate()
+	g := newGranted(map[string]func(context.Context, *exchange.Exchange) error{"gate": gate.answer})
+	p := f.makeWith(spec(""), g)
+	var all sync.WaitGroup
+	errs := make([]error, 2)
+	for i, last := range []string{"trap", "trap"} {
+		all.Go(func() {
+			errs[i] = serve([]policy.Policy{p}, do("request: call gate /; request: wait 1; answer: "+last), message{}).err
+		})
+	}
+	<-gate.asked
+	<-gate.asked
+	close(gate.open)
+	all.Wait()
+	lost := 0
+	for _, err := range errs {
+		if errors.Is(err, errLost) {
+			lost++
+		} else if TrapOf(err) == nil {
+			t.Errorf("%v", err)
+		}
+	}
+	if lost != 1 {
+		t.Errorf("%v", errs)
+	}
+	settled(t, p, g)
+	if o := serve([]policy.Policy{p}, do("request: set x-a 1"), message{}); value(o.request, "x-a") != "1" {
+		t.Errorf("afterwards: %v", o.err)
 	}
 }

@@ -59,7 +59,7 @@ func (f *filter) edit(cb int, number uint32) error {
 	}
 	e := &v.edits[number-1]
 	fields := &f.x.Request.Fields
-	if v.stage >= stageResponseHead {
+	if f.stage >= stageResponseHead {
 		fields = &f.x.Response.Fields
 	}
 	n := fields.Len() + e.grows

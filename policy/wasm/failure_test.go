@@ -57,7 +57,7 @@ func TestTraps(t *testing.T) {
 			if o.err != nil || o.asked != "here" || o.got != "there" || halfDone(o) || !strings.HasPrefix(o.response, "200") {
 				t.Errorf("OPEN: %v, asked %q, got %q\n%s\n%s", o.err, o.asked, o.got, o.request, o.response)
 			}
-			for _, p := range []*Policy{closed, open} {
+			for _, p := range []*use{closed, open} {
 				p.circuit.until.Store(0)
 				if o = serve([]policy.Policy{p}, message{fields: "x-in: v"}, message{}); o.err != nil || value(o.request, "x-out") != "v" {
 					t.Errorf("the next exchange: %v", o.err)

@@ -20,20 +20,34 @@ func isOpen(spec policy.Spec) bool { return spec.FailureMode == weirv1.PolicySpe
 // something. As long as it does not, the exchange is no context of any VM, and
 // neither is made nor deleted there.
 type filter struct {
-	policy *Policy
-	tally  *tally
-	vm     *vm // nil: none is held
-	x      *exchange.Exchange
-	fuel   uint64
-	burned uint64 // by the exchange before
-	spent  int    // bytes that the guest has put into the exchange
-	id     uint32
-	live   bool // the guest has a context for it
-	probe  bool // the policy's circuit is open, and waits for how it goes
-	served bool // a callback has gone well, and none has failed
-	failed bool
+	policy   *Policy
+	services policy.Services // that the exchange's configuration grants
+	tally    *tally
+	vm       *vm // nil: none is held
+	x        *exchange.Exchange
+	fuel     uint64
+	burned   uint64 // by the exchange before
+	spent    int    // bytes that the guest has put into the exchange
+	id       uint32
+	live     bool // the guest has a context for it
+	probe    bool // the policy's circuit is open, and waits for how it goes
+	served   bool // a callback has gone well, and none has failed
+	failed   bool
 
-	resume  bool // continue_stream was called in this callback
+	// stage is what the guest may see of the exchange: nothing (stageIdle) while its
+	// goroutine is elsewhere.
+	stage   stage
+	calls   int  // in flight, which were made for it
+	called  bool // one was made in this callback
+	busy    bool // some were in flight when the last callback ended
+	holding bool // the guest has more of the body shown before it decides
+	// parked: it waits, and wake ends that. cut: it has waited in vain. lost is
+	// what its VM was lost to.
+	parked, cut bool
+	wake        chan struct{}
+	lost        error
+
+	resume  bool // continue_stream was called, in this callback or since the last
 	abort   bool // close_stream was called
 	replied bool // reply is to be the answer
 	dirty   bool // what follows was used
@@ -119,6 +133,7 @@ func (f *filter) enter(s stage) error {
 	}
 	v.uses++
 	v.stage, v.current, v.effective = s, f, f
+	f.stage = s
 	return nil
 }
 
@@ -136,6 +151,7 @@ func (f *filter) leave(err error) error {
 func (f *filter) end(err error) error {
 	v := f.vm
 	v.stage, v.current, v.effective = stageIdle, nil, nil
+	f.stage = stageIdle
 	f.fuel += v.burned
 	v.burned = 0
 	if cap(v.scratch) > keptScratch {
@@ -144,6 +160,9 @@ func (f *filter) end(err error) error {
 	if err != nil {
 		f.live = false
 		v.close()
+	}
+	if err != nil || len(v.filters) > 1 {
+		v.rouse()
 	}
 	v.mu.Unlock()
 	if err != nil {
@@ -155,12 +174,17 @@ func (f *filter) end(err error) error {
 
 // fail counts a failure of the exchange's.
 func (f *filter) fail(err error) {
+	f.unserve()
+	f.policy.failed(err)
+}
+
+// unserve takes back that the policy has served the exchange well.
+func (f *filter) unserve() {
 	f.failed = true
 	if f.served {
 		f.served = false
 		f.tally.served.Add(^uint64(0))
 	}
-	f.policy.failed(err)
 }
 
 // keep and forget say whether the exchange is a context of the VM, which the
@@ -172,6 +196,7 @@ func (f *filter) keep() {
 
 func (f *filter) forget() {
 	f.vm.remove(f)
+	f.orphan()
 	f.live = false
 }
 
@@ -200,10 +225,7 @@ func (f *filter) head(s stage, cb int, fields int, end bool) (policy.Verdict, er
 	if err == nil && action > abi.MostPlain {
 		action, err = f.edited(cb, action)
 	}
-	if err != nil {
-		f.restore(s)
-	}
-	return f.depart(action, err)
+	return f.depart(action, end, err)
 }
 
 // edited makes the edit that an action names, and returns what is left of it.
@@ -240,6 +262,9 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 		return policy.Continue, err
 	}
 	v := f.vm
+	if f.replied || f.abort { // since the last callback
+		return f.depart(abi.Continue, end, nil)
+	}
 	follow := end && trailers > 0 && v.functions[cbTrailers] != nil
 	f.body.show(*chunk)
 	f.dirty = true
@@ -261,22 +286,22 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 	if err == nil && action > abi.MostPlain {
 		action, err = f.edited(cb, action)
 	}
+	verdict, err := f.depart(action, end, err)
 	if err == nil {
 		*chunk = f.body.taken()
-	} else {
-		f.restore(s)
 	}
-	return f.depart(action, err)
+	return verdict, err
 }
 
-// depart leaves the VM after a callback, and gives it back if the guest keeps
-// nothing of the exchange.
-func (f *filter) depart(action abi.Action, err error) (policy.Verdict, error) {
+// depart leaves the VM after a callback, once the exchange need not wait, and gives
+// it back if the guest keeps nothing of the exchange.
+func (f *filter) depart(action abi.Action, end bool, err error) (policy.Verdict, error) {
+	s := f.stage
 	if f.policy.light && err == nil {
 		light := action&abi.Light != 0
 		action &^= abi.Light
-		// Who pauses wants to go on where it was.
-		light = light && (action == abi.Continue || f.replied || f.abort)
+		// Who pauses, or waits for an answer, wants to go on where it was.
+		light = light && (action == abi.Continue || f.replied || f.abort) && !f.called
 		switch {
 		case light && f.live:
 			f.forget()
@@ -284,33 +309,57 @@ func (f *filter) depart(action abi.Action, err error) (policy.Verdict, error) {
 			f.keep()
 		}
 	}
-	if err = f.leave(err); !f.live {
+	f.called = false
+	var ended error
+	if err == nil && action != abi.Continue && f.waits(action, end) {
+		if ended = f.wait(); ended == nil {
+			action = abi.Continue
+		}
+	}
+	f.busy = f.calls > 0
+	failed := err != nil || ended != nil
+	verdict := f.conclude(action, failed)
+	if f.vm.dead { // lost while it waited; who did that has counted it
+		f.unserve()
+		err = f.end(nil)
+	} else {
+		err = f.leave(err)
+	}
+	if err == nil {
+		err = ended
+	}
+	if !f.live {
 		f.drop()
 	}
-	return f.conclude(action, err)
-}
-
-// conclude makes a verdict of what the guest did and returned.
-func (f *filter) conclude(action abi.Action, err error) (policy.Verdict, error) {
-	resume, abort, replied := f.resume, f.abort, f.replied
-	f.resume, f.abort, f.replied = false, false, false
+	if failed {
+		f.restore(s)
+	}
 	if f.dirty {
 		f.saved.of = stageIdle
 	}
+	return verdict, err
+}
+
+// conclude makes a verdict of what the guest did and returned. The floor is the
+// filter's: an answer may have come from another context.
+func (f *filter) conclude(action abi.Action, failed bool) policy.Verdict {
+	resume, abort, replied := f.resume, f.abort, f.replied
+	f.resume, f.abort, f.replied, f.holding = false, false, false, false
 	switch {
-	case err != nil:
-		return policy.Continue, err
+	case failed:
+		return policy.Continue
 	case replied:
 		f.answer()
-		return policy.Respond, nil
+		return policy.Respond
 	case abort:
 		f.x.Answer(502, nil)
 		f.x.Details = "policy_closed_stream"
-		return policy.Respond, nil
+		return policy.Respond
 	case action == abi.Continue || resume:
-		return policy.Continue, nil
+		return policy.Continue
 	}
-	return policy.Hold, nil
+	f.holding = true
+	return policy.Hold
 }
 
 // answer makes the guest's reply the response.
@@ -341,7 +390,7 @@ func (f *filter) briefly(verdict policy.Verdict, err error, later, body policy.P
 	if !end {
 		later |= body
 	}
-	if f.policy.brief && f.vm != nil && err == nil && verdict != policy.Hold && f.policy.phases&later == 0 {
+	if f.policy.brief && f.vm != nil && err == nil && verdict != policy.Hold && !f.busy && f.policy.phases&later == 0 {
 		f.finish()
 	}
 }
@@ -386,6 +435,7 @@ func (f *filter) Close(*exchange.Exchange) {
 		f.reply = reply{}
 	}
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
+	f.busy, f.holding, f.cut, f.lost = false, false, false, nil
 	if f.probe {
 		f.policy.probed(f.failed, f.fuel > 0)
 	}
@@ -425,61 +475,4 @@ func flag(b bool) uint64 {
 		return 1
 	}
 	return 0
-}
-
-// head is a head as it was before a callback changed it, for policies whose
-// failure must leave no trace.
-type head struct {
-	of                              stage
-	method, scheme, authority, path []byte
-	status                          int
-	changed                         bool // Exchange.RouteChanged
-	fields                          exchange.Fields
-}
-
-func (h *head) reset() {
-	fields := h.fields
-	fields.Reset()
-	*h = head{fields: fields}
-}
-
-// save notes the head before the first change of a callback.
-func (f *filter) save() {
-	h, x, s := &f.saved, f.x, f.vm.stage
-	if !f.policy.open || f.dirty && h.of == s {
-		return
-	}
-	h.reset()
-	h.of, f.dirty = s, true
-	from := &x.Request.Fields
-	if s >= stageResponseHead {
-		from, h.status = &x.Response.Fields, x.Response.Status
-	}
-	h.method, h.scheme, h.authority, h.path = x.Request.Method, x.Request.Scheme, x.Request.Authority, x.Request.Path
-	h.changed = x.RouteChanged
-	copyFields(&h.fields, from)
-}
-
-// restore undoes what a callback that failed did to a head.
-func (f *filter) restore(s stage) {
-	h, x := &f.saved, f.x
-	if !f.dirty || h.of != s || s == stageIdle {
-		return
-	}
-	if s >= stageResponseHead {
-		x.Response.Status = h.status
-		copyFields(&x.Response.Fields, &h.fields)
-		return
-	}
-	x.Request.Method, x.Request.Scheme, x.Request.Authority, x.Request.Path = h.method, h.scheme, h.authority, h.path
-	x.RouteChanged = h.changed
-	copyFields(&x.Request.Fields, &h.fields)
-}
-
-func copyFields(to, from *exchange.Fields) {
-	to.Reset()
-	for i := range from.Len() {
-		field := from.At(i)
-		to.AddParsed(field.Name, field.Value)
-	}
 }

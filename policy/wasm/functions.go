@@ -122,8 +122,8 @@ var envFunctions = byName([]function{
 	{"proxy_send_local_response", "iiiiiiii", proxySendLocalResponse, "answers the request", 0},
 	{"proxy_continue_stream", "i", proxyContinueStream, "ends a pause", 0},
 	{"proxy_close_stream", "i", proxyCloseStream, "ends the exchange", 0},
-	{"proxy_continue_request", "", proxyContinue, "ends a pause (0.1.0)", 0},
-	{"proxy_continue_response", "", proxyContinue, "ends a pause (0.1.0)", 0},
+	{"proxy_continue_request", "", proxyContinueRequest, "ends a pause of the request (0.1.0)", 0},
+	{"proxy_continue_response", "", proxyContinueResponse, "ends a pause of the response (0.1.0)", 0},
 	{"proxy_clear_route_cache", "", proxyClearRoute, "asks for the route to be chosen anew (0.1.0)", 0},
 
 	// What the VMs of a tenant or a plugin share.
@@ -134,28 +134,38 @@ var envFunctions = byName([]function{
 	{"proxy_record_metric", "il", proxyRecordMetric, "sets a gauge, records a value", 0},
 	{"proxy_get_metric", "ii", proxyGetMetric, "reads a metric", 0},
 
-	// Not there yet. They link, and answer with what SDKs take for an error.
-	{"proxy_http_call", "iiiiiiiiii", notYet("proxy_http_call", abi.InternalFailure), "asks a service (not yet)", absent},
-	{"proxy_grpc_call", "iiiiiiiiiiii", notYet("proxy_grpc_call", abi.InternalFailure), "asks a gRPC service (not yet)", absent},
-	{"proxy_grpc_stream", "iiiiiiiii", notYet("proxy_grpc_stream", abi.InternalFailure), "opens a gRPC stream (not yet)", absent},
-	{"proxy_grpc_send", "iiii", notYet("proxy_grpc_send", abi.NotFound), "sends on a gRPC stream (not yet)", absent},
-	{"proxy_grpc_cancel", "i", notYet("proxy_grpc_cancel", abi.NotFound), "cancels a gRPC call (not yet)", absent},
-	{"proxy_grpc_close", "i", notYet("proxy_grpc_close", abi.NotFound), "closes a gRPC stream (not yet)", absent},
-	{"proxy_register_shared_queue", "iii", notYet("proxy_register_shared_queue", abi.Unimplemented), "opens a queue (not yet)", absent},
-	{"proxy_resolve_shared_queue", "iiiii", notYet("proxy_resolve_shared_queue", abi.NotFound), "finds a queue (not yet)", absent},
-	{"proxy_enqueue_shared_queue", "iii", notYet("proxy_enqueue_shared_queue", abi.NotFound), "sends to a queue (not yet)", absent},
-	{"proxy_dequeue_shared_queue", "iii", notYet("proxy_dequeue_shared_queue", abi.NotFound), "takes from a queue (not yet)", absent},
+	// Calls to the services that the policy was granted.
+	{"proxy_http_call", "iiiiiiiiii", proxyHTTPCall, "asks a service", 0},
+	{"proxy_dispatch_http_call", "iiiiiiiiii", proxyHTTPCall, "asks a service, by its other name", 0},
+	{"proxy_grpc_call", "iiiiiiiiiiii", proxyGRPCCall, "asks a gRPC service", 0},
+	{"proxy_grpc_stream", "iiiiiiiii", proxyGRPCStream, "opens a stream to a gRPC service", 0},
+	{"proxy_grpc_send", "iiii", proxyGRPCSend, "sends on a gRPC stream", 0},
+	{"proxy_grpc_cancel", "i", proxyGRPCCancel, "cancels a gRPC call", 0},
+	{"proxy_grpc_close", "i", proxyGRPCClose, "says that no more is sent on a gRPC stream", 0},
+
+	// The queues of a tenant.
+	{"proxy_register_shared_queue", "iii", proxyRegisterQueue, "opens a queue and listens to it", 0},
+	{"proxy_resolve_shared_queue", "iiiii", proxyResolveQueue, "finds a queue", 0},
+	{"proxy_enqueue_shared_queue", "iii", proxyEnqueue, "sends to a queue", 0},
+	{"proxy_dequeue_shared_queue", "iii", proxyDequeue, "takes from a queue", 0},
+
+	// Higress's own. They link, and say that they are not offered.
+	{"proxy_redis_init", "iiiiiii", notOffered("proxy_redis_init"), "prepares calls to Redis (not offered)", absent},
+	{"proxy_redis_call", "iiiii", notOffered("proxy_redis_call"), "asks Redis (not offered)", absent},
+	{"proxy_get_upstream_hosts", "ii", notOffered("proxy_get_upstream_hosts"), "lists endpoints (not offered)", absent},
+	{"proxy_set_upstream_override_host", "ii", notOffered("proxy_set_upstream_override_host"), "chooses the endpoint (not offered)", absent},
+	{"proxy_inject_encoded_data_to_filter_chain", "iii", notOffered("proxy_inject_encoded_data_to_filter_chain"), "sends a part of the response early (not offered)", absent},
 
 	// What C++ compilers leave behind.
 	{"pthread_equal", "ii", pthreadEqual, "compares threads", early},
 	{"emscripten_notify_memory_growth", "i", nothing, "is told of memory growth", early | noResult},
 })
 
-// notYet is a function that can be linked and does nothing but say so.
-func notYet(name string, status abi.Status) func(*vm, stack) abi.Status {
+// notOffered is a function that can be linked and does nothing but say so.
+func notOffered(name string) func(*vm, stack) abi.Status {
 	return func(v *vm, _ stack) abi.Status {
-		v.policy.log.line(v, abi.Warn, name+" is not offered by this host yet")
-		return status
+		v.policy.log.line(v, abi.Warn, name+" is not offered by this host")
+		return abi.Unimplemented
 	}
 }
 

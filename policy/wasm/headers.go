@@ -42,28 +42,48 @@ func (v *vm) drawSearch(name []byte, fields int) {
 }
 
 func (v *vm) mapOf(m abi.Map) (h headers, ok bool) {
-	f := v.effective
+	if m >= abi.GRPCInitialMetadata {
+		return v.answerMap(m)
+	}
+	f := v.shown()
 	if f == nil {
 		return h, false
 	}
 	h.x = f.x
-	request := v.stage == stageRequestHead || v.stage == stageRequestBody
+	request := f.stage == stageRequestHead || f.stage == stageRequestBody
 	switch m {
 	case abi.RequestHeaders:
 		h.fields, h.pseudo, h.writable = &f.x.Request.Fields, requestPseudo, request
 		return h, true
 	case abi.RequestTrailers:
-		h.fields, h.writable = &f.x.Request.Trailers, v.stage == stageRequestBody
-		return h, v.stage > stageRequestHead
+		h.fields, h.writable = &f.x.Request.Trailers, f.stage == stageRequestBody
+		return h, f.stage > stageRequestHead
 	case abi.ResponseHeaders:
-		h.fields, h.pseudo, h.writable = &f.x.Response.Fields, responsePseudo, v.stage != stageEnd
+		h.fields, h.pseudo, h.writable = &f.x.Response.Fields, responsePseudo, f.stage != stageEnd
 		h.digits = strconv.AppendInt(v.digits[:0], int64(f.x.Response.Status), 10)
 		return h, !request
 	case abi.ResponseTrailers:
-		h.fields, h.writable = &f.x.Response.Trailers, v.stage == stageResponseBody
-		return h, v.stage > stageResponseHead
+		h.fields, h.writable = &f.x.Response.Trailers, f.stage == stageResponseBody
+		return h, f.stage > stageResponseHead
 	}
 	return h, false
+}
+
+// answerMap is a map of the answer that the guest is told about.
+func (v *vm) answerMap(m abi.Map) (h headers, ok bool) {
+	c := v.told
+	if c == nil || (c.grpc != nil) != (m == abi.GRPCInitialMetadata || m == abi.GRPCTrailingMetadata) {
+		return h, false
+	}
+	h.x = &c.x
+	switch m {
+	case abi.HTTPCallHeaders, abi.GRPCInitialMetadata:
+		h.fields, h.pseudo = c.heads, c.pseudo
+		h.digits = strconv.AppendInt(v.digits[:0], int64(c.x.Response.Status), 10)
+	case abi.HTTPCallTrailers, abi.GRPCTrailingMetadata:
+		h.fields = c.trails
+	}
+	return h, h.fields != nil
 }
 
 func (h *headers) len() int { return h.pseudo + h.fields.Len() }

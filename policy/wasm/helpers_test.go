@@ -121,18 +121,18 @@ func newFixture(t testing.TB, config Config) *fixture {
 
 func spec(config string) policy.Spec {
 	return policy.Spec{Tenant: "t", Name: "stamp", Plugin: "guest", Digest: digest(guest), Config: config,
-		FailureMode: weirv1.PolicySpec_CLOSED}
+		FailureMode: weirv1.PolicySpec_CLOSED, StopIteration: true}
 }
 
 // make makes a policy that is released when the test ends.
-func (f *fixture) make(s policy.Spec) *Policy {
+func (f *fixture) make(s policy.Spec) *use {
 	f.t.Helper()
-	p, err := f.host.Make(context.Background(), s)
+	p, err := f.host.Make(context.Background(), s, nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(p.Release)
-	return p.(*Policy)
+	return p.(*use)
 }
 
 // message is a request or a response as a test writes it: a head, and a body in

@@ -53,7 +53,7 @@ func TestNothingIsLeft(t *testing.T) {
 			s.Digest = digest(guest)
 		}
 		f.modules[digest(module)] = module
-		p, err := f.host.Make(context.Background(), s)
+		p, err := f.host.Make(context.Background(), s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -55,7 +55,7 @@ func (b begun) mustEnd() string {
 	return head
 }
 
-func (f *fixture) chain(config string) (*policy.Chain, *Policy) {
+func (f *fixture) chain(config string) (*policy.Chain, *use) {
 	f.t.Helper()
 	p := f.make(spec(config))
 	return policy.NewChain([]policy.Policy{p}, policy.ChainConfig{}), p
@@ -266,7 +266,7 @@ func TestSwapWhileLightExchangesRun(t *testing.T) {
 	for round := range rounds {
 		s := spec(light)
 		s.Name = fmt.Sprint("p", round)
-		made, err := f.host.Make(context.Background(), s)
+		made, err := f.host.Make(context.Background(), s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestSwapWhileLightExchangesRun(t *testing.T) {
 // TestALightExchangeOutlivesTheRelease: its last callback still finds a VM.
 func TestALightExchangeOutlivesTheRelease(t *testing.T) {
 	f := newFixture(t, Config{})
-	made, err := f.host.Make(context.Background(), spec(light))
+	made, err := f.host.Make(context.Background(), spec(light), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,11 +331,11 @@ func TestALightExchangeOutlivesTheRelease(t *testing.T) {
 // when it ends meanwhile.
 func TestAPolicyIsNotFreedWhileItsVMsAreBeingClosed(t *testing.T) {
 	f := newFixture(t, Config{})
-	made, err := f.host.Make(context.Background(), spec(light))
+	made, err := f.host.Make(context.Background(), spec(light), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := made.(*Policy)
+	p := made.(*use)
 	c := policy.NewChain([]policy.Policy{p}, policy.ChainConfig{})
 	kept, last := begin(t, c, do("response: log 2 x")), begin(t, c, message{})
 	kept.mustEnd()
@@ -473,6 +473,9 @@ func TestHintsMayBeLost(t *testing.T) {
 func TestAFlagThatWasNotAnnouncedIsAPause(t *testing.T) {
 	m := smallest()
 	m.code["proxy_on_request_headers"] = []byte{0x41, 0x80, 0x02} // 256
+	m.exports = append(m.exports, "proxy_on_request_body")
+	m.types["proxy_on_request_body"] = [2]int{3, 1}
+	m.code["proxy_on_request_body"] = []byte{0x41, 0}
 	module := m.bytes()
 	f := newFixture(t, Config{})
 	f.modules[digest(module)] = module

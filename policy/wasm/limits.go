@@ -1,5 +1,7 @@
 package wasm
 
+import "time"
+
 // What a guest may make the host keep or do, beside memory and fuel.
 const (
 	// maxExchangeBytes is what one filter may put into its exchange: fields,
@@ -34,6 +36,17 @@ const (
 	maxName = 1 << 10
 	// maxDetails is how long an answer's details are.
 	maxDetails = 128
+	// maxQueues is how many queues a tenant has, and maxQueueName how long their
+	// names are.
+	maxQueues    = 256
+	maxQueueName = 256
+	// queueItem is what a piece in a queue is counted for beside its bytes.
+	queueItem = 64
+	// maxCallTime is the longest that a call may take, which is also what it gets
+	// whose caller says nothing, and maxPause how long an exchange is paused that has
+	// no deadline of its own.
+	maxCallTime = 5 * time.Minute
+	maxPause    = time.Minute
 	// maxLogBytes is where a line of the log is cut.
 	maxLogBytes = 4 << 10
 	// maxShared is how many entries a tenant's shared data has.
@@ -54,10 +67,11 @@ const (
 // What host functions draw from the tank: a call costs the host about as much as
 // this many instructions cost the guest, and so does every bytesPerFuel bytes.
 const (
-	fuelPerCall  = 200
-	fuelPerEdit  = 50 // a change of an edit
-	fuelPerLog   = 2_000
-	fuelPerByte4 = 1 // for each 4 bytes
+	fuelPerCall    = 200
+	fuelPerEdit    = 50 // a change of an edit
+	fuelPerLog     = 2_000
+	fuelPerRequest = 10_000 // a call to a service
+	fuelPerByte4   = 1      // for each 4 bytes
 	// A nanosecond of the host's is about ten instructions of the guest's. The weights
 	// of what the host computes are measured: see BenchmarkWeights.
 	fuelPerNanosecond  = 10

@@ -78,8 +78,12 @@ func (l *guestLog) line(v *vm, level abi.Level, text string) {
 	if silent > 0 {
 		l.logger.Warn("plugin logs too much", "dropped", silent)
 	}
-	if v.current != nil && len(v.current.x.ID) > 0 {
-		l.logger.Log(v, levels[level], text, "request_id", string(v.current.x.ID))
+	f := v.current
+	if f == nil {
+		f = v.shown()
+	}
+	if f != nil && len(f.x.ID) > 0 {
+		l.logger.Log(v, levels[level], text, "request_id", string(f.x.ID))
 		return
 	}
 	l.logger.Log(v, levels[level], text)

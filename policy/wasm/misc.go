@@ -46,17 +46,8 @@ func proxySetTick(v *vm, s stack) abi.Status {
 	return abi.OK
 }
 
-// proxyGetStatus: the guest has called nobody.
-func proxyGetStatus(v *vm, s stack) abi.Status {
-	if !v.writable(s.u32(0)) {
-		return abi.InvalidMemoryAccess
-	}
-	v.mem.WriteUint32Le(s.u32(0), 0)
-	return v.give(nil, s.u32(1), s.u32(2))
-}
-
-// proxySetContext switches between the filter's context and the policy's. Those
-// of other exchanges belong to other goroutines.
+// proxySetContext switches to another context of the VM: the root, or an exchange.
+// Of an exchange that is neither in a callback nor parked nothing can be seen.
 func proxySetContext(v *vm, s stack) abi.Status {
 	switch id := s.u32(0); {
 	case id == rootID:
@@ -64,7 +55,11 @@ func proxySetContext(v *vm, s stack) abi.Status {
 	case v.current != nil && id == v.current.id:
 		v.effective = v.current
 	default:
-		return abi.BadArgument
+		f := v.filter(id)
+		if f == nil {
+			return abi.BadArgument
+		}
+		v.effective = f
 	}
 	return abi.OK
 }
@@ -115,7 +110,8 @@ func byForeignName(tables ...[]foreign) map[string]*foreign {
 // response head, 8 response body; the host does not make the other callbacks.
 // 16: an exchange may be forgotten when the last of these phases is over. 32: the
 // guest wants light exchanges; then the result is the bits that the host knows, so
-// that the guest can tell whether it gets them.
+// that the guest can tell whether it gets them. 64: a pause on a head means that the
+// body be shown, and one that no body can end is none unless a call is in flight.
 func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
 	if len(arguments) != 1 || v.stage != stageRoot {
 		return nil, abi.BadArgument
@@ -123,16 +119,17 @@ func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
 	const all = policy.RequestHead | policy.RequestBody | policy.ResponseHead | policy.ResponseBody
 	set := arguments[0]
 	v.announced, v.wanted = true, policy.Phases(set)&all
-	v.brief, v.light = set&phaseBrief != 0, set&phaseLight != 0
+	v.brief, v.light, v.indulgent = set&phaseBrief != 0, set&phaseLight != 0, set&phaseIndulgent != 0
 	if !v.light {
 		return nil, abi.OK
 	}
-	return []byte{set & (byte(all) | phaseBrief | phaseLight)}, abi.OK
+	return []byte{set}, abi.OK
 }
 
 const (
-	phaseBrief = 16
-	phaseLight = 32
+	phaseBrief     = 16
+	phaseLight     = 32
+	phaseIndulgent = 64
 )
 
 func proxyCallForeign(v *vm, s stack) abi.Status {

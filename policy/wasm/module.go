@@ -212,7 +212,7 @@ func checkABI(about *fuel.Module) (version abi.Version, err error) {
 			callbacks++
 		}
 	}
-	for _, v := range []abi.Version{abi.V021, abi.V020, abi.V010} {
+	for _, v := range []abi.Version{abi.V02100, abi.V021, abi.V020, abi.V010} {
 		if exports[v.Marker()] {
 			version = v
 			break
@@ -220,7 +220,7 @@ func checkABI(about *fuel.Module) (version abi.Version, err error) {
 	}
 	switch {
 	case version == "" && len(markers) > 0:
-		return "", fmt.Errorf("it speaks %s: proxy-wasm 0.1.0, 0.2.0 and 0.2.1 are served", strings.Join(markers, ", "))
+		return "", fmt.Errorf("it speaks %s: proxy-wasm 0.1.0, 0.2.0 and 0.2.1 are served, and Higress's 0.2.100", strings.Join(markers, ", "))
 	case version == "":
 		return "", errors.New("it is no proxy-wasm plugin: it exports no proxy_abi_version_0_2_1 (or 0_2_0, 0_1_0)")
 	case !about.HasMemory:

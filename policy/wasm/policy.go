@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/policy"
@@ -21,7 +24,9 @@ type Policy struct {
 	// brief: the guest said that an exchange may be forgotten after its last phase.
 	brief bool
 	light bool // the guest knows light exchanges
-	open  bool // failureMode OPEN: what a failed callback changed is undone
+	// indulgent: a pause on a head means that its body be shown.
+	indulgent bool
+	open      bool // failureMode OPEN: what a failed callback changed is undone
 
 	log    *guestLog
 	data   *tenantData
@@ -30,13 +35,74 @@ type Policy struct {
 	objects  objects
 	verified verified
 
-	pool    pool
-	ticker  ticker
-	circuit circuit
+	calling atomic.Int64 // calls in flight
+	// streams of gRPC end with this context, which ends when the policy is released
+	// and its last exchange is over.
+	streams context.Context
+	cut     context.CancelFunc
+
+	pool       pool
+	background background
+	circuit    circuit
+
+	made  atomic.Bool // the first VM is at work
+	first *use        // for what is called while the first VM starts
+
+	mu   sync.Mutex
+	uses []*use // each Make that is not released, the newest last
 }
 
-// newPolicy compiles what must be compiled and starts the first VM.
-func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error) {
+// use is what one Make has returned.
+type use struct {
+	*Policy
+	granted policy.Services
+}
+
+// use makes the policy ask these services for what no exchange asks for.
+func (p *Policy) use(services policy.Services) *use {
+	u := &use{p, services}
+	p.mu.Lock()
+	p.uses = append(p.uses, u)
+	p.mu.Unlock()
+	return u
+}
+
+// services are those of the newest Make; nil: there are none.
+func (p *Policy) services() policy.Services {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.uses) == 0 {
+		return nil
+	}
+	return p.uses[len(p.uses)-1].granted
+}
+
+// NewFilter implements policy.Policy.
+func (u *use) NewFilter() policy.Filter {
+	return &filter{policy: u.Policy, services: u.granted, tally: u.pool.tally()}
+}
+
+// Release implements policy.Policy.
+func (u *use) Release() {
+	if u.unuse(u) {
+		u.release()
+	}
+}
+
+func (p *Policy) unuse(u *use) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.uses, u)
+	if i < 0 {
+		return false
+	}
+	p.uses = slices.Delete(p.uses, i, i+1)
+	return true
+}
+
+// newPolicy compiles what must be compiled and starts the first VM, which may ask
+// these services already.
+func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.Services) (*Policy, error) {
 	pages, err := h.config.pages(spec.MemoryBytes)
 	if err != nil {
 		return nil, err
@@ -47,21 +113,31 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec) (*Policy, error)
 	}
 	p := h.bare(m, spec)
 	first := newVM(p)
+	p.first = p.use(services)
 	if err := first.start(); err != nil {
-		lines := first.recent.String()
-		first.close()
-		p.free()
-		return nil, fmt.Errorf("%w%s", err, lines)
+		p.background.stop()
+		p.pool.close() // frees the policy, once the calls have ended that it began
+		return nil, fmt.Errorf("%w%s", err, first.recent.String())
 	}
-	p.pool.book(first)
-	p.phases = first.phases()
-	p.brief, p.light = first.brief, first.light
-	if first.tickPeriod > 0 {
-		p.ticker.start(p, first)
+	if p.describe(first) {
+		first.holders.Add(reserved)
+		p.background.start(first)
 	} else {
 		p.pool.adopt(first)
 	}
 	return p, nil
+}
+
+// describe takes down what the first VM has said of its plugin, and reports whether
+// there is something to do in the background.
+func (p *Policy) describe(v *vm) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p.phases = v.phases()
+	p.brief, p.light, p.indulgent = v.brief, v.light, v.indulgent
+	p.background.mu.Lock()
+	defer p.background.mu.Unlock()
+	return v.tickPeriod > 0 || p.background.wanted
 }
 
 // bare is a policy without VMs; free undoes it.
@@ -72,6 +148,8 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu
+	p.streams, p.cut = context.WithCancel(h.ctx)
+	p.background.policy, p.background.ready, p.background.strike = p, make(chan struct{}, 1), make(chan chan struct{})
 	p.circuit.pause = h.config.Open
 	return p
 }
@@ -83,24 +161,21 @@ func (p *Policy) Spec() policy.Spec { return p.spec }
 // those that its SDK has said it does not use.
 func (p *Policy) Phases() policy.Phases { return p.phases }
 
-// Release implements policy.Policy.
-func (p *Policy) Release() {
+func (p *Policy) release() {
 	if !p.host.release(p.spec) {
 		return
 	}
-	p.ticker.stop()
+	p.background.stop()
 	p.pool.close() // calls free when the last exchange is over
 }
 
 // free gives up what the VMs shared. No VM is left.
 func (p *Policy) free() {
+	p.cut()
 	p.host.shared.leave(p.spec.Tenant)
 	p.host.meters.leave(p.spec.Tenant, p.spec.Plugin)
 	p.module.release()
 }
-
-// NewFilter implements policy.Policy.
-func (p *Policy) NewFilter() policy.Filter { return &filter{policy: p, tally: p.pool.tally()} }
 
 // failed counts a trap.
 func (p *Policy) failed(err error) {
@@ -138,6 +213,8 @@ type Status struct {
 	ABI string
 	// VMs counts those that live, Idle those of them that serve no exchange.
 	VMs, Idle int
+	// Calls counts those to services that are in flight.
+	Calls int
 	// MemoryBytes is the linear memory of all of them, as they have grown.
 	MemoryBytes uint64
 	// Exchanges counts those that were begun, Traps those callbacks that failed,
@@ -161,6 +238,7 @@ func (p *Policy) Status() Status {
 		DearestExchange: p.pool.dearest(), LinesDropped: p.log.dropped.Load(),
 	}
 	s.VMs, s.Idle = p.pool.count()
+	s.Calls = int(p.calling.Load())
 	s.MemoryBytes = p.pool.memory()
 	p.circuit.describe(&s)
 	return s

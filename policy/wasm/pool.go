@@ -30,7 +30,7 @@ import (
 // # The end
 //
 // The pool outlives whatever uses its VMs: enter and leave count the exchanges in
-// flight, and the last to leave a closed pool closes what VMs are left and then,
+// flight, and calls to services are counted beside them, and the last to leave a closed pool closes what VMs are left and then,
 // when they are closed, frees the policy. Nobody else does, and nobody closes a VM
 // who has not entered.
 type pool struct {
@@ -49,6 +49,8 @@ type pool struct {
 	next    atomic.Uint32 // the tally for the next filter
 	_       [128]byte     // the tallies change with every exchange
 	tallies [16]tally
+	// calls counts calls to services, which are inside as exchanges are.
+	calls tally
 }
 
 // tally counts some of the exchanges. There are several, and a filter always
@@ -199,17 +201,15 @@ func (p *pool) find() (*vm, error) {
 func (p *pool) make() (*vm, error) {
 	v := newVM(p.policy)
 	err := v.start()
-	p.book(v)
 	p.mu.Lock()
 	p.making--
 	if err == nil {
-		v.holders.Store(1)
+		v.holders.Add(1) // beside those of its calls
 		p.vms = append(p.vms, v)
 	}
 	p.waiting.Broadcast() // there is one to share, or another has to be made
 	p.mu.Unlock()
 	if err != nil {
-		v.close()
 		return nil, err
 	}
 	return v, nil
@@ -318,9 +318,14 @@ func (p *pool) finish() {
 	p.mu.Lock()
 	// Read in this order, equal numbers mean that nobody was inside between the
 	// two; who has come since turns back at once.
-	ended := p.ended()
-	if p.freed || ended != p.begun() {
+	ended, answered := p.ended(), p.calls.ended.Load()
+	calls, exchanges := p.calls.begun.Load(), p.begun()
+	if p.freed || answered != calls || ended != exchanges {
+		over := ended == exchanges
 		p.mu.Unlock()
+		if over {
+			p.policy.cut()
+		}
 		return
 	}
 	p.freed = true

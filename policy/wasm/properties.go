@@ -45,7 +45,7 @@ func proxySetProperty(v *vm, s stack) abi.Status {
 	if !a || !b {
 		return abi.InvalidMemoryAccess
 	}
-	f := v.effective
+	f := v.shown()
 	if f == nil || len(path) == 0 || !f.spend(len(path)+len(value)) {
 		return abi.NotFound
 	}
@@ -73,10 +73,11 @@ func (v *vm) property(path []byte) ([]byte, bool) {
 			return v.textOf(spec.Plugin)
 		}
 	}
-	if v.effective == nil {
+	f := v.shown()
+	if f == nil {
 		return nil, false
 	}
-	x := v.effective.x
+	x := f.x
 	switch text(first) {
 	case "request":
 		return v.requestProperty(x, rest)
@@ -172,7 +173,7 @@ var (
 )
 
 func (v *vm) responseProperty(x *exchange.Exchange, path []byte) ([]byte, bool) {
-	if v.stage < stageResponseHead || x.Response.Status == 0 {
+	if v.effective.stage < stageResponseHead || x.Response.Status == 0 {
 		return nil, false
 	}
 	r := &x.Response

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/weirmesh/weir/policy/wasm/abi"
 )
@@ -9,7 +10,7 @@ import (
 // sharedData is what guests share. Each tenant has its own; it lives as long as
 // the tenant has a policy, so a policy that is replaced finds what it left.
 type sharedData struct {
-	limit int
+	limit, queueLimit int
 
 	mu      sync.Mutex
 	tenants map[string]*tenantData
@@ -19,10 +20,16 @@ type sharedData struct {
 type tenantData struct {
 	policies int // under sharedData.mu
 
+	calling atomic.Int64 // calls to services in flight
+
 	mu     sync.RWMutex
 	limit  int
 	bytes  int
 	values map[string]*sharedValue
+
+	queueLimit, queued int
+	queues             []*queue // by their token, less one
+	byName             map[string]*queue
 }
 
 // sharedValue has a version, which changes with every store and is never 0 nor
@@ -40,7 +47,7 @@ func (s *sharedData) enter(tenant string) *tenantData {
 	}
 	t := s.tenants[tenant]
 	if t == nil {
-		t = &tenantData{limit: s.limit, values: map[string]*sharedValue{}}
+		t = &tenantData{limit: s.limit, queueLimit: s.queueLimit, values: map[string]*sharedValue{}}
 		s.tenants[tenant] = t
 	}
 	t.policies++

@@ -66,13 +66,16 @@ type vm struct {
 	current, effective *filter
 	filters            []*filter
 	lastID             uint32
+	calls              map[uint32]*call // in flight, by their tokens
+	lastToken          uint32
+	told               *call // about which the guest is being told
 	// allocating: the guest's allocator runs, called from a host function.
 	allocating bool
 	burned     uint64 // and not yet counted as the filter's or the policy's
 	owed       int64  // fuel that host functions have used and not yet drawn
 	left       int64  // fuel, when the callback had returned
 
-	stack      [4]uint64 // arguments and result of the callback
+	stack      [5]uint64 // arguments and result of the callback
 	allocStack [1]uint64 // of the allocator
 	scratch    []byte    // results on their way into the guest
 	digits     [20]byte
@@ -84,6 +87,7 @@ type vm struct {
 	announced  bool
 	brief      bool
 	light      bool
+	indulgent  bool
 	edits      []edit // by their number, less one
 	editBytes  int
 	handles    handles
@@ -99,7 +103,7 @@ type vm struct {
 type vmKey struct{}
 
 func newVM(p *Policy) *vm {
-	return &vm{Context: context.Background(), policy: p, lastID: rootID, random: p.host.config.Random()}
+	return &vm{Context: context.Background(), policy: p, lastID: rootID, random: p.host.config.Random(), calls: map[uint32]*call{}}
 }
 
 // vmOf finds the VM in the context of a host call. While a module is being
@@ -111,8 +115,18 @@ func vmOf(ctx context.Context) *vm {
 	return ctx.Value(vmKey{}).(*vm)
 }
 
-// start makes the instance and configures it. The caller closes it on an error.
-func (v *vm) start() error {
+// start makes the instance and configures it. It has failed if it returns an error,
+// and is closed.
+func (v *vm) start() (err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	defer func() {
+		v.policy.pool.book(v)
+		if err != nil {
+			v.holders.Add(retired)
+			v.close()
+		}
+	}()
 	if err := v.instantiate(); err != nil {
 		return fmt.Errorf("start plugin: %w", err)
 	}
@@ -205,6 +219,9 @@ func (v *vm) shut() {
 func (v *vm) close() {
 	v.dead = true
 	v.dropHandles()
+	for _, c := range v.calls {
+		c.cancel()
+	}
 	if v.mod != nil {
 		_ = v.mod.Close(context.Background())
 		v.mod = nil
@@ -305,6 +322,14 @@ func (v *vm) newID() uint32 {
 	}
 }
 
+// shown is the exchange that the guest acts for, if it may be looked at.
+func (v *vm) shown() *filter {
+	if f := v.effective; f != nil && f.stage != stageIdle {
+		return f
+	}
+	return nil
+}
+
 func (v *vm) filter(id uint32) *filter {
 	for _, f := range v.filters {
 		if f.id == id {
@@ -326,6 +351,12 @@ const (
 	cbVMStart
 	cbConfigure
 	cbTick
+	cbQueueReady
+	cbHTTPCallResponse
+	cbGRPCInitialMetadata
+	cbGRPCReceive
+	cbGRPCTrailingMetadata
+	cbGRPCClose
 	cbRequestHeaders
 	cbRequestBody
 	cbRequestTrailers
@@ -349,26 +380,32 @@ type callback struct {
 }
 
 var callbacks = [cbCount]callback{
-	cbInitialize:       {"_initialize", 0, 0, false},
-	cbStart:            {"_start", 0, 0, false},
-	cbMain:             {"main", 2, 2, true},
-	cbMainVoid:         {"__main_void", 0, 0, true},
-	cbAllocate:         {"proxy_on_memory_allocate", 1, 1, true},
-	cbMalloc:           {"malloc", 1, 1, true},
-	cbContextCreate:    {"proxy_on_context_create", 2, 2, false},
-	cbVMStart:          {"proxy_on_vm_start", 2, 2, true},
-	cbConfigure:        {"proxy_on_configure", 2, 2, true},
-	cbTick:             {"proxy_on_tick", 1, 1, false},
-	cbRequestHeaders:   {"proxy_on_request_headers", 2, 3, true},
-	cbRequestBody:      {"proxy_on_request_body", 3, 3, true},
-	cbRequestTrailers:  {"proxy_on_request_trailers", 2, 2, true},
-	cbResponseHeaders:  {"proxy_on_response_headers", 2, 3, true},
-	cbResponseBody:     {"proxy_on_response_body", 3, 3, true},
-	cbResponseTrailers: {"proxy_on_response_trailers", 2, 2, true},
-	cbDone:             {"proxy_on_done", 1, 1, true},
-	cbLog:              {"proxy_on_log", 1, 1, false},
-	cbDelete:           {"proxy_on_delete", 1, 1, false},
-	cbSchema:           {"weir_config_schema", 0, 0, false},
+	cbInitialize:           {"_initialize", 0, 0, false},
+	cbStart:                {"_start", 0, 0, false},
+	cbMain:                 {"main", 2, 2, true},
+	cbMainVoid:             {"__main_void", 0, 0, true},
+	cbAllocate:             {"proxy_on_memory_allocate", 1, 1, true},
+	cbMalloc:               {"malloc", 1, 1, true},
+	cbContextCreate:        {"proxy_on_context_create", 2, 2, false},
+	cbVMStart:              {"proxy_on_vm_start", 2, 2, true},
+	cbConfigure:            {"proxy_on_configure", 2, 2, true},
+	cbTick:                 {"proxy_on_tick", 1, 1, false},
+	cbQueueReady:           {"proxy_on_queue_ready", 2, 2, false},
+	cbHTTPCallResponse:     {"proxy_on_http_call_response", 5, 5, false},
+	cbGRPCInitialMetadata:  {"proxy_on_grpc_receive_initial_metadata", 3, 3, false},
+	cbGRPCReceive:          {"proxy_on_grpc_receive", 3, 3, false},
+	cbGRPCTrailingMetadata: {"proxy_on_grpc_receive_trailing_metadata", 3, 3, false},
+	cbGRPCClose:            {"proxy_on_grpc_close", 3, 3, false},
+	cbRequestHeaders:       {"proxy_on_request_headers", 2, 3, true},
+	cbRequestBody:          {"proxy_on_request_body", 3, 3, true},
+	cbRequestTrailers:      {"proxy_on_request_trailers", 2, 2, true},
+	cbResponseHeaders:      {"proxy_on_response_headers", 2, 3, true},
+	cbResponseBody:         {"proxy_on_response_body", 3, 3, true},
+	cbResponseTrailers:     {"proxy_on_response_trailers", 2, 2, true},
+	cbDone:                 {"proxy_on_done", 1, 1, true},
+	cbLog:                  {"proxy_on_log", 1, 1, false},
+	cbDelete:               {"proxy_on_delete", 1, 1, false},
+	cbSchema:               {"weir_config_schema", 0, 0, false},
 }
 
 func (c callback) fits(f api.FunctionDefinition) bool {

@@ -1,5 +1,5 @@
 // Package wasm runs policies that are WASM modules speaking proxy-wasm 0.2.1
-// (or 0.2.0, 0.1.0). It is the only place that knows the engine, wazero.
+// (or 0.2.0, 0.1.0, Higress's 0.2.100). It is the only place that knows the engine, wazero.
 //
 //	bytes ─▶ fuel.Rewrite ─▶ module (compiled once) ─▶ pool of VMs ─▶ callback
 //	          checked          per digest and limit      per policy     fuel, one goroutine
@@ -28,12 +28,19 @@
 // policy's failureMode. A policy that does little but trap opens its circuit for
 // a while: its filters fail at once and cost nothing.
 //
-// # What is not there yet
+// # Waiting
 //
-// proxy_http_call, the gRPC calls and the shared queues can be linked, answer
-// with a status that SDKs take for an error, and say so in the log. TCP
-// callbacks are never made. One VM of a policy, which serves no exchanges,
-// gets its ticks.
+// A guest may call the services that its policy was granted, and pause an exchange
+// meanwhile: see call. The answer is a callback of the root context in the VM that
+// asked; whoever makes it has the VM's floor, and so may act for an exchange that
+// waits (wait.go). What is for no exchange, ticks and the queues of a tenant, one VM
+// of a policy has that serves none: see background.
+//
+// # What is not there
+//
+// Callbacks of TCP connections are never made, and Higress's functions for Redis and
+// for choosing endpoints can be linked, but say that they are not offered.
+// docs/guides/abi.md lists every function.
 package wasm
 
 import (
@@ -77,10 +84,18 @@ type Config struct {
 	LogLines int
 	// SharedBytes bounds the shared data of a tenant. Default 4 MiB.
 	SharedBytes int
+	// QueueBytes bounds the queues of a tenant, all together. Default 4 MiB.
+	QueueBytes int
+	// Calls and TenantCalls are how many calls to services may be in flight, of one
+	// policy and of a tenant. Defaults 256 and 1024. CallBytes bounds the body that
+	// one sends, and that of its answer. Default 1 MiB.
+	Calls, TenantCalls, CallBytes int
 
 	// Open is how long an open circuit stays open. Default 5 s.
 	Open time.Duration
 
+	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes.
+	ManualTicks bool
 	// Clock is the time of day for guests. Default time.Now.
 	Clock func() time.Time
 	// Random makes the source of a VM's random numbers. Default the system's.
@@ -99,6 +114,9 @@ func (c Config) withDefaults() Config {
 	c.ModuleBytes = cmp.Or(c.ModuleBytes, 32<<20)
 	c.LogLines = cmp.Or(c.LogLines, 100)
 	c.SharedBytes = cmp.Or(c.SharedBytes, 4<<20)
+	c.QueueBytes = cmp.Or(c.QueueBytes, 4<<20)
+	c.Calls, c.TenantCalls = cmp.Or(c.Calls, 256), cmp.Or(c.TenantCalls, 1024)
+	c.CallBytes = cmp.Or(c.CallBytes, 1<<20)
 	c.Open = cmp.Or(c.Open, 5*time.Second)
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -113,7 +131,8 @@ func (c Config) validate() error {
 	if c.Modules == nil {
 		return errors.New("no source of modules")
 	}
-	if c.VMs < 0 || c.ModuleBytes < 0 || c.LogLines < 0 || c.SharedBytes < 0 {
+	if c.VMs < 0 || c.ModuleBytes < 0 || c.LogLines < 0 || c.SharedBytes < 0 || c.QueueBytes < 0 ||
+		c.Calls < 0 || c.TenantCalls < 0 || c.CallBytes < 0 {
 		return errors.New("a limit is negative")
 	}
 	return nil
@@ -133,6 +152,10 @@ type Host struct {
 	// hashing holds a token for each processor that may be busy with passwords: the
 	// others are for exchanges, however many passwords are tried.
 	hashing chan struct{}
+	// calls are to services; what they wait for ends with ctx.
+	calls sync.WaitGroup
+	ctx   context.Context
+	stop  context.CancelFunc
 
 	mu       sync.Mutex
 	closed   bool
@@ -155,11 +178,12 @@ func NewHost(config Config) (*Host, error) {
 			return nil, fmt.Errorf("open cache of compiled modules: %w", err)
 		}
 	}
+	ctx, stop := context.WithCancel(context.Background())
 	return &Host{
-		config: config, began: config.Clock(), cache: cache,
+		ctx: ctx, stop: stop, config: config, began: config.Clock(), cache: cache,
 		compiling: make(chan struct{}, 1),
 		hashing:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		shared:    sharedData{limit: config.SharedBytes},
+		shared:    sharedData{limit: config.SharedBytes, queueLimit: config.QueueBytes},
 		policies:  map[policy.Spec]*made{},
 		modules:   map[moduleKey]*module{},
 	}, nil
@@ -168,12 +192,15 @@ func NewHost(config Config) (*Host, error) {
 // Close gives up the cache. Policies must have been released before.
 func (h *Host) Close() error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
+	again, n := h.closed, len(h.policies)
+	h.closed = true
+	h.mu.Unlock()
+	if again {
 		return nil
 	}
-	h.closed = true
-	if n := len(h.policies); n > 0 {
+	h.stop()
+	h.calls.Wait() // of policies that are released: nobody begins another
+	if n > 0 {
 		return fmt.Errorf("close WASM host: %d policies are not released", n)
 	}
 	return h.cache.Close(context.Background())
@@ -192,11 +219,16 @@ var errClosed = errors.New("the WASM host is closed")
 
 // Make implements policy.Maker. Its error says why the plugin does not work,
 // with the last lines that it logged.
-func (h *Host) Make(ctx context.Context, spec policy.Spec) (policy.Policy, error) {
+func (h *Host) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
 	for {
-		p, mine, err := h.make(ctx, spec)
+		p, mine, err := h.make(ctx, spec, services)
 		if err == nil {
-			return p, nil
+			u := p.use(services)
+			if mine {
+				p.made.Store(true)
+				p.unuse(p.first)
+			}
+			return u, nil
 		}
 		abandoned := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 		if mine || !abandoned || ctx.Err() != nil {
@@ -206,7 +238,7 @@ func (h *Host) Make(ctx context.Context, spec policy.Spec) (policy.Policy, error
 	}
 }
 
-func (h *Host) make(ctx context.Context, spec policy.Spec) (p *Policy, mine bool, err error) {
+func (h *Host) make(ctx context.Context, spec policy.Spec, services policy.Services) (p *Policy, mine bool, err error) {
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
@@ -221,7 +253,7 @@ func (h *Host) make(ctx context.Context, spec policy.Spec) (p *Policy, mine bool
 	m.refs++
 	h.mu.Unlock()
 	if mine {
-		m.policy, m.err = h.newPolicy(ctx, spec)
+		m.policy, m.err = h.newPolicy(ctx, spec, services)
 		if m.err != nil {
 			h.mu.Lock()
 			delete(h.policies, spec)
@@ -244,7 +276,7 @@ func (h *Host) abandon(m *made) {
 	go func() { // ends when the one who makes the policy is done
 		<-m.ready
 		if m.err == nil {
-			m.policy.Release()
+			m.policy.release()
 		}
 	}()
 }

@@ -34,7 +34,7 @@ func TestARefusedConfigurationSaysWhy(t *testing.T) {
 		`"spin"`:      "proxy_on_configure ran out of fuel",
 		`"eat"`:       "fatal error: out of memory",
 	} {
-		_, err := f.host.Make(context.Background(), spec(config))
+		_, err := f.host.Make(context.Background(), spec(config), nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", config, err)
 		}
@@ -66,6 +66,7 @@ func TestAdmit(t *testing.T) {
 		{name: "the smallest plugin", module: smallest().bytes()},
 		{name: "stock Go", module: guest},
 		{name: "an older version", module: with(func(m *rawModule) { m.exports[0] = "proxy_abi_version_0_1_0" })},
+		{name: "Higress's version", module: with(func(m *rawModule) { m.exports[0] = "proxy_abi_version_0_2_100" })},
 		{name: "malloc", module: with(func(m *rawModule) {
 			m.exports[1] = "malloc"
 			m.types["malloc"], m.code["malloc"] = [2]int{1, 1}, []byte{0x41, 0}
@@ -76,14 +77,14 @@ func TestAdmit(t *testing.T) {
 		{name: "no module", module: []byte("hello"), want: "admit module: read module: not a WASM module"},
 		{name: "a component", module: []byte("\x00asm\x0d\x00\x01\x00"), want: "this is a component (WASI 0.2)"},
 		{name: "no plugin", module: with(func(m *rawModule) { m.exports = m.exports[1:] }), want: "it is no proxy-wasm plugin"},
-		{name: "a version that is not known", module: with(func(m *rawModule) { m.exports[0] = "proxy_abi_version_0_2_100" }),
-			want: "it speaks proxy_abi_version_0_2_100: proxy-wasm 0.1.0, 0.2.0 and 0.2.1 are served"},
+		{name: "a version that is not known", module: with(func(m *rawModule) { m.exports[0] = "proxy_abi_version_0_3_0" }),
+			want: "it speaks proxy_abi_version_0_3_0: proxy-wasm 0.1.0, 0.2.0 and 0.2.1 are served"},
 		{name: "no memory", module: with(func(m *rawModule) { m.pages = 0 }), want: "it has no memory"},
 		{name: "no allocator", module: with(func(m *rawModule) { m.exports[1] = "free" }),
 			want: "it exports neither proxy_on_memory_allocate nor malloc"},
 		{name: "no callback", module: with(func(m *rawModule) { m.exports = m.exports[:2] }), want: "it exports no callback"},
-		{name: "unknown imports", module: with(func(m *rawModule) { m.imports = []string{"env.proxy_redis_call", "net.dial"} }),
-			want: "it imports what this host does not have: env.proxy_redis_call, net.dial"},
+		{name: "unknown imports", module: with(func(m *rawModule) { m.imports = []string{"env.proxy_new_invention", "net.dial"} }),
+			want: "it imports what this host does not have: env.proxy_new_invention, net.dial"},
 		{name: "an import of another type", module: with(func(m *rawModule) { m.imports, m.imported = []string{"env.proxy_log"}, [2]int{1, 1} }),
 			want: "it imports env.proxy_log as (i32) → (i32), which is (i32, i32, i32) → (i32)"},
 		{name: "an export of another type", module: with(func(m *rawModule) { m.types["proxy_on_request_headers"] = [2]int{4, 1} }),
@@ -118,17 +119,17 @@ func TestAdmit(t *testing.T) {
 func TestEqualSpecsGiveOnePolicy(t *testing.T) {
 	f := newFixture(t, Config{})
 	var all sync.WaitGroup
-	made := make([]policy.Policy, 4)
+	made := make([]*use, 4)
 	for i := range made {
 		all.Go(func() { made[i] = f.make(spec("")) })
 	}
 	all.Wait()
 	for _, p := range made {
-		if p != made[0] {
+		if p.Policy != made[0].Policy {
 			t.Error("two policies of one spec")
 		}
 	}
-	if other := f.make(spec(`"x"`)); other == made[0] {
+	if other := f.make(spec(`"x"`)); other.Policy == made[0].Policy {
 		t.Error("one policy of two specs")
 	}
 	if n := len(f.host.modules); n != 1 {
@@ -141,7 +142,7 @@ func TestEqualSpecsGiveOnePolicy(t *testing.T) {
 
 func TestAPolicyLivesUntilItsLastExchangeEnds(t *testing.T) {
 	f := newFixture(t, Config{})
-	p, err := f.host.Make(context.Background(), spec(""))
+	p, err := f.host.Make(context.Background(), spec(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,11 +169,11 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	f := newFixture(t, Config{})
 	s := spec("")
 	s.Digest = "sha256:00"
-	if _, err := f.host.Make(context.Background(), s); err == nil || !strings.Contains(err.Error(), "get module sha256:00: no such module") {
+	if _, err := f.host.Make(context.Background(), s, nil); err == nil || !strings.Contains(err.Error(), "get module sha256:00: no such module") {
 		t.Errorf("got %v", err)
 	}
 	f.modules["sha256:00"] = guest
-	if _, err := f.host.Make(context.Background(), s); err == nil || !strings.Contains(err.Error(), "module has digest "+digest(guest)) {
+	if _, err := f.host.Make(context.Background(), s, nil); err == nil || !strings.Contains(err.Error(), "module has digest "+digest(guest)) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -223,7 +224,7 @@ func TestTheCloseOfAHostTellsOfPoliciesLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Make(context.Background(), spec(""))
+	p, err := h.Make(context.Background(), spec(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func TestTheCloseOfAHostTellsOfPoliciesLeft(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	p.Release()
-	if _, err := h.Make(context.Background(), spec("")); !errors.Is(err, errClosed) {
+	if _, err := h.Make(context.Background(), spec(""), nil); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -268,7 +269,7 @@ func TestHotSwap(t *testing.T) {
 		})
 	}
 	for i := range 20 {
-		p, err := f.host.Make(context.Background(), spec(fmt.Sprint(i)))
+		p, err := f.host.Make(context.Background(), spec(fmt.Sprint(i)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -104,6 +104,8 @@ type Exchange struct {
 	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
 	// name or number, Service "tenant/name", Endpoint "host:port".
 	Route, Rule, Service, Endpoint string
+	// Hedges counts the endpoints that were asked beside the first.
+	Hedges int
 	// Revision is the configuration that the exchange is served under.
 	Revision uint64
 	// RouteChanged is set by a policy that changed what the route was chosen
@@ -112,6 +114,12 @@ type Exchange struct {
 	// Details says in one word why Weir itself answered ("no_route",
 	// "policy_failed"); empty when the upstream did.
 	Details string
+
+	// Deadline is when the exchange must have ended, zero: never, and Done is closed
+	// when nobody wants it any more, nil: never. They are set for policies, which may
+	// wait for something of their own.
+	Deadline time.Time
+	Done     <-chan struct{}
 
 	// Informer takes interim answers to the client; nil: it would not know them.
 	Informer Informer

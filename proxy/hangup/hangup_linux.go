@@ -85,7 +85,7 @@ func (w *Watcher) run() {
 			for _, e := range events[:n] {
 				id := uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32
 				if p := w.peer(id); p != nil {
-					p.HungUp(e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0)
+					p.HungUp(e.Events&unix.EPOLLERR != 0) // EPOLLHUP is there, too, where both sides have closed in good order
 				}
 			}
 		}

@@ -95,6 +95,23 @@ func TestPeersThatLeave(t *testing.T) {
 	}
 }
 
+// Where both sides have said all, the connection did not break.
+func TestBothSidesClose(t *testing.T) {
+	w, heard := start(t), make(told, 8)
+	client, server := pair(t)
+	w.Watch(1, server, heard)
+	server.CloseWrite()
+	client.CloseWrite()
+	for said := heard.next(t); ; said = <-heard {
+		if said {
+			t.Error("it is said to be broken")
+		}
+		if len(heard) == 0 {
+			return
+		}
+	}
+}
+
 // What the peer says is no news, and stays where it is.
 func TestNothingIsTaken(t *testing.T) {
 	w, heard := start(t), make(told, 8)

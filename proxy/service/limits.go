@@ -26,7 +26,7 @@ type Usage struct {
 	requests atomic.Int64 // counted only where they are limited
 	retries  atomic.Int64
 
-	retried                                         atomic.Uint64
+	retried, hedged, hedgesWon                      atomic.Uint64
 	requestsRefused, retriesRefused, pendingRefused atomic.Uint64
 }
 
@@ -36,8 +36,9 @@ type Counts struct {
 	// Pending, Requests and Retries are under way; Requests only where they
 	// are limited.
 	Pending, Requests, Retries int64
-	// Retried counts retries, the others what a limit turned away.
-	Retried                                         uint64
+	// Retried counts retries, Hedged hedges and HedgesWon those of them that were
+	// answered first; the others what a limit turned away.
+	Retried, Hedged, HedgesWon                      uint64
 	RefusedPending, RefusedRequests, RefusedRetries uint64
 }
 
@@ -86,8 +87,27 @@ func (p *Permits) Begin(b *Backend) bool {
 // Retry asks to send the request again, and reports whether it may be. One that
 // is a retry already is counted once.
 func (p *Permits) Retry(b *Backend) bool {
+	if !p.again(b) {
+		return false
+	}
+	b.usage.retried.Add(1)
+	return true
+}
+
+// Hedge is Retry while the request is under way already.
+func (p *Permits) Hedge(b *Backend) bool {
+	if !p.again(b) {
+		return false
+	}
+	b.usage.hedged.Add(1)
+	return true
+}
+
+// HedgeWon notes that a hedge was answered first.
+func (b *Backend) HedgeWon() { b.usage.hedgesWon.Add(1) }
+
+func (p *Permits) again(b *Backend) bool {
 	if p.retry {
-		b.usage.retried.Add(1)
 		return true
 	}
 	most := b.retries()
@@ -99,7 +119,6 @@ func (p *Permits) Retry(b *Backend) bool {
 		}
 		if b.usage.retries.CompareAndSwap(n, n+1) {
 			p.retry = true
-			b.usage.retried.Add(1)
 			return true
 		}
 	}
@@ -142,7 +161,7 @@ func (r *Registry) Counts() []Counts {
 	for _, u := range r.services {
 		all = append(all, Counts{
 			Service: u.name, Pending: u.waiting.Load(), Requests: u.requests.Load(), Retries: u.retries.Load(),
-			Retried: u.retried.Load(), RefusedPending: u.pendingRefused.Load(), RefusedRequests: u.requestsRefused.Load(),
+			Retried: u.retried.Load(), Hedged: u.hedged.Load(), HedgesWon: u.hedgesWon.Load(), RefusedPending: u.pendingRefused.Load(), RefusedRequests: u.requestsRefused.Load(),
 			RefusedRetries: u.retriesRefused.Load(),
 		})
 	}

@@ -251,6 +251,16 @@ func (t *Tried) Add(e *Endpoint) {
 	t.n++
 }
 
+// Has reports whether an endpoint is one of them.
+func (t *Tried) Has(e *Endpoint) bool {
+	for _, tried := range t.last {
+		if tried != nil && tried.Pool == e.Pool {
+			return true
+		}
+	}
+	return false
+}
+
 // View is the endpoints at one moment. It is not changed.
 type View struct {
 	sole      *Endpoint // where there is no choice

@@ -48,6 +48,7 @@ type MapType uint32
 const (
 	RequestHeaders  MapType = 0
 	ResponseHeaders MapType = 2
+	HTTPCallHeaders MapType = 6
 )
 
 // BufferType names a buffer.
@@ -57,6 +58,7 @@ type BufferType uint32
 const (
 	RequestBody         BufferType = 0
 	ResponseBody        BufferType = 1
+	HTTPCallResponse    BufferType = 4
 	PluginConfiguration BufferType = 7
 )
 
@@ -76,12 +78,19 @@ const (
 	PhaseBrief = 16
 	// PhaseLight: actions may bear the flag of light exchanges.
 	PhaseLight = 32
+	// PhaseIndulgent: a pause on a head is for its body to be shown, and one that
+	// nothing can end is none.
+	PhaseIndulgent = 64
 )
 
 // What a callback returns.
 const (
 	ActionContinue uint32 = 0
 	ActionPause    uint32 = 1
+	// ActionWait is a pause on a head, in which the body is kept back.
+	ActionWait uint32 = 4
+	// ActionPauses is what is in one of the pauses and in nothing else.
+	ActionPauses = ActionPause | ActionWait
 	// ActionLight is a flag beside them, for hosts that know light exchanges.
 	ActionLight uint32 = 256
 )

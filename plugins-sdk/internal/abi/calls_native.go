@@ -44,6 +44,14 @@ func RecordMetric(id uint32, value uint64) Status       { return current().Recor
 func GetMetric(id uint32) (uint64, Status)              { return current().GetMetric(id) }
 func Foreign(name string, args []byte) ([]byte, Status) { return current().Foreign(name, args) }
 
+func SetEffectiveContext(id uint32) Status { return current().SetEffectiveContext(id) }
+func ContinueStream(response bool) Status  { return current().ContinueStream(response) }
+func CallStatus() (uint32, string)         { return current().CallStatus() }
+
+func HTTPCall(service string, head, body []byte, ms uint32) (uint32, Status) {
+	return current().HTTPCall(service, head, body, ms)
+}
+
 func ReplaceHeader(m MapType, name, value string) Status {
 	return current().ReplaceHeader(m, name, value)
 }

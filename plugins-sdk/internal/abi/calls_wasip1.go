@@ -157,6 +157,40 @@ func GetMetric(id uint32) (uint64, Status) {
 	return retLong, s
 }
 
+//go:wasmimport env proxy_http_call
+//go:noescape
+func proxyHTTPCall(service string, head unsafe.Pointer, headSize uint32, body unsafe.Pointer, bodySize uint32, trailers unsafe.Pointer, trailersSize, ms uint32, token *uint32) Status
+
+// HTTPCall asks a service. The head is encoded pairs.
+func HTTPCall(service string, head, body []byte, ms uint32) (token uint32, s Status) {
+	s = proxyHTTPCall(service, unsafe.Pointer(unsafe.SliceData(head)), uint32(len(head)),
+		unsafe.Pointer(unsafe.SliceData(body)), uint32(len(body)), nil, 0, ms, &retWord)
+	return retWord, s
+}
+
+//go:wasmimport env proxy_get_status
+func proxyGetStatus(code, address, size *uint32) Status
+
+// CallStatus tells why there is no answer.
+func CallStatus() (code uint32, message string) {
+	message, _ = takenText(proxyGetStatus(&retWord, &retAddress, &retSize))
+	return retWord, message
+}
+
+//go:wasmimport env proxy_set_effective_context
+func SetEffectiveContext(id uint32) Status
+
+//go:wasmimport env proxy_continue_stream
+func proxyContinueStream(stream uint32) Status
+
+// ContinueStream ends a pause of the request, or of the response.
+func ContinueStream(response bool) Status {
+	if response {
+		return proxyContinueStream(1)
+	}
+	return proxyContinueStream(0)
+}
+
 //go:wasmimport env proxy_call_foreign_function
 func proxyForeign(name string, args unsafe.Pointer, size uint32, address, returned *uint32) Status
 

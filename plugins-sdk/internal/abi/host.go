@@ -27,5 +27,10 @@ type Host interface {
 	RecordMetric(id uint32, value uint64) Status
 	GetMetric(id uint32) (uint64, Status)
 
+	HTTPCall(service string, head, body []byte, ms uint32) (token uint32, s Status)
+	CallStatus() (code uint32, message string)
+	SetEffectiveContext(id uint32) Status
+	ContinueStream(response bool) Status
+
 	Foreign(name string, args []byte) ([]byte, Status)
 }

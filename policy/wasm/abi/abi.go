@@ -1,11 +1,14 @@
 // Package abi is proxy-wasm's vocabulary: the numbers that host and guest agree
 // on, and how lists of headers travel in memory. It is pure.
 //
-// Versions 0.1.0, 0.2.0 and 0.2.1 share the numbers; where they part, the host
-// says so.
+// Versions 0.1.0, 0.2.0, 0.2.1 and Higress's 0.2.100 share the numbers; where they
+// part, the host says so.
 package abi
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Status is what a host function returns. SDKs trap on one that they do not
 // expect, so the choice among them is part of the contract.
@@ -28,10 +31,14 @@ const (
 // Action is what a callback on a head or a body returns.
 type Action uint32
 
-// The actions. Any other number is taken for Pause.
+// The actions. On a head Envoy tells three pauses apart: Pause, PauseAll, which keeps
+// the body back, too, and the same within the limits of a buffer. Any other number
+// is taken for Pause.
 const (
-	Continue Action = 0
-	Pause    Action = 1
+	Continue          Action = 0
+	Pause             Action = 1
+	PauseAll          Action = 3
+	PauseAllWatermark Action = 4
 )
 
 // Light is a flag beside an action, from guests that have announced it: the guest
@@ -84,8 +91,11 @@ const (
 	RequestTrailers  Map = 1
 	ResponseHeaders  Map = 2
 	ResponseTrailers Map = 3
-	// From 4 to 7 are the answers to calls that the guest made.
-	HTTPCallTrailers Map = 7
+	// The rest are the answers to calls that the guest made.
+	GRPCInitialMetadata  Map = 4
+	GRPCTrailingMetadata Map = 5
+	HTTPCallHeaders      Map = 6
+	HTTPCallTrailers     Map = 7
 )
 
 // Metric is a kind of metric.
@@ -125,12 +135,13 @@ type Version string
 
 // The versions that are served.
 const (
-	V010 Version = "0.1.0"
-	V020 Version = "0.2.0"
-	V021 Version = "0.2.1"
+	V010   Version = "0.1.0"
+	V020   Version = "0.2.0"
+	V021   Version = "0.2.1"
+	V02100 Version = "0.2.100" // Higress
 )
 
 // Marker is the export that announces a version.
 func (v Version) Marker() string {
-	return "proxy_abi_version_" + string(v[0]) + "_" + string(v[2]) + "_" + string(v[4])
+	return "proxy_abi_version_" + strings.ReplaceAll(string(v), ".", "_")
 }

@@ -212,9 +212,13 @@ type PluginSpec struct {
 	Limits *PluginLimits `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The module itself, in files alone: whoever applies one pushes the module and
 	// leaves it out, so that it is stored once, under its digest.
-	Module        []byte `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Module []byte `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
+	// What a pause on a head means, as in Envoy. False: the body is kept back, too,
+	// until the plugin continues. True: the plugin is shown the body meanwhile. Plugins
+	// built with Weir's SDK say themselves what they mean.
+	AllowOnHeadersStopIteration bool `protobuf:"varint,4,opt,name=allow_on_headers_stop_iteration,json=allowOnHeadersStopIteration,proto3" json:"allow_on_headers_stop_iteration,omitempty"`
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
 }
 
 func (x *PluginSpec) Reset() {
@@ -266,6 +270,13 @@ func (x *PluginSpec) GetModule() []byte {
 		return x.Module
 	}
 	return nil
+}
+
+func (x *PluginSpec) GetAllowOnHeadersStopIteration() bool {
+	if x != nil {
+		return x.AllowOnHeadersStopIteration
+	}
+	return false
 }
 
 // PluginLimits bounds one VM of the plugin.
@@ -481,7 +492,9 @@ type PolicySpec struct {
 	FailureMode PolicySpec_FailureMode `protobuf:"varint,4,opt,name=failure_mode,json=failureMode,proto3,enum=weir.v1.PolicySpec_FailureMode" json:"failure_mode,omitempty"`
 	// The order: AUTHN, AUTHZ, LIMIT, TRANSFORM. Unspecified means TRANSFORM.
 	// Within a stage a Gateway's policies run before a Route's, then by name.
-	Stage         PolicySpec_Stage `protobuf:"varint,5,opt,name=stage,proto3,enum=weir.v1.PolicySpec_Stage" json:"stage,omitempty"`
+	Stage PolicySpec_Stage `protobuf:"varint,5,opt,name=stage,proto3,enum=weir.v1.PolicySpec_Stage" json:"stage,omitempty"`
+	// The services that the plugin may call. It can reach nothing else.
+	Services      []*ServiceGrant `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +564,78 @@ func (x *PolicySpec) GetStage() PolicySpec_Stage {
 	return PolicySpec_STAGE_UNSPECIFIED
 }
 
+func (x *PolicySpec) GetServices() []*ServiceGrant {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceGrant lets a plugin call a service.
+type ServiceGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a Service of the same tenant.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A subset of the service. Empty: all of its endpoints.
+	Subset string `protobuf:"bytes,2,opt,name=subset,proto3" json:"subset,omitempty"`
+	// What the plugin calls it: for plugins made for other hosts, whose names for
+	// services ("outbound|80||users.local") are theirs. Empty: the service's name.
+	As            string `protobuf:"bytes,3,opt,name=as,proto3" json:"as,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceGrant) Reset() {
+	*x = ServiceGrant{}
+	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceGrant) ProtoMessage() {}
+
+func (x *ServiceGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceGrant.ProtoReflect.Descriptor instead.
+func (*ServiceGrant) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ServiceGrant) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceGrant) GetSubset() string {
+	if x != nil {
+		return x.Subset
+	}
+	return ""
+}
+
+func (x *ServiceGrant) GetAs() string {
+	if x != nil {
+		return x.As
+	}
+	return ""
+}
+
 // TargetRef is what a policy is attached to.
 type TargetRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +650,7 @@ type TargetRef struct {
 
 func (x *TargetRef) Reset() {
 	*x = TargetRef{}
-	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	mi := &file_weir_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +662,7 @@ func (x *TargetRef) String() string {
 func (*TargetRef) ProtoMessage() {}
 
 func (x *TargetRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	mi := &file_weir_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +675,7 @@ func (x *TargetRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetRef.ProtoReflect.Descriptor instead.
 func (*TargetRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TargetRef) GetKind() string {
@@ -623,7 +708,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	mi := &file_weir_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +720,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	mi := &file_weir_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +733,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PolicyStatus) GetConditions() []*Condition {
@@ -669,12 +754,13 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.weir.v1.PluginSpecR\x04spec\x12-\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"k\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"\xb1\x01\n" +
 	"\n" +
 	"PluginSpec\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12-\n" +
 	"\x06limits\x18\x02 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\x12\x16\n" +
-	"\x06module\x18\x03 \x01(\fR\x06module\"E\n" +
+	"\x06module\x18\x03 \x01(\fR\x06module\x12D\n" +
+	"\x1fallow_on_headers_stop_iteration\x18\x04 \x01(\bR\x1ballowOnHeadersStopIteration\"E\n" +
 	"\fPluginLimits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x12\n" +
 	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"\xb1\x01\n" +
@@ -692,7 +778,7 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.weir.v1.PolicySpecR\x04spec\x12-\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PolicyStatusR\x06status\"\x92\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PolicyStatusR\x06status\"\xc5\x03\n" +
 	"\n" +
 	"PolicySpec\x123\n" +
 	"\vtarget_refs\x18\x01 \x03(\v2\x12.weir.v1.TargetRefR\n" +
@@ -700,7 +786,8 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12/\n" +
 	"\x06config\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x06config\x12B\n" +
 	"\ffailure_mode\x18\x04 \x01(\x0e2\x1f.weir.v1.PolicySpec.FailureModeR\vfailureMode\x12/\n" +
-	"\x05stage\x18\x05 \x01(\x0e2\x19.weir.v1.PolicySpec.StageR\x05stage\"A\n" +
+	"\x05stage\x18\x05 \x01(\x0e2\x19.weir.v1.PolicySpec.StageR\x05stage\x121\n" +
+	"\bservices\x18\x06 \x03(\v2\x15.weir.v1.ServiceGrantR\bservices\"A\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -711,7 +798,11 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x05AUTHN\x10\x01\x12\t\n" +
 	"\x05AUTHZ\x10\x02\x12\t\n" +
 	"\x05LIMIT\x10\x03\x12\r\n" +
-	"\tTRANSFORM\x10\x04\"V\n" +
+	"\tTRANSFORM\x10\x04\"J\n" +
+	"\fServiceGrant\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06subset\x18\x02 \x01(\tR\x06subset\x12\x0e\n" +
+	"\x02as\x18\x03 \x01(\tR\x02as\"V\n" +
 	"\tTargetRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
@@ -734,7 +825,7 @@ func file_weir_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_weir_v1_policy_proto_goTypes = []any{
 	(PolicySpec_FailureMode)(0), // 0: weir.v1.PolicySpec.FailureMode
 	(PolicySpec_Stage)(0),       // 1: weir.v1.PolicySpec.Stage
@@ -744,32 +835,34 @@ var file_weir_v1_policy_proto_goTypes = []any{
 	(*PluginStatus)(nil),        // 5: weir.v1.PluginStatus
 	(*Policy)(nil),              // 6: weir.v1.Policy
 	(*PolicySpec)(nil),          // 7: weir.v1.PolicySpec
-	(*TargetRef)(nil),           // 8: weir.v1.TargetRef
-	(*PolicyStatus)(nil),        // 9: weir.v1.PolicyStatus
-	(*Metadata)(nil),            // 10: weir.v1.Metadata
-	(*Condition)(nil),           // 11: weir.v1.Condition
-	(*structpb.Struct)(nil),     // 12: google.protobuf.Struct
+	(*ServiceGrant)(nil),        // 8: weir.v1.ServiceGrant
+	(*TargetRef)(nil),           // 9: weir.v1.TargetRef
+	(*PolicyStatus)(nil),        // 10: weir.v1.PolicyStatus
+	(*Metadata)(nil),            // 11: weir.v1.Metadata
+	(*Condition)(nil),           // 12: weir.v1.Condition
+	(*structpb.Struct)(nil),     // 13: google.protobuf.Struct
 }
 var file_weir_v1_policy_proto_depIdxs = []int32{
-	10, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
+	11, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
 	3,  // 1: weir.v1.Plugin.spec:type_name -> weir.v1.PluginSpec
 	5,  // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
 	4,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
-	11, // 4: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
-	12, // 5: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
-	10, // 6: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
+	12, // 4: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
+	13, // 5: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
+	11, // 6: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
 	7,  // 7: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
-	9,  // 8: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
-	8,  // 9: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
-	12, // 10: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
+	10, // 8: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
+	9,  // 9: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
+	13, // 10: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
 	0,  // 11: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
 	1,  // 12: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
-	11, // 13: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 13: weir.v1.PolicySpec.services:type_name -> weir.v1.ServiceGrant
+	12, // 14: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_policy_proto_init() }
@@ -784,7 +877,7 @@ func file_weir_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_policy_proto_rawDesc), len(file_weir_v1_policy_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

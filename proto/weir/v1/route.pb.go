@@ -574,6 +574,7 @@ type RouteRule struct {
 	BackendRefs   []*BackendRef  `protobuf:"bytes,4,rep,name=backend_refs,json=backendRefs,proto3" json:"backend_refs,omitempty"`
 	Timeouts      *RouteTimeouts `protobuf:"bytes,5,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
 	Retry         *RouteRetry    `protobuf:"bytes,6,opt,name=retry,proto3" json:"retry,omitempty"`
+	Hedging       *RouteHedging  `protobuf:"bytes,7,opt,name=hedging,proto3" json:"hedging,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +647,13 @@ func (x *RouteRule) GetTimeouts() *RouteTimeouts {
 func (x *RouteRule) GetRetry() *RouteRetry {
 	if x != nil {
 		return x.Retry
+	}
+	return nil
+}
+
+func (x *RouteRule) GetHedging() *RouteHedging {
+	if x != nil {
+		return x.Hedging
 	}
 	return nil
 }
@@ -2100,6 +2108,65 @@ func (x *RouteRetry) GetGrpcStatuses() []RouteRetry_GrpcStatus {
 	return nil
 }
 
+// RouteHedging asks another endpoint, too, when one takes its time, and takes the
+// answer that comes first. Only what is safe to send twice is: the method must be
+// idempotent and all of the body known. Hedges are part of the service's retry
+// budget.
+type RouteHedging struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long to wait for an answer before another endpoint is asked, and then
+	// again. At least 1 ms.
+	Delay *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
+	// How many are asked beside the first, at most. Unset: 1; at most 4.
+	Attempts      uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteHedging) Reset() {
+	*x = RouteHedging{}
+	mi := &file_weir_v1_route_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteHedging) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteHedging) ProtoMessage() {}
+
+func (x *RouteHedging) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_route_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteHedging.ProtoReflect.Descriptor instead.
+func (*RouteHedging) Descriptor() ([]byte, []int) {
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RouteHedging) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *RouteHedging) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
 type RouteStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Conditions    []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -2109,7 +2176,7 @@ type RouteStatus struct {
 
 func (x *RouteStatus) Reset() {
 	*x = RouteStatus{}
-	mi := &file_weir_v1_route_proto_msgTypes[26]
+	mi := &file_weir_v1_route_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2188,7 @@ func (x *RouteStatus) String() string {
 func (*RouteStatus) ProtoMessage() {}
 
 func (x *RouteStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_route_proto_msgTypes[26]
+	mi := &file_weir_v1_route_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2201,7 @@ func (x *RouteStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteStatus.ProtoReflect.Descriptor instead.
 func (*RouteStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_route_proto_rawDescGZIP(), []int{26}
+	return file_weir_v1_route_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RouteStatus) GetConditions() []*Condition {
@@ -2165,14 +2232,15 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\fsection_name\x18\x03 \x01(\tR\vsectionName\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\rR\x04port\"\x95\x02\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\"\xc6\x02\n" +
 	"\tRouteRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\amatches\x18\x02 \x03(\v2\x13.weir.v1.RouteMatchR\amatches\x12.\n" +
 	"\afilters\x18\x03 \x03(\v2\x14.weir.v1.RouteFilterR\afilters\x126\n" +
 	"\fbackend_refs\x18\x04 \x03(\v2\x13.weir.v1.BackendRefR\vbackendRefs\x122\n" +
 	"\btimeouts\x18\x05 \x01(\v2\x16.weir.v1.RouteTimeoutsR\btimeouts\x12)\n" +
-	"\x05retry\x18\x06 \x01(\v2\x13.weir.v1.RouteRetryR\x05retry\"\xb9\x01\n" +
+	"\x05retry\x18\x06 \x01(\v2\x13.weir.v1.RouteRetryR\x05retry\x12/\n" +
+	"\ahedging\x18\a \x01(\v2\x15.weir.v1.RouteHedgingR\ahedging\"\xb9\x01\n" +
 	"\n" +
 	"RouteMatch\x12&\n" +
 	"\x04path\x18\x01 \x01(\v2\x12.weir.v1.PathMatchR\x04path\x12.\n" +
@@ -2335,7 +2403,10 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\aABORTED\x10\n" +
 	"\x12\f\n" +
 	"\bINTERNAL\x10\r\x12\x0f\n" +
-	"\vUNAVAILABLE\x10\x0e\"A\n" +
+	"\vUNAVAILABLE\x10\x0e\"[\n" +
+	"\fRouteHedging\x12/\n" +
+	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x1a\n" +
+	"\battempts\x18\x02 \x01(\rR\battempts\"A\n" +
 	"\vRouteStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
@@ -2354,7 +2425,7 @@ func file_weir_v1_route_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_route_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_weir_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_weir_v1_route_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_weir_v1_route_proto_goTypes = []any{
 	(PathMatch_Type)(0),         // 0: weir.v1.PathMatch.Type
 	(HeaderMatch_Type)(0),       // 1: weir.v1.HeaderMatch.Type
@@ -2388,15 +2459,16 @@ var file_weir_v1_route_proto_goTypes = []any{
 	(*BackendRef)(nil),          // 29: weir.v1.BackendRef
 	(*RouteTimeouts)(nil),       // 30: weir.v1.RouteTimeouts
 	(*RouteRetry)(nil),          // 31: weir.v1.RouteRetry
-	(*RouteStatus)(nil),         // 32: weir.v1.RouteStatus
-	(*Metadata)(nil),            // 33: weir.v1.Metadata
-	(*durationpb.Duration)(nil), // 34: google.protobuf.Duration
-	(*Condition)(nil),           // 35: weir.v1.Condition
+	(*RouteHedging)(nil),        // 32: weir.v1.RouteHedging
+	(*RouteStatus)(nil),         // 33: weir.v1.RouteStatus
+	(*Metadata)(nil),            // 34: weir.v1.Metadata
+	(*durationpb.Duration)(nil), // 35: google.protobuf.Duration
+	(*Condition)(nil),           // 36: weir.v1.Condition
 }
 var file_weir_v1_route_proto_depIdxs = []int32{
-	33, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
+	34, // 0: weir.v1.Route.metadata:type_name -> weir.v1.Metadata
 	7,  // 1: weir.v1.Route.spec:type_name -> weir.v1.RouteSpec
-	32, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
+	33, // 2: weir.v1.Route.status:type_name -> weir.v1.RouteStatus
 	8,  // 3: weir.v1.RouteSpec.parent_refs:type_name -> weir.v1.ParentRef
 	9,  // 4: weir.v1.RouteSpec.rules:type_name -> weir.v1.RouteRule
 	10, // 5: weir.v1.RouteRule.matches:type_name -> weir.v1.RouteMatch
@@ -2404,45 +2476,47 @@ var file_weir_v1_route_proto_depIdxs = []int32{
 	29, // 7: weir.v1.RouteRule.backend_refs:type_name -> weir.v1.BackendRef
 	30, // 8: weir.v1.RouteRule.timeouts:type_name -> weir.v1.RouteTimeouts
 	31, // 9: weir.v1.RouteRule.retry:type_name -> weir.v1.RouteRetry
-	11, // 10: weir.v1.RouteMatch.path:type_name -> weir.v1.PathMatch
-	12, // 11: weir.v1.RouteMatch.headers:type_name -> weir.v1.HeaderMatch
-	13, // 12: weir.v1.RouteMatch.query_params:type_name -> weir.v1.QueryParamMatch
-	0,  // 13: weir.v1.PathMatch.type:type_name -> weir.v1.PathMatch.Type
-	1,  // 14: weir.v1.HeaderMatch.type:type_name -> weir.v1.HeaderMatch.Type
-	2,  // 15: weir.v1.QueryParamMatch.type:type_name -> weir.v1.QueryParamMatch.Type
-	3,  // 16: weir.v1.RouteFilter.type:type_name -> weir.v1.RouteFilter.Type
-	24, // 17: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
-	24, // 18: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
-	26, // 19: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
-	27, // 20: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
-	15, // 21: weir.v1.RouteFilter.cors:type_name -> weir.v1.Cors
-	16, // 22: weir.v1.RouteFilter.request_mirror:type_name -> weir.v1.RequestMirror
-	18, // 23: weir.v1.RouteFilter.compression:type_name -> weir.v1.Compression
-	19, // 24: weir.v1.RouteFilter.fault:type_name -> weir.v1.Fault
-	29, // 25: weir.v1.RequestMirror.backend_ref:type_name -> weir.v1.BackendRef
-	17, // 26: weir.v1.RequestMirror.fraction:type_name -> weir.v1.Fraction
-	12, // 27: weir.v1.Fault.headers:type_name -> weir.v1.HeaderMatch
-	20, // 28: weir.v1.Fault.delay:type_name -> weir.v1.FaultDelay
-	21, // 29: weir.v1.Fault.abort:type_name -> weir.v1.FaultAbort
-	22, // 30: weir.v1.Fault.bandwidth:type_name -> weir.v1.FaultBandwidth
-	23, // 31: weir.v1.Fault.disconnect:type_name -> weir.v1.FaultDisconnect
-	34, // 32: weir.v1.FaultDelay.fixed:type_name -> google.protobuf.Duration
-	25, // 33: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
-	25, // 34: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
-	28, // 35: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
-	28, // 36: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
-	4,  // 37: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
-	34, // 38: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
-	34, // 39: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
-	34, // 40: weir.v1.RouteTimeouts.idle:type_name -> google.protobuf.Duration
-	34, // 41: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
-	5,  // 42: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
-	35, // 43: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	32, // 10: weir.v1.RouteRule.hedging:type_name -> weir.v1.RouteHedging
+	11, // 11: weir.v1.RouteMatch.path:type_name -> weir.v1.PathMatch
+	12, // 12: weir.v1.RouteMatch.headers:type_name -> weir.v1.HeaderMatch
+	13, // 13: weir.v1.RouteMatch.query_params:type_name -> weir.v1.QueryParamMatch
+	0,  // 14: weir.v1.PathMatch.type:type_name -> weir.v1.PathMatch.Type
+	1,  // 15: weir.v1.HeaderMatch.type:type_name -> weir.v1.HeaderMatch.Type
+	2,  // 16: weir.v1.QueryParamMatch.type:type_name -> weir.v1.QueryParamMatch.Type
+	3,  // 17: weir.v1.RouteFilter.type:type_name -> weir.v1.RouteFilter.Type
+	24, // 18: weir.v1.RouteFilter.request_header_modifier:type_name -> weir.v1.HeaderModifier
+	24, // 19: weir.v1.RouteFilter.response_header_modifier:type_name -> weir.v1.HeaderModifier
+	26, // 20: weir.v1.RouteFilter.request_redirect:type_name -> weir.v1.RequestRedirect
+	27, // 21: weir.v1.RouteFilter.url_rewrite:type_name -> weir.v1.UrlRewrite
+	15, // 22: weir.v1.RouteFilter.cors:type_name -> weir.v1.Cors
+	16, // 23: weir.v1.RouteFilter.request_mirror:type_name -> weir.v1.RequestMirror
+	18, // 24: weir.v1.RouteFilter.compression:type_name -> weir.v1.Compression
+	19, // 25: weir.v1.RouteFilter.fault:type_name -> weir.v1.Fault
+	29, // 26: weir.v1.RequestMirror.backend_ref:type_name -> weir.v1.BackendRef
+	17, // 27: weir.v1.RequestMirror.fraction:type_name -> weir.v1.Fraction
+	12, // 28: weir.v1.Fault.headers:type_name -> weir.v1.HeaderMatch
+	20, // 29: weir.v1.Fault.delay:type_name -> weir.v1.FaultDelay
+	21, // 30: weir.v1.Fault.abort:type_name -> weir.v1.FaultAbort
+	22, // 31: weir.v1.Fault.bandwidth:type_name -> weir.v1.FaultBandwidth
+	23, // 32: weir.v1.Fault.disconnect:type_name -> weir.v1.FaultDisconnect
+	35, // 33: weir.v1.FaultDelay.fixed:type_name -> google.protobuf.Duration
+	25, // 34: weir.v1.HeaderModifier.set:type_name -> weir.v1.HeaderValue
+	25, // 35: weir.v1.HeaderModifier.add:type_name -> weir.v1.HeaderValue
+	28, // 36: weir.v1.RequestRedirect.path:type_name -> weir.v1.PathModifier
+	28, // 37: weir.v1.UrlRewrite.path:type_name -> weir.v1.PathModifier
+	4,  // 38: weir.v1.PathModifier.type:type_name -> weir.v1.PathModifier.Type
+	35, // 39: weir.v1.RouteTimeouts.request:type_name -> google.protobuf.Duration
+	35, // 40: weir.v1.RouteTimeouts.backend_request:type_name -> google.protobuf.Duration
+	35, // 41: weir.v1.RouteTimeouts.idle:type_name -> google.protobuf.Duration
+	35, // 42: weir.v1.RouteRetry.backoff:type_name -> google.protobuf.Duration
+	5,  // 43: weir.v1.RouteRetry.grpc_statuses:type_name -> weir.v1.RouteRetry.GrpcStatus
+	35, // 44: weir.v1.RouteHedging.delay:type_name -> google.protobuf.Duration
+	36, // 45: weir.v1.RouteStatus.conditions:type_name -> weir.v1.Condition
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_route_proto_init() }
@@ -2465,7 +2539,7 @@ func file_weir_v1_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_route_proto_rawDesc), len(file_weir_v1_route_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

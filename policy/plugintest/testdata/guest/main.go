@@ -4,6 +4,7 @@ package main
 import (
 	"errors"
 	"strings"
+	"time"
 
 	sdk "github.com/weirmesh/weir/plugins-sdk"
 )
@@ -11,6 +12,7 @@ import (
 type config struct {
 	Stamp string `json:"stamp"`
 	Limit int    `json:"limit"`
+	Ticks bool   `json:"ticks"`
 }
 
 func (c *config) Default() { c.Stamp = "yes" }
@@ -38,6 +40,12 @@ func (g *guest) OnRequest(r *sdk.Request) sdk.Action {
 		}
 	case "refuse":
 		return r.Refuse(sdk.Problem{Status: 401, Type: "urn:weir:problem:unauthenticated", Title: "No"}, sdk.Field{Name: "www-authenticate", Value: "Test"})
+	case "ask", "ask twice":
+		return g.ask(r)
+	case "tell":
+		if err := sdk.Send(sdk.Call{Service: "audit", Body: []byte("seen")}, nil); err != nil {
+			return r.Respond(500, nil, nil)
+		}
 	case "log":
 		sdk.Infof("served %d at %s", g.served, sdk.Now().UTC().Format("15:04:05"))
 	}
@@ -48,6 +56,34 @@ func (g *guest) OnRequest(r *sdk.Request) sdk.Action {
 	r.Header.Set("x-stamp", g.Stamp)
 	r.Header.Del("content-length")
 	return sdk.Continue
+}
+
+// ask lets those in whom the service users knows.
+func (g *guest) ask(r *sdk.Request) sdk.Action {
+	call := sdk.Call{Service: "users", Path: "/me", Header: []sdk.Field{{Name: "x-key", Value: r.Header.Get("x-key")}}, Timeout: time.Second}
+	return r.Call(call, func(reply *sdk.Reply) sdk.Action {
+		switch {
+		case reply.Err != nil:
+			return r.Respond(503, nil, []byte(reply.Err.Error()))
+		case reply.Status() == 307 && r.Header.Get("x-do") == "ask twice":
+			return r.Call(sdk.Call{Service: "users", Path: reply.Header.Get("location")}, func(reply *sdk.Reply) sdk.Action {
+				r.Header.Set("x-user", string(reply.Body()))
+				return sdk.Continue
+			})
+		case reply.Status() != 200:
+			return r.Respond(403, nil, nil)
+		}
+		r.Header.Set("x-user", string(reply.Body()))
+		return sdk.Continue
+	})
+}
+
+// OnTick asks how many there are.
+func (g *guest) OnTick() {
+	err := sdk.Send(sdk.Call{Service: "users", Path: "/count"}, func(reply *sdk.Reply) { sdk.Infof("there are %s", reply.Body()) })
+	if err != nil {
+		sdk.Errorf("%v", err)
+	}
 }
 
 func (g *guest) OnRequestBody(r *sdk.Request) sdk.Action {
@@ -67,7 +103,12 @@ func (g *guest) OnResponse(r *sdk.Response) sdk.Action {
 func fail(why string) { panic(why) }
 
 func init() {
-	sdk.Register(func(c config) (sdk.Handler, error) { return &guest{config: c}, nil })
+	sdk.Register(func(c config) (sdk.Handler, error) {
+		if c.Ticks {
+			sdk.SetTick(time.Second)
+		}
+		return &guest{config: c}, nil
+	})
 }
 
 func main() {}

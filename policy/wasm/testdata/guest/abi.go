@@ -91,6 +91,33 @@ func proxyHTTPCall(u unsafe.Pointer, un uint32, h unsafe.Pointer, hn uint32, b u
 //go:wasmimport env proxy_resolve_shared_queue
 func proxyResolveQueue(v unsafe.Pointer, vn uint32, p unsafe.Pointer, n uint32, out unsafe.Pointer) uint32
 
+//go:wasmimport env proxy_register_shared_queue
+func proxyRegisterQueue(p unsafe.Pointer, n uint32, out unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_enqueue_shared_queue
+func proxyEnqueue(token uint32, p unsafe.Pointer, n uint32) uint32
+
+//go:wasmimport env proxy_dequeue_shared_queue
+func proxyDequeue(token uint32, outP, outN unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_get_status
+func proxyGetStatus(out, outP, outN unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_grpc_call
+func proxyGRPCCall(u unsafe.Pointer, un uint32, s unsafe.Pointer, sn uint32, m unsafe.Pointer, mn uint32, h unsafe.Pointer, hn uint32, b unsafe.Pointer, bn, ms uint32, out unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_grpc_stream
+func proxyGRPCStream(u unsafe.Pointer, un uint32, s unsafe.Pointer, sn uint32, m unsafe.Pointer, mn uint32, h unsafe.Pointer, hn uint32, out unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_grpc_send
+func proxyGRPCSend(token uint32, p unsafe.Pointer, n, end uint32) uint32
+
+//go:wasmimport env proxy_grpc_close
+func proxyGRPCClose(token uint32) uint32
+
+//go:wasmimport env proxy_grpc_cancel
+func proxyGRPCCancel(token uint32) uint32
+
 func ptr(s string) unsafe.Pointer { return unsafe.Pointer(unsafe.StringData(s)) }
 
 // What the host allocates is kept until the callback after the next: enough for

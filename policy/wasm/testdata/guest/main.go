@@ -15,6 +15,7 @@ var (
 	told    []string
 	streams = map[uint32]string{} // what x-do said
 	light   uint32                // beside an action, when exchanges may be light
+	current string                // what is being acted on
 	lives   [2]int                // exchanges' contexts that were made and deleted
 )
 
@@ -60,6 +61,12 @@ func onConfigure(root, size uint32) uint32 {
 		}
 	case "tick":
 		proxySetTick(10)
+	case "configure":
+		act("configure", 0, 0, 0, "configure: "+arg)
+	case "listen":
+		for _, name := range strings.Fields(arg) {
+			register(name)
+		}
 	case "shout":
 		for range 50 {
 			log(2, "hear me")
@@ -82,6 +89,9 @@ func onTick(root uint32) {
 	ticks++
 	key, value := "ticks", strconv.Itoa(ticks)
 	proxySetShared(ptr(key), uint32(len(key)), ptr(value), uint32(len(value)), 0)
+	if do, ok := strings.CutPrefix(strings.Trim(config, `"`), "tick "); ok {
+		act("tick", 0, 0, 0, "tick: "+do)
+	}
 	if config == `"tick trap"` && ticks == 2 {
 		panic("tick")
 	}
@@ -172,6 +182,7 @@ func onDelete(id uint32) {
 
 // act runs the commands "phase command args; …" that are for the phase.
 func act(phase string, id, n, end uint32, do string) (action uint32) {
+	current = do
 	for _, command := range strings.Split(do, "; ") {
 		if args, ok := strings.CutPrefix(command, phase+": "); ok {
 			if a := run(phase, id, n, end, strings.Split(args, " ")); a != 0 {
@@ -225,7 +236,7 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 			return 1
 		}
 	case "pause-once":
-		if n < number(1) {
+		if n < number(1) && end == 0 {
 			return 1
 		}
 	case "continue":
@@ -298,11 +309,46 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		_, s2 := header(m, "x-do")
 		proxySetContext(id)
 		show(dec(s), s2)
-	case "call":
-		s := proxyHTTPCall(nil, 0, nil, 0, nil, 0, nil, 0, 100, unsafe.Pointer(&outN))
-		show("call", s)
+	case "call-nowhere":
+		show("call", proxyHTTPCall(ptr("users"), 5, nil, 0, nil, 0, nil, 0, 100, unsafe.Pointer(&outN)))
+	case "call", "call-ms", "grpc":
+		if s := call(id, args, phase, current); s != 0 {
+			show("call", s)
+		}
+	case "cancel":
+		show("cancel", proxyGRPCCancel(lastToken))
+	case "wait":
+		return number(1)
+	case "go":
+		proxyContinueStream(m / 2)
+	case "go-response":
+		proxyContinueStream(1)
+	case "when-ended":
+		if end == 1 {
+			return run(phase, id, n, end, args[1:])
+		}
+	case "again": // a second call, by the answer to the first
+		do := current
+		current = "answer: take; answer: go"
+		call(id, []string{"call", "users", "/2"}, phase, current)
+		current = do
+	case "replace":
+		setBuffer(body, 0xffffffff, 0, arg(1))
+	case "take":
+		set(m, "x-take", taken())
 	case "queue":
-		show("queue", proxyResolveQueue(nil, 0, nil, 0, unsafe.Pointer(&outN)))
+		_, s := resolve(arg(1))
+		show("queue", s)
+	case "send":
+		token, _ := resolve(arg(1))
+		for range max(1, number(3)) {
+			show("send", proxyEnqueue(token, ptr(arg(2)), uint32(len(arg(2)))))
+		}
+	case "receive":
+		token, _ := resolve(arg(1))
+		outP, outN = nil, 0
+		s := proxyDequeue(token, unsafe.Pointer(&outP), unsafe.Pointer(&outN))
+		show(out(), s)
 	case "log":
 		for range max(1, number(3)) {
 			log(number(1), arg(2))
@@ -374,6 +420,10 @@ func bad(m, p, n uint32) {
 		proxySendLocalResponse(200, u(p), n, u(p), n, u(p), n, -1),
 		proxyGetShared(u(p), n, u(p), u(p), u(p)), proxySetShared(u(p), n, u(p), n, 0),
 		proxyDefineMetric(0, u(p), n, u(p)),
+		proxyHTTPCall(u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)), proxyGetStatus(u(p), u(p), u(p)),
+		proxyGRPCCall(u(p), n, u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)),
+		proxyGRPCStream(u(p), n, u(p), n, u(p), n, u(p), n, u(p)), proxyGRPCSend(n, u(p), n, 1),
+		proxyRegisterQueue(u(p), n, u(p)), proxyResolveQueue(u(p), n, u(p), n, u(p)), proxyEnqueue(1, u(p), n), proxyDequeue(n, u(p), u(p)),
 	}
 	text := ""
 	for _, s := range statuses {

@@ -1,0 +1,98 @@
+package policytest
+
+import (
+	"slices"
+	"strings"
+
+	sdk "github.com/weirmesh/weir/plugins-sdk"
+	"github.com/weirmesh/weir/plugins-sdk/internal/abi"
+)
+
+// Service grants a service to the policies of the host: what they ask, answer makes
+// of it. The request's fields begin with :method, :path and :authority. An answer
+// without :status has 200; an error is a call without an answer, as when the service
+// cannot be reached or does not answer in time. Services answer in the order in which
+// they were asked, before anything else happens.
+func (h *Host) Service(name string, answer func(request Message) (Message, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.services[name] = answer
+}
+
+// outgoing is a call that is not answered yet.
+type outgoing struct {
+	token   uint32
+	request Message
+	answer  func(Message) (Message, error)
+}
+
+// reply is an answer that the handler is being told about.
+type reply struct {
+	message
+	why string
+}
+
+func (s *side) HTTPCall(service string, head, body []byte, _ uint32) (uint32, abi.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := s.services[service]
+	if answer == nil {
+		return 0, abi.BadArgument
+	}
+	request := Message{Body: string(body)}
+	abi.Pairs(slices.Clone(head), func(name, value string) bool {
+		request.Header = append(request.Header, sdk.Field{Name: name, Value: value})
+		return true
+	})
+	s.lastToken++
+	s.call.calls = append(s.call.calls, outgoing{s.lastToken, request, answer})
+	return s.lastToken, abi.OK
+}
+
+func (s *side) CallStatus() (uint32, string) {
+	if s.call.reply == nil || s.call.reply.why == "" {
+		return 0, ""
+	}
+	const unavailable = 14
+	return unavailable, s.call.reply.why
+}
+
+func (s *side) SetEffectiveContext(id uint32) abi.Status {
+	if id != s.call.id && id != rootID {
+		return abi.BadArgument
+	}
+	return abi.OK
+}
+
+func (s *side) ContinueStream(bool) abi.Status {
+	s.call.resumed = true
+	return abi.OK
+}
+
+// answer answers the calls that were made, and those that this leads to, and returns
+// what then is to be done with the exchange.
+func (p *Policy) answer(c *call, action sdk.Action) sdk.Action {
+	for len(c.calls) > 0 {
+		asked := c.calls[0]
+		c.calls = c.calls[1:]
+		got, err := asked.answer(asked.request)
+		r := &reply{message: message{header: slices.Clone(got.Header), held: []byte(strings.Join(got.chunks(), "")), bodyOpen: true}}
+		if r.header.index(":status") < 0 {
+			r.header = slices.Insert(r.header, 0, sdk.Field{Name: ":status", Value: "200"})
+		}
+		if err != nil {
+			r = &reply{why: err.Error()}
+		}
+		c.reply = r
+		p.during(c, func() { p.vm.OnHTTPCallResponse(asked.token, len(r.header), len(r.held)) })
+		c.reply = nil
+	}
+	switch {
+	case c.resumed:
+		c.resumed = false
+		return sdk.Continue
+	case action == sdk.Action(abi.ActionWait) && !c.answered && p.host.log != nil:
+		p.host.log.Error("the exchange waits for ever: an answer was neither Continue nor led to another call")
+	}
+	return action
+}

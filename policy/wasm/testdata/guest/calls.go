@@ -1,0 +1,214 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"unsafe"
+)
+
+// asked is a call that was made: for which exchange, and what to do then.
+type asked struct {
+	id    uint32
+	phase string
+	do    string
+}
+
+var (
+	asks      = map[uint32]asked{}
+	lastToken uint32
+	messages  []string // of a stream of gRPC
+)
+
+// call makes a call by "call SERVICE PATH [BODY]", "call-ms MS SERVICE PATH [BODY]"
+// or "grpc unary|stream SERVICE METHOD MESSAGE…". What it is answered is told to the
+// commands "answer: …", or "response answer: …" if it was made with the response.
+func call(id uint32, args []string, phase, do string) uint32 {
+	then := "answer"
+	if strings.HasPrefix(phase, "response") {
+		then = "response answer"
+	}
+	outN = 0
+	var s uint32
+	switch ms := 1000; args[0] {
+	case "grpc":
+		s = callGRPC(args[1:])
+	case "call-ms":
+		ms, _ = strconv.Atoi(args[1])
+		args = args[1:]
+		fallthrough
+	default:
+		s = callHTTP(args[1], args[2], strings.Join(args[3:], " "), uint32(ms))
+	}
+	if s == 0 {
+		lastToken = outN
+		asks[outN] = asked{id, then, do}
+	}
+	return s
+}
+
+func callHTTP(service, path, body string, ms uint32) uint32 {
+	method := "GET"
+	if body != "" {
+		method = "POST"
+	}
+	head := pairs(":method", method, ":path", path, ":authority", "up.example", "x-from", "guest", "connection", "close")
+	trailers := ""
+	if body == "trailers" {
+		trailers = pairs("x-after", "t")
+	}
+	return proxyHTTPCall(ptr(service), uint32(len(service)), ptr(head), uint32(len(head)), ptr(body), uint32(len(body)),
+		ptr(trailers), uint32(len(trailers)), ms, unsafe.Pointer(&outN))
+}
+
+func callGRPC(args []string) uint32 {
+	kind, service, method := args[0], args[1], args[2]
+	const name = "test.Echo"
+	metadata := pairs("x-from", "guest")
+	if kind == "unary" {
+		return proxyGRPCCall(ptr(service), uint32(len(service)), ptr(name), uint32(len(name)), ptr(method), uint32(len(method)),
+			ptr(metadata), uint32(len(metadata)), ptr(args[3]), uint32(len(args[3])), 1000, unsafe.Pointer(&outN))
+	}
+	messages = nil
+	s := proxyGRPCStream(ptr(service), uint32(len(service)), ptr(name), uint32(len(name)), ptr(method), uint32(len(method)),
+		ptr(metadata), uint32(len(metadata)), unsafe.Pointer(&outN))
+	for i, m := range args[3:] {
+		if s != 0 {
+			break
+		}
+		end := uint32(0)
+		if i == len(args)-4 && m == "end" {
+			s = proxyGRPCClose(outN)
+			continue
+		}
+		s = proxyGRPCSend(outN, ptr(m), uint32(len(m)), end)
+	}
+	return s
+}
+
+// pairs writes a list as it travels.
+func pairs(list ...string) string {
+	var b []byte
+	number := func(n int) { b = append(b, byte(n), byte(n>>8), byte(n>>16), byte(n>>24)) }
+	number(len(list) / 2)
+	for _, s := range list {
+		number(len(s))
+	}
+	for _, s := range list {
+		b = append(append(b, s...), 0)
+	}
+	return string(b)
+}
+
+// report is what a callback was told of an answer, and where more of it is.
+type report struct {
+	name                        string
+	headers, bodySize, trailers uint32
+	headersMap, trailersMap     uint32
+	buffer                      uint32
+	code                        uint32
+	message                     string
+}
+
+var answer report
+
+// taken is what the answer has, in a line.
+func taken() string {
+	a := &answer
+	status, _ := header(a.headersMap, ":status")
+	status = strings.Clone(status)
+	up, _ := header(a.headersMap, "x-up")
+	up = strings.Clone(up)
+	body, _ := buffer(a.buffer, 0, a.bodySize)
+	body = strings.Clone(body)
+	trailer, _ := header(a.trailersMap, "x-up-trailer")
+	return strings.TrimSpace(a.name + " " + dec(a.headers) + "," + dec(a.bodySize) + "," + dec(a.trailers) + " " + status + " up=" + up + " body=" + body +
+		" trailer=" + strings.Clone(trailer) + " code=" + dec(a.code) + " " + a.message)
+}
+
+//go:wasmexport proxy_on_http_call_response
+func onHTTPCallResponse(root, token, headers, bodySize, trailers uint32) {
+	answer = report{name: "http", headers: headers, bodySize: bodySize, trailers: trailers, buffer: 4, headersMap: 6, trailersMap: 7}
+	answered(token, true)
+}
+
+func answered(token uint32, last bool) {
+	outP, outN = nil, 0
+	proxyGetStatus(unsafe.Pointer(&answer.code), unsafe.Pointer(&outP), unsafe.Pointer(&outN))
+	answer.message = strings.Clone(out())
+	ask, ok := asks[token]
+	if !ok {
+		log(3, "an answer to nothing")
+		return
+	}
+	if last {
+		delete(asks, token)
+	}
+	if ask.id == 0 {
+		key, value := "answered", taken()
+		proxySetShared(ptr(key), uint32(len(key)), ptr(value), uint32(len(value)), 0)
+		return
+	}
+	if s := proxySetContext(ask.id); s != 0 {
+		log(2, "answered without its exchange: "+taken())
+		return
+	}
+	act(ask.phase, ask.id, 0, 0, ask.do)
+}
+
+//go:wasmexport proxy_on_grpc_receive_initial_metadata
+func onGRPCInitialMetadata(root, token, n uint32) {
+	v, _ := header(4, "x-up")
+	messages = append(messages, "initial "+strings.Clone(v))
+}
+
+//go:wasmexport proxy_on_grpc_receive
+func onGRPCReceive(root, token, size uint32) {
+	m, _ := buffer(5, 0, size)
+	if _, s := header(4, "x-none"); s == 2 {
+		log(3, "no metadata")
+	}
+	if len(messages) > 0 { // a stream
+		messages = append(messages, strings.Clone(m))
+		return
+	}
+	answer = report{name: "grpc", bodySize: size, buffer: 5, headersMap: 4, trailersMap: 5}
+	answered(token, true)
+}
+
+//go:wasmexport proxy_on_grpc_receive_trailing_metadata
+func onGRPCTrailingMetadata(root, token, n uint32) {
+	v, _ := header(5, "x-up-trailer")
+	messages = append(messages, "trailing "+strings.Clone(v))
+}
+
+//go:wasmexport proxy_on_grpc_close
+func onGRPCClose(root, token, code uint32) {
+	answer = report{name: "closed " + dec(code) + " " + strings.Join(messages, ","), buffer: 5, headersMap: 4, trailersMap: 5}
+	messages = nil
+	answered(token, true)
+}
+
+func register(name string) (uint32, uint32) {
+	var token uint32
+	s := proxyRegisterQueue(ptr(name), uint32(len(name)), unsafe.Pointer(&token))
+	return token, s
+}
+
+func resolve(name string) (uint32, uint32) {
+	var token uint32
+	s := proxyResolveQueue(nil, 0, ptr(name), uint32(len(name)), unsafe.Pointer(&token))
+	return token, s
+}
+
+//go:wasmexport proxy_on_queue_ready
+func onQueueReady(root, token uint32) {
+	outP, outN = nil, 0
+	if s := proxyDequeue(token, unsafe.Pointer(&outP), unsafe.Pointer(&outN)); s != 0 {
+		log(3, "nothing in the queue: "+dec(s))
+		return
+	}
+	log(2, "from queue "+dec(token)+": "+out())
+	if out() == "trap" {
+		panic("queue")
+	}
+}
