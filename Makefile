@@ -11,6 +11,8 @@
 #                (installs them by apt and npm; SEED=7 is another order)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
+#   make bench-sandbox  modules exchanged under load, and what a plugin that goes
+#                wrong costs another tenant (ARGS="-swaps 10000")
 #   make bench-raft  how many writes a second a cluster agrees on, beside etcd
 
 GO      ?= go
@@ -22,7 +24,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios garden websocket soak check vet h2spec conformance bench bench-raft bench-peers generate generate-check tools clean
+.PHONY: demo build plugins test race scenarios garden websocket soak check vet h2spec conformance bench bench-raft bench-sandbox bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -84,6 +86,9 @@ bench: build
 
 bench-raft: build
 	$(GO) run ./bench/raft $(ARGS)
+
+bench-sandbox: build
+	$(GO) run ./bench/sandbox $(ARGS)
 
 bench-peers:
 	TOOLS=$(TOOLS) GO=$(GO) bench/peers.sh

@@ -52,10 +52,10 @@ func (b *benchmark) bodies(ctx context.Context, out io.Writer) error {
 		}
 		if len(contenders) == 2 {
 			ratio := measure.Median(shown[1].rates) / measure.Median(shown[0].rates)
-			fmt.Fprintf(out, "%s: %s against nginx by %s, times: %.2f, at least %.2f\n", verdict(ratio >= leastThroughput), weirCatchAll, size(s.size), ratio, leastThroughput)
+			fmt.Fprintf(out, "%s: %s against nginx by %s, times: %.2f, at least %.2f\n", measure.Verdict(ratio >= leastThroughput), weirCatchAll, size(s.size), ratio, leastThroughput)
 		}
 		if c := len(contenders) - 1; contenders[c].name == weirCatchAll {
-			fmt.Fprintf(out, "%s: %s, KB more for each stream of %s: %.0f, at most %d\n", verdict(shown[c].memory < mostMemory), weirCatchAll,
+			fmt.Fprintf(out, "%s: %s, KB more for each stream of %s: %.0f, at most %d\n", measure.Verdict(shown[c].memory < mostMemory), weirCatchAll,
 				size(s.size), float64(shown[c].memory)/1024, mostMemory>>10)
 		}
 	}

@@ -49,7 +49,7 @@ func (b *benchmark) idle(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	each := (after - before) / idleConnections
-	fmt.Fprintf(out, "\n%s: %s, bytes for each of %d connections that wait: %d, at most %d\n", verdict(each <= mostIdle), c.name, idleConnections, each, mostIdle)
+	fmt.Fprintf(out, "\n%s: %s, bytes for each of %d connections that wait: %d, at most %d\n", measure.Verdict(each <= mostIdle), c.name, idleConnections, each, mostIdle)
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (b *benchmark) latency(ctx context.Context, out io.Writer) error {
 		fmt.Fprintf(out, "  %-16s p50 %5d µs  p99 %5d µs\n", c.name, shown[i].Quantile(0.5).Microseconds(), shown[i].Quantile(0.99).Microseconds())
 	}
 	more := shown[1].Quantile(0.99) - shown[0].Quantile(0.99)
-	fmt.Fprintf(out, "%s: %s against HAProxy at the 99th percentile, µs more: %d, at most %d\n", verdict(more <= mostLatency), weirCatchAll,
+	fmt.Fprintf(out, "%s: %s against HAProxy at the 99th percentile, µs more: %d, at most %d\n", measure.Verdict(more <= mostLatency), weirCatchAll,
 		more.Microseconds(), mostLatency.Microseconds())
 	return nil
 }

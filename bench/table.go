@@ -123,7 +123,7 @@ func (t target) line(results []result) string {
 	rounds := pairs(of, against, compare)
 	shown := measure.Median(rounds)
 	return fmt.Sprintf("%s: %s against %s %.2f (%.2f to %.2f), at most %.2f",
-		verdict(shown <= limit), t.of, words, shown, slices.Min(rounds), slices.Max(rounds), limit)
+		measure.Verdict(shown <= limit), t.of, words, shown, slices.Min(rounds), slices.Max(rounds), limit)
 }
 
 func (t target) terms() (compare func(of, against float64) float64, limit float64, words string) {
@@ -131,11 +131,4 @@ func (t target) terms() (compare func(of, against float64) float64, limit float6
 		return func(of, against float64) float64 { return of - against }, t.plus, t.against + ", µs more:"
 	}
 	return func(of, against float64) float64 { return of / against }, t.factor, t.against + ", times:"
-}
-
-func verdict(met bool) string {
-	if met {
-		return "met"
-	}
-	return "MISSED"
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,7 +71,9 @@ func (w *weir) start(ctx context.Context, c *contender) error {
 	w.admin, c.admin = ports[1], ports[3]
 	var err error
 	c.process, err = measure.Start(w.place.dir, []string{"WEIR_ACCESS_LOG=off"}, w.binary, "dev", "--data", filepath.Join(w.place.dir, "data"),
-		"--node", ports[0], "--admin", ports[1], "--portal", ports[2], "--proxy-admin", ports[3])
+		"--node", ports[0], "--admin", ports[1], "--portal", ports[2], "--proxy-admin", ports[3],
+		// By default half of the files, for which the services are; here they need few.
+		"--max-connections", strconv.Itoa(idleConnections+1000))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,15 +12,19 @@ import (
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/handover"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
 // Config says what to run. At least one of Server and Edge is set; with both,
 // the edge joins that server.
 type Config struct {
 	// Data is the directory that holds everything.
-	Data    string
-	Version string
-	Logger  *slog.Logger
+	Data string
+	// Compiled is where compiled modules are kept, which are executed: only this
+	// user may write there. Empty: below Data.
+	Compiled string
+	Version  string
+	Logger   *slog.Logger
 	// Out gets the line that says that all is ready, and nothing else.
 	Out io.Writer
 
@@ -33,6 +38,9 @@ type Config struct {
 	// Demo runs the bookshop behind it all and tells Hints what to try.
 	Demo  bool
 	Hints io.Writer
+	// Task runs beside an open server and its edge once both serve, and ends when
+	// its context does; the process ends with its error. Nil: there is none.
+	Task func(context.Context, weirv1connect.AdminServiceClient) error
 }
 
 // ServerConfig is a member of the control cluster.
@@ -97,6 +105,9 @@ func (c Config) Validate() error {
 	}
 	if c.Server == nil && c.Edge == nil {
 		errs = append(errs, errors.New("neither a server nor an edge is asked for"))
+	}
+	if c.Task != nil && (c.Server == nil || c.Edge == nil || !c.Server.Open) {
+		errs = append(errs, errors.New("a task needs an open server and an edge in one process"))
 	}
 	if c.Demo && (c.Server == nil || c.Edge == nil || !c.Server.Open) {
 		errs = append(errs, errors.New("the demo needs an open server and an edge in one process"))

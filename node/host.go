@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,9 +24,9 @@ type host struct {
 
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
-func (p *process) startHost(data string) (*host, error) {
+func (p *process) startHost(cfg Config) (*host, error) {
 	h := new(host)
-	cache := filepath.Join(data, "wasm")
+	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
 	}

@@ -119,7 +119,7 @@ func (p *process) start(cfg Config) error {
 }
 
 func (p *process) startServerAlone(cfg Config) error {
-	host, err := p.startHost(cfg.Data)
+	host, err := p.startHost(cfg)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (p *process) startServerAlone(cfg Config) error {
 }
 
 func (p *process) startEdgeAlone(cfg Config) error {
-	host, err := p.startHost(cfg.Data)
+	host, err := p.startHost(cfg)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (p *process) startEdgeAlone(cfg Config) error {
 // startBoth is `weir dev`. The edge gets a token as any edge would, and joins
 // over the network like any other.
 func (p *process) startBoth(cfg Config) error {
-	host, err := p.startHost(cfg.Data)
+	host, err := p.startHost(cfg)
 	if err != nil {
 		return err
 	}
@@ -171,6 +171,13 @@ func (p *process) startBoth(cfg Config) error {
 	}
 	if cfg.Demo {
 		fmt.Fprint(cfg.Hints, demoHints(s.adminAddress, cfg.Edge.Admin))
+	}
+	if cfg.Task != nil {
+		p.run("task", func(ctx context.Context) error {
+			api, hangUp := dialAdmin(s.adminAddress)
+			defer hangUp()
+			return cfg.Task(ctx, api)
+		})
 	}
 	return p.ready(cfg)
 }

@@ -45,3 +45,11 @@ func (s *Settings) Wanted(name string) bool {
 	}
 	return false
 }
+
+// Verdict says whether a promise was kept.
+func Verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "MISSED"
+}

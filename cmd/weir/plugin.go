@@ -22,7 +22,7 @@ func newPluginCommand(c *client) *cobra.Command {
 	listing.Use, listing.Short, listing.Example, listing.Args, listing.ValidArgsFunction = "list", "List the plugins", "", cobra.NoArgs, nil
 	listing.RunE = func(cmd *cobra.Command, _ []string) error { return get(cmd, []string{resource.KindPlugin}) }
 	return group("plugin", "Write, test, push and list WASM modules", newPluginNewCommand(), newPluginBuildCommand(),
-		newPluginInspectCommand(), newPluginTestCommand(), newPluginBenchCommand(),
+		newPluginInspectCommand(), newPluginTestCommand(), newPluginBenchCommand(), newPluginRunCommand(), newPluginReplayCommand(c),
 		newPluginPushCommand(c), listing)
 }
 

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +24,7 @@ import (
 
 	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/admin/admintest"
+	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -72,14 +76,29 @@ func addPlugins(env *testscript.Env) error {
 //	proxies [-]NAME=REVISION[?PROBLEM][!REASON]…
 //	              says which proxies are connected (-: it was), where they are,
 //	              and that one refused the next revision
+//	[race]        with the race detector
+//	$FREE_ADDRESS a port that nobody has
+//	get URL PATTERN
+//	              asks until the answer, head and body, matches
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
+	free, compiled := freeport.Address(t), t.TempDir()
 	testscript.Run(t, testscript.Params{
-		Dir:           "testdata",
-		Setup:         setup,
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("FREE_ADDRESS", free)
+			env.Setenv("XDG_CACHE_HOME", compiled) // a module that several run is compiled once
+			return setup(env)
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "race" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return raceEnabled, nil
+		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL},
 	})
 }
 
@@ -153,6 +172,29 @@ func loseServers(ts *testscript.TestScript, _ bool, args []string) {
 	since, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	ts.Value("servers").(*admintest.Servers).Lose(since)
+}
+
+// getURL asks until the answer, its head and its body, matches.
+func getURL(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: get URL PATTERN")
+	}
+	wanted, err := regexp.Compile("(?im)" + args[1])
+	ts.Check(err)
+	var last string
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		answer, err := http.Get(args[0])
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		whole, err := httputil.DumpResponse(answer, true)
+		answer.Body.Close()
+		if last = string(whole); err == nil && wanted.MatchString(strings.ReplaceAll(last, "\r", "")) {
+			return
+		}
+	}
+	ts.Fatalf("the last answer:\n%s", last)
 }
 
 func setProxies(ts *testscript.TestScript, neg bool, args []string) {

@@ -44,7 +44,7 @@ func TestExitCodes(t *testing.T) {
 		{"delete", 2, "name what to delete"},
 		{"delete route", 2, "name what to delete"},
 		{"delete route a -f x", 2, "but not both"},
-		{"plugin", 2, "say what to do: bench, build, inspect, list, new, push, test"},
+		{"plugin", 2, "say what to do: bench, build, inspect, list, new, push, replay, run, test"},
 		{"plugin psh", 2, `did you mean "push"?`},
 		{"plugin push a", 2, "accepts 2 arg(s)"},
 		{"completion", 2, "say what to do: bash, fish"},

@@ -83,7 +83,7 @@ func (r *Result) message(what string, w *Wanted, got *message, sent []Field) {
 		r.head(what, w.Fields, got.fields, sent)
 	}
 	if w.Body != nil && *w.Body != got.body {
-		r.problem("%s body: %s", what, difference(got.body, *w.Body))
+		r.problem("%s body: %s", what, difference(got.body, *w.Body, "want"))
 	}
 	for _, part := range w.Contains {
 		if !strings.Contains(got.body, part) {
@@ -153,9 +153,10 @@ func short(body string) string {
 
 // difference shows two bodies: in a line if they have one, else by their lines,
 // without those that both begin and end with.
-func difference(got, want string) string {
+// The second one is called by a word: "want", or "was".
+func difference(got, want, word string) string {
 	if !strings.Contains(got+want, "\n") {
-		return short(got) + ", want " + short(want)
+		return short(got) + ", " + word + " " + short(want)
 	}
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	start := 0
@@ -167,7 +168,7 @@ func difference(got, want string) string {
 		end++
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "it differs at line %d (- want, + got)", start+1)
+	fmt.Fprintf(&out, "it differs at line %d (- %s, + got)", start+1, word)
 	show := func(sign string, lines []string) {
 		const most = 20
 		for i, line := range lines {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/proxy/exchange"
 )
 
 // TestTraps: whatever way a guest fails, its exchange is ended by the failure
@@ -170,9 +171,27 @@ func TestACircuitOpensForAPolicyThatOnlyTraps(t *testing.T) {
 	if s.OpenUntil.IsZero() || s.Traps != circuitTraps || !strings.Contains(f.journal.String(), "its circuit is open") {
 		t.Errorf("status %+v\n%s", s, f.journal)
 	}
+
+	// After the pause one exchange is let through at a time: what it shows decides.
 	p.circuit.until.Store(1) // long ago
-	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || !p.Status().OpenUntil.IsZero() {
+	if o := serve([]policy.Policy{p}, do("request: trap"), message{}); o.err == nil || errors.Is(o.err, errCircuitOpen) {
 		t.Errorf("after the pause: %v", o.err)
+	}
+	if left := time.Until(p.Status().OpenUntil); left < time.Hour || !strings.Contains(f.journal.String(), "its circuit stays open") {
+		t.Errorf("a policy that still fails is left alone for %s\n%s", left, f.journal)
+	}
+	p.circuit.until.Store(1)
+	probe := p.NewFilter()
+	x := new(exchange.Exchange)
+	if err := probe.Begin(x); err != nil {
+		t.Error(err)
+	}
+	if o := serve([]policy.Policy{p}, message{}, message{}); !errors.Is(o.err, errCircuitOpen) {
+		t.Errorf("beside the one that is let through: %v", o.err)
+	}
+	probe.Close(x)
+	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || !p.Status().OpenUntil.IsZero() {
+		t.Errorf("after one that went well: %v", o.err)
 	}
 }
 
@@ -327,8 +346,8 @@ func TestFuelIsTheSameEachTime(t *testing.T) {
 	}
 }
 
-// TestACircuitOpensAlthoughTrapsOvertakeEachOther: one that comes late has counted
-// fewer exchanges than there were before the window.
+// TestACircuitOpensAlthoughTrapsOvertakeEachOther: one that comes late has read
+// fewer exchanges than were served before the window.
 func TestACircuitOpensAlthoughTrapsOvertakeEachOther(t *testing.T) {
 	c := circuit{pause: time.Minute}
 	failure := errors.New("a trap")

@@ -29,6 +29,9 @@ type filter struct {
 	spent  int    // bytes that the guest has put into the exchange
 	id     uint32
 	live   bool // the guest has a context for it
+	probe  bool // the policy's circuit is open, and waits for how it goes
+	served bool // a callback has gone well, and none has failed
+	failed bool
 
 	resume  bool // continue_stream was called in this callback
 	abort   bool // close_stream was called
@@ -58,8 +61,8 @@ func (f *filter) Begin(x *exchange.Exchange) error {
 		return err
 	}
 	f.x = x
-	err := p.circuit.check()
-	if err == nil && !p.light {
+	var err error
+	if f.probe, err = p.circuit.check(); err == nil && !p.light {
 		err = f.create()
 	}
 	if err != nil {
@@ -75,7 +78,7 @@ func (f *filter) create() error {
 	}
 	f.keep()
 	f.vm.stack[0], f.vm.stack[1] = uint64(f.id), rootID
-	return f.leave(f.vm.run(cbContextCreate, 1))
+	return f.end(f.vm.run(cbContextCreate, 1))
 }
 
 // board takes a VM for a filter that holds none, and enters it.
@@ -83,7 +86,7 @@ func (f *filter) board(s stage) error {
 	for {
 		v, err := f.policy.pool.take()
 		if err != nil {
-			f.policy.failed(err)
+			f.fail(err)
 			return err
 		}
 		f.vm = v
@@ -119,9 +122,18 @@ func (f *filter) enter(s stage) error {
 	return nil
 }
 
-// leave ends a callback. After an error the VM's memory is in no known state:
-// nobody uses it again.
+// leave ends a callback, which serves the exchange if it went well.
 func (f *filter) leave(err error) error {
+	if err == nil && !f.served {
+		f.served = true
+		f.tally.served.Add(1)
+	}
+	return f.end(err)
+}
+
+// end ends a call into the guest. After an error the VM's memory is in no known
+// state: nobody uses it again.
+func (f *filter) end(err error) error {
 	v := f.vm
 	v.stage, v.current, v.effective = stageIdle, nil, nil
 	f.fuel += v.burned
@@ -136,9 +148,19 @@ func (f *filter) leave(err error) error {
 	v.mu.Unlock()
 	if err != nil {
 		f.policy.pool.retire(v)
-		f.policy.failed(err)
+		f.fail(err)
 	}
 	return err
+}
+
+// fail counts a failure of the exchange's.
+func (f *filter) fail(err error) {
+	f.failed = true
+	if f.served {
+		f.served = false
+		f.tally.served.Add(^uint64(0))
+	}
+	f.policy.failed(err)
 }
 
 // keep and forget say whether the exchange is a context of the VM, which the
@@ -364,6 +386,10 @@ func (f *filter) Close(*exchange.Exchange) {
 		f.reply = reply{}
 	}
 	f.resume, f.abort, f.replied, f.dirty = false, false, false, false
+	if f.probe {
+		f.policy.probed(f.failed, f.fuel > 0)
+	}
+	f.probe, f.served, f.failed = false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent, f.burned = nil, 0, 0, burned
 	f.policy.pool.leave(f.tally, burned)

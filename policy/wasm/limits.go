@@ -46,13 +46,3 @@ const (
 	// its configuration) gets this many tanks.
 	startFactor = 20
 )
-
-// When a circuit opens: this many traps within the window, if at least this
-// share of the window's exchanges trapped. It is for a policy that can do
-// nothing else: one that some requests make trap must go on to serve the others,
-// or whoever finds such a request could shut the route for everyone.
-const (
-	circuitTraps      = 20
-	circuitWindow     = 10 // seconds
-	circuitPercentage = 90
-)

@@ -3,10 +3,8 @@ package wasm
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
+	"runtime"
 	"time"
 
 	"github.com/weirmesh/weir/policy"
@@ -103,8 +101,30 @@ func (p *Policy) NewFilter() policy.Filter { return &filter{policy: p, tally: p.
 
 // failed counts a trap.
 func (p *Policy) failed(err error) {
-	if p.circuit.trapped(err, p.pool.begun()) {
+	if p.circuit.trapped(err, p.pool.served()) {
 		p.log.warn("policy keeps failing: its circuit is open", "for", p.circuit.pause, "error", err)
+	}
+}
+
+// makers is how many VMs may be made at a time.
+func (p *Policy) makers() int {
+	if p.circuit.suspect() {
+		return 1
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// probed takes notice of how the exchange went that an open circuit let through.
+// If the policy was not asked at all, the next one shows it.
+func (p *Policy) probed(failed, asked bool) {
+	if !failed && !asked {
+		p.circuit.until.Store(1)
+		return
+	}
+	if pause := p.circuit.probed(failed); pause > 0 {
+		p.log.warn("policy still fails: its circuit stays open", "for", pause)
+	} else {
+		p.log.logger.Info("policy serves again: its circuit is closed")
 	}
 }
 
@@ -141,71 +161,4 @@ func (p *Policy) Status() Status {
 	s.MemoryBytes = p.pool.memory()
 	p.circuit.describe(&s)
 	return s
-}
-
-// circuit opens when a policy does little but trap.
-type circuit struct {
-	pause time.Duration
-	until atomic.Int64 // Unix nanoseconds; 0: closed
-
-	mu     sync.Mutex
-	since  time.Time // of the window
-	before uint64    // exchanges before the window
-	inside int       // traps in the window
-
-	traps, empty uint64
-	last         error
-}
-
-var errCircuitOpen = errors.New("it has failed too often and is not asked for a while")
-
-func (c *circuit) check() error {
-	until := c.until.Load()
-	if until == 0 {
-		return nil
-	}
-	if time.Now().UnixNano() < until {
-		return errCircuitOpen
-	}
-	c.until.CompareAndSwap(until, 0)
-	return nil
-}
-
-// trapped counts a failure and reports whether it has opened the circuit.
-func (c *circuit) trapped(err error, exchanges uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.traps++
-	var trap *Trap
-	if errors.As(err, &trap) && trap.OutOfFuel {
-		c.empty++
-	}
-	c.last = err
-	now := time.Now()
-	if now.Sub(c.since) > circuitWindow*time.Second {
-		// The exchange that failed is in the window.
-		c.since, c.before, c.inside = now, max(exchanges, 1)-1, 0
-	}
-	c.inside++
-	// Who was overtaken on the way here has read fewer exchanges than there were
-	// before the window.
-	inside := max(exchanges, c.before) - c.before
-	if c.inside < circuitTraps || uint64(c.inside)*100 < inside*circuitPercentage {
-		return false
-	}
-	c.since = time.Time{}
-	c.until.Store(now.Add(c.pause).UnixNano())
-	return true
-}
-
-func (c *circuit) describe(s *Status) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.Traps, s.OutOfFuel = c.traps, c.empty
-	if c.last != nil {
-		s.LastError = c.last.Error()
-	}
-	if until := c.until.Load(); until > time.Now().UnixNano() {
-		s.OpenUntil = time.Unix(0, until)
-	}
 }

@@ -11,10 +11,11 @@ import (
 // pool is the VMs of one policy.
 //
 // An exchange that finds an idle VM has it alone. When there is none and the
-// limit allows it, the exchange makes one, which takes it some milliseconds,
-// once: VMs outlive exchanges. At the limit exchanges share the VM that serves
-// the fewest; its callbacks take turns. Only when all of them are still being
-// made is there nothing to share, and the wait is for the first. So the pool
+// limit allows it, the exchange makes one, which takes a processor some
+// milliseconds, once: VMs outlive exchanges. One for each processor is made at a
+// time, and only one where exchanges trapped just now, so that others have processors
+// left; who comes meanwhile waits for that. At the limit exchanges share the VM that serves
+// the fewest; its callbacks take turns. So the pool
 // never refuses and never makes anyone wait for another exchange's upstream; the
 // price is that exchanges which share a VM share its end.
 //
@@ -55,10 +56,11 @@ type pool struct {
 // where a single one would travel between the processors twice in an exchange.
 type tally struct {
 	begun   atomic.Uint64
+	served  atomic.Uint64 // by a callback that went well, and none that did not
 	ended   atomic.Uint64
 	burned  atomic.Uint64 // fuel
 	dearest atomic.Uint64
-	_       [96]byte
+	_       [88]byte
 }
 
 const (
@@ -111,10 +113,17 @@ func (p *pool) book(v *vm) {
 	v.burned = 0
 }
 
-// begun, ended, burned and dearest are what all tallies say.
+// begun, served, ended, burned and dearest are what all tallies say.
 func (p *pool) begun() (n uint64) {
 	for i := range p.tallies {
 		n += p.tallies[i].begun.Load()
+	}
+	return n
+}
+
+func (p *pool) served() (n uint64) {
+	for i := range p.tallies {
+		n += p.tallies[i].served.Load()
 	}
 	return n
 }
@@ -171,12 +180,12 @@ func (p *pool) find() (*vm, error) {
 				return v, nil
 			}
 		}
-		switch {
-		case len(p.vms)+p.making < p.limit:
+		switch room := len(p.vms)+p.making < p.limit; {
+		case room && p.making < p.policy.makers():
 			p.making++
 			p.mu.Unlock()
 			return p.make()
-		case len(p.vms) == 0:
+		case room || len(p.vms) == 0:
 			p.waiting.Wait()
 		default:
 			if v := p.share(); v != nil {

@@ -59,19 +59,30 @@ func (t *ticker) run(ctx context.Context, p *Policy, v *vm) {
 // tick makes the callback, in a new VM if the last one trapped, and returns the
 // VM for the next time, nil if there is none.
 func (p *Policy) tick(v *vm) *vm {
-	if v == nil {
-		if p.circuit.check() != nil {
-			return nil
-		}
-		v = newVM(p)
-		err := v.start()
-		p.pool.book(v)
-		if err != nil {
-			v.close()
-			p.failed(err)
-			return nil
-		}
+	if v != nil {
+		return p.tickIn(v)
 	}
+	probe, err := p.circuit.check()
+	if err != nil {
+		return nil
+	}
+	v = newVM(p)
+	err = v.start()
+	p.pool.book(v)
+	if err == nil {
+		v = p.tickIn(v)
+	} else {
+		v.close()
+		p.failed(err)
+		v = nil
+	}
+	if probe {
+		p.probed(v == nil, true)
+	}
+	return v
+}
+
+func (p *Policy) tickIn(v *vm) *vm {
 	v.stage = stageRoot
 	v.stack[0] = rootID
 	err := v.run(cbTick, 1)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -36,8 +37,10 @@ func every(t *testing.T, what func() error) {
 }
 
 // A client that gives room for a byte now and then is let go.
-func TestDrippingWindows(t *testing.T) {
-	s := serveOn(t, func(_ *place, x *exchange.Exchange) {
+func TestDrippingWindows(t *testing.T) { synctest.Test(t, testDrippingWindows) }
+
+func testDrippingWindows(t *testing.T) {
+	s := serveOnPipe(t, func(_ *place, x *exchange.Exchange) {
 		x.Answer(200, nil)
 		x.Response.Body = endless{make([]byte, 1000)}
 	}, hasty)
@@ -55,10 +58,12 @@ func TestDrippingWindows(t *testing.T) {
 
 // So is one that sends a body whose length it has told byte by byte; a body of
 // unknown length may be a conversation.
-func TestDrippingBodies(t *testing.T) {
+func TestDrippingBodies(t *testing.T) { synctest.Test(t, testDrippingBodies) }
+
+func testDrippingBodies(t *testing.T) {
 	for _, declared := range []bool{true, false} {
 		outcome := make(chan error, 1)
-		s := serveOn(t, func(_ *place, x *exchange.Exchange) {
+		s := serveOnPipe(t, func(_ *place, x *exchange.Exchange) {
 			for n := 0; ; n++ {
 				if _, err := x.Request.Body.Next(); err != nil || n == 100 {
 					outcome <- err

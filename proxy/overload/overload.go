@@ -156,6 +156,5 @@ func (m *Monitor) measure() int64 {
 	value := func(i int) int64 { return int64(m.samples[i].Value.Uint64()) }
 	mapped := value(total) - value(released)
 	runtimeOwn := mapped - value(heapObjects) - value(free) - value(unused)
-	beside := max(0, anonymous()-mapped)
-	return value(live) + runtimeOwn + beside
+	return value(live) + runtimeOwn + beside(mapped)
 }

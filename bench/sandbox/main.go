@@ -1,0 +1,203 @@
+// Command sandbox measures how well a policy is kept to itself, on a `weir dev` of
+// its own:
+//
+//   - swaps: the module of a policy is exchanged again and again while requests
+//     pass it. None may fail, and the memory afterwards is to be what it was.
+//   - neighbours: the p99 of a tenant's requests, alone and while every request of
+//     another tenant loops for ever, allocates without end, or traps.
+//
+// The rounds of what is compared take turns, so that both meet the same machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/weirmesh/weir/bench/measure"
+)
+
+type settings struct {
+	measure.Settings
+	swaps       int
+	rate        float64
+	connections int
+}
+
+func main() {
+	// A child is told of our end by its parent thread's: this one stays.
+	runtime.LockOSThread()
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var s settings
+	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
+	s.Define(flags, 5, "parts (swaps, neighbours)")
+	flags.IntVar(&s.swaps, "swaps", 1_000, "how often the module is exchanged")
+	flags.Float64Var(&s.rate, "rate", 1_000, "requests a second of the tenant that is measured")
+	flags.IntVar(&s.connections, "c", 8, "keep-alive connections of each")
+	if done, err := s.Parse(flags, args); done || err != nil {
+		return err
+	}
+	if s.swaps < 1 || s.rate <= 0 || s.connections < 1 {
+		return errors.New("-swaps, -rate and -c must be more than 0")
+	}
+	dir, err := os.MkdirTemp("", "weir-sandbox-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	w, err := startWeir(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer w.process.Stop()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *weir, settings) error
+	}{{"swaps", swaps}, {"neighbours", neighbours}} {
+		if !s.Wanted(part.name) {
+			continue
+		}
+		if err := part.run(ctx, w, s); err != nil {
+			return fmt.Errorf("%s: %w: %s", part.name, err, w.process.LastWords())
+		}
+	}
+	return nil
+}
+
+// exampleModule is a plugin that changes headers.
+func exampleModule() ([]byte, error) {
+	module, err := os.ReadFile(filepath.Join("examples", "plugins", "wasm", "transform.wasm"))
+	if err != nil {
+		return nil, errors.New("the transform plugin is not built (make plugins)")
+	}
+	return module, nil
+}
+
+// swapMemory is by how much the memory may have grown at the end, in the words of
+// a ratio.
+const swapMemory = 1.10
+
+// swaps lets a policy go to and fro between two modules under load.
+func swaps(ctx context.Context, w *weir, s settings) error {
+	module, err := exampleModule()
+	if err != nil {
+		return err
+	}
+	digests, err := w.twoModules(ctx, module)
+	if err != nil {
+		return err
+	}
+	var l load
+	l.start(ctx, w.address("a"), s.connections, s.rate)
+	turn := func(n int) error {
+		for i := range n {
+			if err := w.point(ctx, "stamp", digests[i%2]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := turn(20); err != nil { // all that is made once is made
+		return err
+	}
+	before, err := w.memory(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := turn(s.swaps); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	after, err := w.memory(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.stop(); err != nil {
+		return err
+	}
+	grown := float64(after) / float64(before)
+	fmt.Printf("\n%d swaps in %s, each in force before the next; %d requests meanwhile, p99.9 %s.\n", s.swaps, took.Round(time.Second), l.waits.Count(), l.waits.Quantile(0.999))
+	fmt.Printf("%s: requests that failed: %d, none may%s\n", measure.Verdict(l.failed == 0), l.failed, l.why())
+	fmt.Printf("%s: resident memory after over before: %.2f (%d and %d MiB), at most %.2f\n", measure.Verdict(grown <= swapMemory), grown, after>>20, before>>20, swapMemory)
+	return nil
+}
+
+// neighbourP99 is what a neighbour may make of a tenant's p99.
+const neighbourP99 = 1.20
+
+func neighbours(ctx context.Context, w *weir, s settings) error {
+	bad, err := buildBad(ctx, w.dir)
+	if err != nil {
+		return err
+	}
+	if err := w.push(ctx, "b", "bad", bad); err != nil {
+		return err
+	}
+	for _, does := range []string{"loops", "allocates", "traps"} {
+		if err := w.declareBad(ctx, does); err != nil {
+			return err
+		}
+		var alone, beside measure.Histogram
+		var asked int64
+		for range s.Rounds {
+			if err := part(ctx, w, s, &alone); err != nil {
+				return err
+			}
+			n, err := withNeighbour(ctx, w, s, &beside)
+			if err != nil {
+				return err
+			}
+			asked += n
+		}
+		ratio := float64(beside.Quantile(0.99)) / float64(alone.Quantile(0.99))
+		fmt.Printf("%s: p99 beside a tenant whose plugin %s, over alone: %.2f (%s and %s; p50 %s and %s; %d requests of the neighbour), at most %.2f\n",
+			measure.Verdict(ratio <= neighbourP99), does, ratio, beside.Quantile(0.99), alone.Quantile(0.99), beside.Quantile(0.5), alone.Quantile(0.5), asked, neighbourP99)
+	}
+	return nil
+}
+
+const partTime = 3 * time.Second
+
+// part measures the tenant for a while.
+func part(ctx context.Context, w *weir, s settings, into *measure.Histogram) error {
+	var l load
+	l.start(ctx, w.address("a"), s.connections, s.rate)
+	select {
+	case <-time.After(partTime):
+	case <-ctx.Done():
+	}
+	if err := l.stop(); err != nil {
+		return err
+	}
+	if l.failed > 0 {
+		return fmt.Errorf("%d requests of the tenant failed%s", l.failed, l.why())
+	}
+	into.Add(&l.waits)
+	return ctx.Err()
+}
+
+// withNeighbour does so while another tenant asks as often, and returns how many
+// answers that got.
+func withNeighbour(ctx context.Context, w *weir, s settings, into *measure.Histogram) (int64, error) {
+	other := load{any: true}
+	other.start(ctx, w.address("b"), s.connections, s.rate)
+	err := part(ctx, w, s, into)
+	err = errors.Join(err, other.stop())
+	return other.waits.Count(), err
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/weirmesh/weir/bench/measure"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/resource/manifest"
+)
+
+// weir is a running `weir dev` with two tenants, a and b. Each has a gateway of its
+// own before the same service.
+type weir struct {
+	dir        string
+	process    *measure.Process
+	api        weirv1connect.AdminServiceClient
+	proxyAdmin string
+	ports      map[string]int
+}
+
+func startWeir(ctx context.Context, dir string) (*weir, error) {
+	binary, err := filepath.Abs(filepath.Join("bin", "weir"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return nil, errors.New("bin/weir is not built (make build)")
+	}
+	var ports [6]int
+	for i := range ports {
+		if ports[i], err = measure.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5]}}
+	w.api = weirv1connect.NewAdminServiceClient(connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+at(1))))
+	w.process, err = measure.Start(filepath.Join(dir, "weir"), []string{"WEIR_ACCESS_LOG=off"}, binary, "dev", "--data", filepath.Join(dir, "data"),
+		"--node", at(0), "--admin", at(1), "--portal", at(2), "--proxy-admin", at(3), "--log-level", "error")
+	if err != nil {
+		return nil, err
+	}
+	err = w.process.Until(ctx, func() error {
+		printed, err := os.ReadFile(w.process.Log)
+		if err == nil && !bytes.Contains(printed, []byte("weir: ready\n")) {
+			err = errors.New("it is not ready")
+		}
+		return err
+	})
+	if err == nil {
+		err = w.declareTenants(ctx)
+	}
+	if err != nil {
+		w.process.Stop()
+		return nil, err
+	}
+	return w, nil
+}
+
+// address is where a tenant's requests go.
+func (w *weir) address(tenant string) string { return fmt.Sprintf("127.0.0.1:%d", w.ports[tenant]) }
+
+// service answers all there is with the same half kilobyte. It lasts as long as
+// this process.
+func service() string {
+	body := bytes.Repeat([]byte("x"), 512)
+	return httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = rw.Write(body)
+	})).Listener.Addr().String()
+}
+
+func (w *weir) declareTenants(ctx context.Context) error {
+	module, err := exampleModule()
+	if err != nil {
+		return err
+	}
+	upstream := service()
+	for tenant, port := range w.ports {
+		if err := w.apply(ctx, strings.NewReplacer("{TENANT}", tenant, "{PORT}", fmt.Sprint(port), "{UPSTREAM}", upstream).Replace(`
+apiVersion: weir/v1
+kind: Gateway
+metadata: {name: public, tenant: {TENANT}}
+spec: {listeners: [{name: http, port: {PORT}, address: 127.0.0.1, protocol: HTTP}]}
+---
+apiVersion: weir/v1
+kind: Service
+metadata: {name: books, tenant: {TENANT}}
+spec: {endpoints: [{address: "{UPSTREAM}"}]}
+---
+apiVersion: weir/v1
+kind: Route
+metadata: {name: all, tenant: {TENANT}}
+spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
+`)); err != nil {
+			return err
+		}
+	}
+	if err := w.push(ctx, "a", "stamp", module); err != nil {
+		return err
+	}
+	return w.apply(ctx, `
+apiVersion: weir/v1
+kind: Policy
+metadata: {name: stamp, tenant: a}
+spec: {targetRefs: [{kind: Route, name: all}], plugin: stamp, config: {response: {set: {x-stamped: "yes"}}}}
+`)
+}
+
+// declareBad has every request of tenant b do what no plugin should.
+func (w *weir) declareBad(ctx context.Context, does string) error {
+	return w.apply(ctx, fmt.Sprintf(`
+apiVersion: weir/v1
+kind: Policy
+metadata: {name: bad, tenant: b}
+spec: {targetRefs: [{kind: Route, name: all}], plugin: bad, config: {do: %s}}
+`, does))
+}
+
+func (w *weir) apply(ctx context.Context, text string) error {
+	items, err := manifest.Parse("bench.yaml", []byte(text))
+	if err != nil {
+		return err
+	}
+	req := new(weirv1.ApplyRequest)
+	for _, item := range items {
+		req.Resources = append(req.Resources, item.Resource)
+	}
+	done, err := w.api.Apply(ctx, req)
+	if err != nil {
+		return err
+	}
+	return w.await(ctx, done.GetRevision())
+}
+
+func (w *weir) await(ctx context.Context, revision uint64) error {
+	answer, err := w.api.WaitRevision(ctx, &weirv1.WaitRevisionRequest{Revision: revision})
+	if err == nil && !answer.GetDone() {
+		err = fmt.Errorf("revision %d is not in force: %v", revision, answer.GetProxies())
+	}
+	return err
+}
+
+func (w *weir) push(ctx context.Context, tenant, name string, module []byte) error {
+	done, err := w.api.PushPlugin(ctx, &weirv1.PushPluginRequest{Tenant: tenant, Name: name, Module: module})
+	if err != nil {
+		return err
+	}
+	return w.await(ctx, done.GetRevision())
+}
+
+// twoModules stores a module twice, the second time with a section that means
+// nothing, so that its digest is another; a plugin for each keeps them.
+func (w *weir) twoModules(ctx context.Context, module []byte) (digests [2]string, err error) {
+	other := append(bytes.Clone(module), 0, 6, 5, 'o', 't', 'h', 'e', 'r') // a custom section
+	for i, m := range [][]byte{module, other} {
+		name := fmt.Sprint("kept-", i)
+		if err := w.push(ctx, "a", name, m); err != nil {
+			return digests, err
+		}
+		ref := resource.Ref{Kind: resource.KindPlugin, Tenant: "a", Name: name}
+		stored, err := w.api.Get(ctx, &weirv1.GetRequest{Ref: ref.Proto()})
+		if err != nil {
+			return digests, err
+		}
+		digests[i] = stored.GetResource().GetPlugin().GetSpec().GetDigest()
+	}
+	return digests, nil
+}
+
+// point has a plugin be another module, and waits until that is in force.
+func (w *weir) point(ctx context.Context, plugin, digest string) error {
+	p := &weirv1.Plugin{Metadata: &weirv1.Metadata{Name: plugin, Tenant: "a"}, Spec: &weirv1.PluginSpec{Digest: digest}}
+	done, err := w.api.Apply(ctx, &weirv1.ApplyRequest{Resources: []*weirv1.Resource{resource.Wrap(p)}})
+	if err != nil {
+		return err
+	}
+	return w.await(ctx, done.GetRevision())
+}
+
+// memory is what is resident after two collections: the second one frees what the
+// first has finalized.
+func (w *weir) memory(ctx context.Context) (int64, error) {
+	for range 2 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.proxyAdmin+"/debug/pprof/heap?gc=1", nil)
+		if err != nil {
+			return 0, err
+		}
+		answer, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK {
+			return 0, fmt.Errorf("collect: %s, %w", answer.Status, err)
+		}
+		time.Sleep(time.Second) // for what is given back in the background
+	}
+	return w.process.Memory()
+}
+
+// buildBad builds the plugin that goes wrong.
+func buildBad(ctx context.Context, dir string) ([]byte, error) {
+	file := filepath.Join(dir, "bad.wasm")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", file, ".")
+	cmd.Dir = filepath.Join("bench", "sandbox", "testdata", "bad")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the plugin that goes wrong: %w: %s", err, out)
+	}
+	return os.ReadFile(file)
+}

@@ -1,0 +1,122 @@
+package wasm
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// When a circuit opens: this many traps within the window, if at least this
+// share of the exchanges that were served or trapped in the window did the latter. It is for a policy that can do
+// nothing else: one that some requests make trap must go on to serve the others,
+// or whoever finds such a request could shut the route for everyone. Each trap
+// costs a VM, which takes milliseconds to replace, and these are everybody's.
+const (
+	circuitTraps      = 5
+	circuitWindow     = 10 // seconds
+	circuitPercentage = 90
+)
+
+// mostPause is how long a circuit that has opened again and again stays open, in
+// the pauses that it begins with.
+const mostPause = 12
+
+// circuit opens when a policy does little but trap. While it is open the policy's
+// filters fail at once, and cost nothing. After a pause one exchange is let through:
+// if it traps, the next pause is twice as long; if it ends well, the circuit is
+// closed.
+type circuit struct {
+	pause time.Duration // the first
+	until atomic.Int64  // Unix nanoseconds; 0: closed
+
+	latest atomic.Int64 // of the traps, Unix nanoseconds
+
+	mu     sync.Mutex
+	since  time.Time     // of the window
+	before uint64        // exchanges served before the window
+	inside int           // traps in the window
+	now    time.Duration // the pause that was last made; 0: it is the first one's turn
+
+	traps, empty uint64
+	last         error
+}
+
+// suspect: exchanges trapped just now.
+func (c *circuit) suspect() bool {
+	return time.Now().UnixNano()-c.latest.Load() < int64(time.Second)
+}
+
+var errCircuitOpen = errors.New("it has failed too often and is not asked for a while")
+
+// check says whether an exchange may begin, and whether it is the one that shows
+// how the policy fares now: then probed is to be told how it went. If that takes
+// long, another one is let through after another pause.
+func (c *circuit) check() (probe bool, err error) {
+	until := c.until.Load()
+	if until == 0 {
+		return false, nil
+	}
+	now := time.Now()
+	if now.UnixNano() >= until && c.until.CompareAndSwap(until, now.Add(c.pause).UnixNano()) {
+		return true, nil
+	}
+	return false, errCircuitOpen
+}
+
+// probed returns the pause that follows; 0: the circuit is closed.
+func (c *circuit) probed(failed bool) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !failed {
+		c.now, c.since = 0, time.Time{}
+		c.until.Store(0)
+		return 0
+	}
+	c.now = min(2*max(c.now, c.pause), mostPause*c.pause)
+	c.until.Store(time.Now().Add(c.now).UnixNano())
+	return c.now
+}
+
+// trapped counts a failure and reports whether it has opened the circuit. served is
+// how many exchanges were, of all.
+func (c *circuit) trapped(err error, served uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.traps++
+	var trap *Trap
+	if errors.As(err, &trap) && trap.OutOfFuel {
+		c.empty++
+	}
+	c.last = err
+	c.latest.Store(time.Now().UnixNano())
+	if c.until.Load() != 0 {
+		return false // it is a probe's, or of an exchange that was under way
+	}
+	now := time.Now()
+	if now.Sub(c.since) > circuitWindow*time.Second {
+		c.since, c.before, c.inside = now, served, 0
+	}
+	c.inside++
+	// Who was overtaken on the way here has read fewer than there were before the
+	// window.
+	others := max(served, c.before) - c.before
+	if c.inside < circuitTraps || uint64(c.inside)*100 < (uint64(c.inside)+others)*circuitPercentage {
+		return false
+	}
+	c.since, c.now = time.Time{}, c.pause
+	c.until.Store(now.Add(c.pause).UnixNano())
+	return true
+}
+
+func (c *circuit) describe(s *Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Traps, s.OutOfFuel = c.traps, c.empty
+	if c.last != nil {
+		s.LastError = c.last.Error()
+	}
+	if until := c.until.Load(); until > time.Now().UnixNano() {
+		s.OpenUntil = time.Unix(0, until)
+	}
+}
