@@ -133,6 +133,9 @@ type Node struct {
 	landed   chan struct{}
 	// arrived tells gather that an entry or a batch is no longer under way.
 	arrived chan struct{}
+	// awaitedAfar: an entry was agreed on that other members wait for, and none has
+	// followed it.
+	awaitedAfar atomic.Bool
 
 	// calls counts the calls under way, of this process and of other members;
 	// none begins once closing is closed, and when hurry ends they do not wait

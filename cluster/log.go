@@ -122,8 +122,29 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 	if first > oldest && last >= newest {
 		return nil
 	}
+	if first <= oldest && last >= newest {
+		if at, agrees := s.goesOnFromSnapshot(newest); agrees {
+			last = at - 1
+		}
+	}
 	s.newest.forget()
 	return s.Log.DeleteRange(first, last)
+}
+
+// goesOnFromSnapshot tells whether the log holds the entry that the newest snapshot
+// ends with, and what follows. Raft deletes all when it takes over a snapshot, and
+// goes on as if it still held what follows; and so it should.
+func (s *logStore) goesOnFromSnapshot(newest uint64) (at uint64, agrees bool) {
+	if s.snapshots == nil {
+		return 0, false
+	}
+	list, err := s.snapshots.List()
+	if err != nil || len(list) == 0 || list[0].Index >= newest {
+		return 0, false
+	}
+	var entry raft.Log
+	err = s.GetLog(list[0].Index, &entry)
+	return list[0].Index, err == nil && entry.Term == list[0].Term
 }
 
 // Clear deletes all.

@@ -2,7 +2,7 @@
 // the few values that are not declarations. It is a state machine: commands go
 // in one after the other, views and events come out.
 //
-//	entries ─▶ Apply ─▶ draft ─▶ gathered ─▶ state.db (bbolt, a megabyte at a time)
+//	entries ─▶ Apply ─▶ draft ─▶ gathered ─▶ state.db (bbolt, a second or 4 MiB at a time)
 //	                      └────▶ View (immutable, in memory) ─▶ Get, List, DryRun
 //	                               └─▶ events ─▶ Watch, Watch, Watch …
 //
@@ -39,7 +39,7 @@
 // The log is what is durable, not this package's file. The index of the last
 // entry applied is written in the same transaction as its effects, entries at
 // or below it are skipped, and nothing is ever synced while the store runs; nor
-// is it written at once: up to two megabytes of entries gather first.
+// is it written at once: entries of a second, or 4 MiB, gather first.
 // That leaves one question: which file may be trusted at the next start? Only
 // one that was closed. Close syncs the file and then leaves a note of its size
 // and checksum; Open takes that note away before anything can change the file,

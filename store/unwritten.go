@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -20,6 +21,10 @@ import (
 // maxUnwritten is how many bytes of entries gather before they are written. As
 // many again may come while that goes on; then Apply waits.
 const maxUnwritten = 4 << 20
+
+// writeEvery is how old what gathered gets, once more comes: a disk that is full is
+// noticed soon, however little there is to write.
+const writeEvery = time.Second
 
 // write is what a key of a bucket is to be: a value, a resource that is yet to be
 // encoded, or nothing.
@@ -97,6 +102,7 @@ type unwritten struct {
 	// ended; nil: nothing is.
 	written *batch
 	done    chan error
+	since   time.Time // when that last began
 	// failed: what was to be written is among what is gathered again, and nothing is
 	// taken in before it is written.
 	failed bool
@@ -120,7 +126,8 @@ func (s *Store) makeRoom() error {
 	switch {
 	case u.failed:
 		return s.settle()
-	case u.gathered.bytes > maxUnwritten:
+	case u.written == nil && u.gathered.applied > 0 && (u.gathered.bytes > maxUnwritten || time.Since(u.since) > writeEvery):
+		u.since = time.Now()
 		b, db := u.gathered, s.db
 		u.gathered, u.written = newBatch(), b
 		go func() { u.done <- db.Update(b.put) }() // whoever owns the store waits for it: landed
