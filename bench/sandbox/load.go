@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -52,9 +51,6 @@ func (l *load) loop(ctx context.Context, url string, due time.Time, every time.D
 		}
 		err := l.ask(client, url)
 		waits.Record(time.Since(due))
-		if os.Getenv("DBG") != "" && time.Since(due) > 50*time.Millisecond {
-			fmt.Fprintln(os.Stderr, l.any, time.Now().Format("05.000"), time.Since(due))
-		}
 		if err != nil {
 			l.mu.Lock()
 			l.failed++

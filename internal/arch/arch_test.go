@@ -100,6 +100,7 @@ var allowed = map[string][]string{
 	"bench":                          {"bench/measure"},
 	"bench/measure":                  {},
 	"bench/raft":                     {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "cluster", "store", "bench/measure"},
+	"bench/sandbox":                  {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "bench/measure"},
 
 	// Real processes under real faults. Its tests alone know what Weir is.
 	"test/cluster": {},
