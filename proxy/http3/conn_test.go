@@ -290,13 +290,15 @@ func TestClientLeaves(t *testing.T) {
 		"the connection": func(c *client, _ *quic.Stream) { c.CloseWithError(0x100, "") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			begun := make(chan struct{})
+			begun, started := make(chan struct{}), make(chan struct{})
 			var s *server
 			s = start(t, unchanged, func(x *exchange.Exchange) {
 				close(begun)
+				<-started
 				<-s.cut
 				x.Answer(200, nil)
 			})
+			close(started)
 			client := s.dial()
 			q := client.send(get(), true)
 			<-begun
