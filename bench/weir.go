@@ -43,11 +43,8 @@ func startWeir(declare func(context.Context, *weir) error) func(context.Context,
 	return func(ctx context.Context, c *contender, p place) error {
 		w := &weir{place: p, hosts: c.hosts}
 		var err error
-		if w.binary, err = filepath.Abs(filepath.Join("bin", "weir")); err != nil {
+		if w.binary, err = measure.WeirBinary(); err != nil {
 			return err
-		}
-		if _, err := os.Stat(w.binary); err != nil {
-			return errors.New("bin/weir is not built (make build)")
 		}
 		if err := w.start(ctx, c); err != nil {
 			return err
@@ -77,13 +74,7 @@ func (w *weir) start(ctx context.Context, c *contender) error {
 	if err != nil {
 		return err
 	}
-	return c.process.Until(ctx, func() error {
-		printed, err := os.ReadFile(c.process.Log)
-		if err == nil && !bytes.Contains(printed, []byte("weir: ready\n")) {
-			err = errors.New("it is not ready")
-		}
-		return err
-	})
+	return c.process.Until(ctx, c.process.WeirReady)
 }
 
 // cli runs a verb of the CLI.

@@ -106,10 +106,11 @@ func (c Config) Validate() error {
 	if c.Server == nil && c.Edge == nil {
 		errs = append(errs, errors.New("neither a server nor an edge is asked for"))
 	}
-	if c.Task != nil && (c.Server == nil || c.Edge == nil || !c.Server.Open) {
+	dev := c.Server != nil && c.Edge != nil && c.Server.Open
+	if c.Task != nil && !dev {
 		errs = append(errs, errors.New("a task needs an open server and an edge in one process"))
 	}
-	if c.Demo && (c.Server == nil || c.Edge == nil || !c.Server.Open) {
+	if c.Demo && !dev {
 		errs = append(errs, errors.New("the demo needs an open server and an edge in one process"))
 	}
 	if s := c.Server; s != nil {

@@ -25,12 +25,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/bench/measure"
@@ -44,18 +41,9 @@ type settings struct {
 	dir          string
 }
 
-func main() {
-	// A child is told of our end by its parent thread's: this one stays.
-	runtime.LockOSThread()
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench/raft:", err)
-		os.Exit(1)
-	}
-}
+func main() { measure.Main("bench/raft", run) }
 
-func run(args []string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+func run(ctx context.Context, args []string) error {
 	s := settings{sizes: []int{1, 3}, loads: []int{1, 16, 64, 256}}
 	flags := flag.NewFlagSet("raft", flag.ContinueOnError)
 	s.Define(flags, 3, "systems")

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,12 +30,9 @@ type weirServers struct {
 }
 
 func startWeir(ctx context.Context, p place) (cluster, error) {
-	binary, err := filepath.Abs(filepath.Join("bin", "weir"))
+	binary, err := measure.WeirBinary()
 	if err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(binary); err != nil {
-		return nil, errors.New("bin/weir is not built (make build)")
 	}
 	w := &weirServers{binary: binary}
 	for i := range p.members {
@@ -72,8 +68,8 @@ func (w *weirServers) add(ctx context.Context, p place, i int) error {
 	}
 	w.processes = append(w.processes, process)
 	return process.Until(ctx, func() error {
-		if printed, _ := os.ReadFile(process.Log); !bytes.Contains(printed, []byte("weir: ready\n")) {
-			return errors.New("it is not ready")
+		if err := process.WeirReady(); err != nil {
+			return err
 		}
 		if i == 0 {
 			return w.readAdminEnv(filepath.Join(data, "admin.env"))

@@ -15,10 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/weirmesh/weir/bench/measure"
@@ -31,18 +28,9 @@ type settings struct {
 	connections int
 }
 
-func main() {
-	// A child is told of our end by its parent thread's: this one stays.
-	runtime.LockOSThread()
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { measure.Main("bench/sandbox", run) }
 
-func run(args []string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+func run(ctx context.Context, args []string) error {
 	var s settings
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	s.Define(flags, 5, "parts (swaps, neighbours)")

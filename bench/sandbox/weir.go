@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -35,12 +34,9 @@ type weir struct {
 }
 
 func startWeir(ctx context.Context, dir string) (*weir, error) {
-	binary, err := filepath.Abs(filepath.Join("bin", "weir"))
+	binary, err := measure.WeirBinary()
 	if err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(binary); err != nil {
-		return nil, errors.New("bin/weir is not built (make build)")
 	}
 	var ports [6]int
 	for i := range ports {
@@ -56,14 +52,7 @@ func startWeir(ctx context.Context, dir string) (*weir, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = w.process.Until(ctx, func() error {
-		printed, err := os.ReadFile(w.process.Log)
-		if err == nil && !bytes.Contains(printed, []byte("weir: ready\n")) {
-			err = errors.New("it is not ready")
-		}
-		return err
-	})
-	if err == nil {
+	if err = w.process.Until(ctx, w.process.WeirReady); err == nil {
 		err = w.declareTenants(ctx)
 	}
 	if err != nil {

@@ -80,16 +80,17 @@ func (r *pluginReplay) run(cmd *cobra.Command, capture, before, after string) (d
 	if unanswered > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d exchanges got no answer and are left out\n", unanswered)
 	}
-	was, err := r.version(cmd, before, r.config)
+	options, err := r.limits.options()
+	if err != nil {
+		return done, err
+	}
+	was, err := r.version(cmd, before, r.config, options)
 	if err != nil {
 		return done, err
 	}
 	defer was.Runner.Close()
-	config := r.newConfig
-	if config == "" {
-		config = r.config
-	}
-	is, err := r.version(cmd, after, config)
+	config := cmp.Or(r.newConfig, r.config)
+	is, err := r.version(cmd, after, config, options)
 	if err != nil {
 		return done, err
 	}
@@ -99,12 +100,8 @@ func (r *pluginReplay) run(cmd *cobra.Command, capture, before, after string) (d
 }
 
 // version gets a module and makes what runs it.
-func (r *pluginReplay) version(cmd *cobra.Command, name, config string) (v plugintest.Version, err error) {
+func (r *pluginReplay) version(cmd *cobra.Command, name, config string, options plugintest.Options) (v plugintest.Version, err error) {
 	module, err := r.module(cmd, name)
-	if err != nil {
-		return v, err
-	}
-	options, err := r.limits.options()
 	if err != nil {
 		return v, err
 	}

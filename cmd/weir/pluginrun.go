@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirmesh/weir/node"
+	"github.com/weirmesh/weir/policy/plugintest"
 	"github.com/weirmesh/weir/policy/scaffold"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
@@ -68,6 +69,7 @@ type pluginRun struct {
 	source, config, to, listen string
 	limits                     pluginLimits
 
+	options plugintest.Options // what the limits say
 	err     io.Writer
 	name    string // of the source, for people
 	module  string // the file that is pushed
@@ -84,6 +86,9 @@ func (r *pluginRun) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if r.options, err = r.limits.options(); err != nil {
+		return err
+	}
 	if err := r.prepare(dir); err != nil {
 		return err
 	}
@@ -98,11 +103,10 @@ func (r *pluginRun) run(cmd *cobra.Command) error {
 	if r.service, err = runService(r.to); err != nil {
 		return err
 	}
-	shown := newShownRequests(r.err)
 	return runProcess(cmd.Context(), node.Config{
-		Data: filepath.Join(dir, "data"), Compiled: compiledDir(), Version: version, Logger: newShownLog(r.err), Out: io.Discard, Hints: r.err,
+		Data: filepath.Join(dir, "data"), Compiled: r.options.CacheDir, Version: version, Logger: newShownLog(r.err), Out: io.Discard, Hints: r.err,
 		Server: &node.ServerConfig{Name: runName, Node: anyPort, Admin: anyPort, Open: true, Bootstrap: true},
-		Edge:   &node.EdgeConfig{Name: runName, AccessLog: shown, Drain: time.Second},
+		Edge:   &node.EdgeConfig{Name: runName, AccessLog: &shownRequests{r.err}, Drain: time.Second},
 		Task:   r.follow,
 	})
 }
@@ -224,12 +228,8 @@ func (r *pluginRun) renew(ctx context.Context) error {
 }
 
 func (r *pluginRun) declare(ctx context.Context, module []byte, config *structpb.Struct) error {
-	options, err := r.limits.options()
-	if err != nil {
-		return err
-	}
 	pushed, err := r.api.PushPlugin(ctx, &weirv1.PushPluginRequest{Name: runName, Module: module,
-		Limits: &weirv1.PluginLimits{MemoryBytes: options.MemoryBytes, Fuel: options.Fuel}})
+		Limits: &weirv1.PluginLimits{MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel}})
 	if err != nil {
 		return fmt.Errorf("push %s: %w", r.module, err)
 	}

@@ -59,8 +59,6 @@ func (l *shownLog) WithGroup(string) slog.Handler { return l }
 // shownRequests makes a line for people of each line of the access log.
 type shownRequests struct{ out io.Writer }
 
-func newShownRequests(out io.Writer) *shownRequests { return &shownRequests{out} }
-
 // Write takes whole lines, as the access log writes them.
 func (s *shownRequests) Write(p []byte) (int, error) {
 	var b bytes.Buffer
@@ -106,7 +104,7 @@ func startEcho() (*echo, error) {
 	}
 	e := &echo{address: l.Addr().String()}
 	e.Handler, e.ReadHeaderTimeout = http.HandlerFunc(tellRequest), time.Minute
-	go e.Serve(l) //nolint:errcheck // until Close
+	go func() { _ = e.Serve(l) }() // until Close
 	return e, nil
 }
 

@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -59,7 +60,7 @@ func ParseCapture(file string, data []byte) (cases []Case, unanswered int, err e
 		return nil, 0, fmt.Errorf("read capture: %s is longer than %d MiB", file, maxCapture>>20)
 	}
 	var c capture
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(string(data), "\uFEFF")), &c); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\uFEFF")), &c); err != nil {
 		return nil, 0, fmt.Errorf("read capture: %s: not a HAR document: %w", file, err)
 	}
 	if c.Log == nil {

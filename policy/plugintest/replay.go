@@ -96,13 +96,8 @@ type outcome struct {
 
 func (p *replaying) perform(c *Case) outcome {
 	p.runner.clock.Store(c.Time.UnixNano())
-	p.of.answered, p.of.fuel = false, 0
-	o := outcome{seen: perform(p.chain, c)}
-	if p.of.answered && o.err == nil {
-		o.verdict = Answered
-	}
-	o.fuel = p.of.fuel
-	return o
+	s := p.of.perform(p.chain, c)
+	return outcome{s, p.of.fuel}
 }
 
 // compare names what is different.

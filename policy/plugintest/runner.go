@@ -142,11 +142,7 @@ func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result 
 			break
 		}
 		r.clock.Store(c.Time.Add(time.Duration(i) * c.Every).UnixNano())
-		o.answered = false
-		last = perform(chain, &c)
-		if o.answered && last.err == nil {
-			last.verdict = Answered
-		}
+		last = o.perform(chain, &c)
 		result.Fuel, result.MostFuel = o.fuel, max(result.MostFuel, o.fuel)
 		if last.err != nil {
 			break
@@ -173,6 +169,17 @@ type observed struct {
 	answered bool
 }
 
+// perform has an exchange happen, of which answered and fuel are then told.
+func (o *observed) perform(chain *policy.Chain, c *Case) seen {
+	o.answered, o.fuel = false, 0
+	s := perform(chain, c)
+	if o.answered && s.err == nil {
+		s.verdict = Answered
+	}
+	return s
+}
+
+// NewFilter implements policy.Policy.
 func (o *observed) NewFilter() policy.Filter { return &observer{o.Policy.NewFilter(), o} }
 
 type observer struct {
