@@ -137,7 +137,7 @@ func TestHalfClosedClientsAreServed(t *testing.T) {
 		client.send(getX)
 		client.CloseWrite()
 		awaited(t, s.givenUp, "the service is waited for")
-		if got := client.verdicts(); got != "499" {
+		if got := client.verdicts(); got != "499!" {
 			t.Errorf("got %s", got)
 		}
 	})

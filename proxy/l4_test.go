@@ -322,6 +322,9 @@ func startByName(t *testing.T) (*edge, *journal) {
 
 func TestTLSByName(t *testing.T) {
 	e, log := startByName(t)
+	if e.udp != "" {
+		t.Error("HTTP/3 is spoken where bytes are relayed")
+	}
 	for _, c := range []struct{ name, says, route, version string }{
 		{"a.example", "a.example", "default/a", ""}, {"A.example", "a.example", "default/a", ""},
 		{"x.w.example", "*.w.example", "default/w", ""}, {"here.example", "plain", "default/here", "TLSv1.3"},

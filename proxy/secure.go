@@ -153,9 +153,6 @@ func (p *Proxy) newSecureListener(l *router.Listener, declared *weirv1.Listener)
 		NextProtos:       []string{"h2", "http/1.1"},
 		GetCertificate:   s.shown.choose,
 	}
-	if l.Protocol == weirv1.Listener_TLS {
-		s.config.NextProtos = nil // the service's, whatever it speaks
-	}
 	if spec.GetProfile() == weirv1.ListenerTLS_MODERN || spec.GetMinVersion() == weirv1.ListenerTLS_TLS_1_3 {
 		s.config.MinVersion = tls.VersionTLS13
 	}
@@ -164,9 +161,11 @@ func (p *Proxy) newSecureListener(l *router.Listener, declared *weirv1.Listener)
 			return nil, err
 		}
 	}
-	// What comes over UDP bears no PROXY protocol header: it would come past those
-	// who are to say who the client is.
-	if (declared.Http3 == nil || declared.GetHttp3()) && declared.GetProxyProtocol() == nil {
+	if l.Protocol == weirv1.Listener_TLS {
+		s.config.NextProtos = nil // the service's, whatever it speaks
+	} else if (declared.Http3 == nil || declared.GetHttp3()) && declared.GetProxyProtocol() == nil {
+		// What comes over UDP bears no PROXY protocol header: it would come past those
+		// who are to say who the client is.
 		s.quic = s.config.Clone()
 		s.quic.MinVersion = tls.VersionTLS13
 		s.quic.NextProtos = []string{http3.Protocol}

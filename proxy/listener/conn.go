@@ -194,7 +194,7 @@ func (c *conn) exchange(p *place) (again bool) {
 		return false
 	}
 	p.Serve(x)
-	keep := c.framing.KeepAlive && !c.listener.draining.Load()
+	keep := c.framing.KeepAlive && !c.listener.draining.Load() && c.departure.how.Load() != left
 	sent, keep, err := c.respond(x, keep)
 	p.Finish(x, sent, err)
 	if err == nil && !keep {
@@ -209,8 +209,10 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 	if n > 0 || err != nil {
 		return n, err
 	}
-	// The rest comes later. It is looked at again only once the head's end is
-	// here, so that a client that sends byte by byte costs no more than others.
+	// The rest comes later. It is looked at again only once the request line's end
+	// is here, which may tell that this is no HTTP, and once the head's is, so that a
+	// client that sends byte by byte costs no more than others.
+	lined := bytes.IndexByte(c.wire.Buffered(), '\n') >= 0
 	c.wire.ReadUntil(x.Start.Add(c.listener.cfg.Head))
 	for {
 		forget(&x.Request) // what there is of it moves as it grows
@@ -222,7 +224,9 @@ func (c *conn) readHead(x *exchange.Exchange) (int, error) {
 		whole := bytes.Contains(b[seen:], []byte("\n\r\n")) // or one that is refused, for its bare line feed
 		suspect := bytes.Contains(b[seen:], []byte("\n\n")) || bytes.Contains(b[seen:], []byte("\r\r")) ||
 			seen < http1.MaxRequestLine && len(b) > http1.MaxRequestLine
-		if !whole && !suspect {
+		line := !lined && bytes.IndexByte(b[seen:], '\n') >= 0
+		lined = lined || line
+		if !whole && !suspect && !line {
 			continue
 		}
 		if n, err := http1.ParseRequest(b, x, &c.framing); n > 0 || err != nil {

@@ -14,7 +14,7 @@ const watchAfter = 50 * time.Millisecond
 const (
 	present int32 = iota
 	halfClosed
-	broken
+	left
 )
 
 // departure is what a connection of HTTP/1.1 knows of its client's leaving. It is
@@ -23,7 +23,8 @@ const (
 // A connection that broke has nobody at its end: its exchange is cut at once. One
 // that the client has closed for its own side alone may be one of a client that is
 // gone, or of one that has said all and waits for the answer (RFC 9112, section
-// 9.6): its exchanges are cut once nothing was sent for Config.HalfClosed.
+// 9.6): its exchange is cut once nothing was sent for Config.HalfClosed, and no
+// other follows.
 type departure struct {
 	how      atomic.Int32
 	tunnels  atomic.Bool   // to close one's side is part of the conversation
@@ -49,8 +50,7 @@ func (c *conn) unwatch() {
 // HungUp implements hangup.Peer.
 func (c *conn) HungUp(isBroken bool) {
 	if isBroken {
-		c.departure.how.Store(broken) // before it looks for an exchange: see departed
-		c.cutExchange()
+		c.leave()
 		return
 	}
 	if c.departure.how.CompareAndSwap(present, halfClosed) && c.place.Load() != nil {
@@ -65,9 +65,15 @@ func (c *conn) departed() {
 	case halfClosed:
 		c.departure.progress.Add(1)
 		c.cutLater()
-	case broken:
+	case left:
 		c.cutExchange()
 	}
+}
+
+// leave cuts the exchange that is under way, and has none follow it.
+func (c *conn) leave() {
+	c.departure.how.Store(left) // before it looks for an exchange: see departed
+	c.cutExchange()
 }
 
 // cutLater cuts the exchange that is under way once nothing was sent for a while.
@@ -87,7 +93,7 @@ func (c *conn) countDown() {
 			c.countDown()
 			return
 		default:
-			c.cutExchange()
+			c.leave()
 		}
 		c.departure.counting.Store(false)
 	})
