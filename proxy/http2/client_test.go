@@ -134,7 +134,7 @@ func outcomeOf(p *upstream.Pool, x *exchange.Exchange, opts upstream.Options) st
 	if x.Response.Body == nil {
 		return text
 	}
-	for {
+	for before := " "; ; before = "" {
 		chunk, err := x.Response.Body.Next()
 		if err == io.EOF {
 			break
@@ -142,7 +142,7 @@ func outcomeOf(p *upstream.Pool, x *exchange.Exchange, opts upstream.Options) st
 		if err != nil {
 			return text + ", then " + err.Error()
 		}
-		text += " " + string(chunk)
+		text += before + string(chunk)
 	}
 	for i := range x.Response.Trailers.Len() {
 		f := x.Response.Trailers.At(i)
