@@ -100,43 +100,6 @@ func TestTheNewestEntriesAreTheLogs(t *testing.T) {
 	compare(0)
 }
 
-// When Raft takes over a snapshot it deletes the whole log, and goes on as if it
-// still held what follows the snapshot: if that is the same log, it does.
-func TestWhatFollowsASnapshotStays(t *testing.T) {
-	for name, test := range map[string]struct{ index, term, first uint64 }{
-		"the log goes on from it":           {6, 1, 6},
-		"it is of another log":              {6, 2, 0},
-		"it ends with the log":              {10, 1, 0},
-		"it is ahead of the log":            {12, 1, 0},
-		"the log does not reach down to it": {2, 1, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			l, err := openLog(config(t).withDefaults())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			for index := uint64(3); index <= 10; index++ {
-				if err := l.StoreLog(&raft.Log{Index: index, Term: 1}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			snapshots := raft.NewInmemSnapshotStore()
-			sink, err := snapshots.Create(1, test.index, test.term, raft.Configuration{}, 0, nil)
-			if err != nil || sink.Close() != nil {
-				t.Fatal(err)
-			}
-			l.snapshots = snapshots
-			if err := l.DeleteRange(3, 10); err != nil {
-				t.Fatal(err)
-			}
-			if first, err := l.FirstIndex(); err != nil || first != test.first {
-				t.Errorf("the log begins at %d, %v; want %d", first, err, test.first)
-			}
-		})
-	}
-}
-
 func requireTerm(t *testing.T, l *logStore, index, want uint64) {
 	t.Helper()
 	var entry raft.Log

@@ -37,6 +37,9 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 	}
 	done := n.machine.Applied()
 	if len(list) > 0 {
+		if err := n.log.dropConflict(list[0].Index, list[0].Term); err != nil {
+			return false, err
+		}
 		// A snapshot that came of a backup says less of itself, but ends all before
 		// it: what a crash has left of that in the log does not count any more.
 		done = max(done, list[0].Index)

@@ -22,8 +22,14 @@ type snapshots struct {
 
 // taken is a snapshot that is whole.
 type taken struct {
-	index uint64
-	at    time.Time
+	index, term uint64
+	at          time.Time
+}
+
+// end is the last entry that the newest snapshot holds.
+func (s *snapshots) end() (index, term uint64) {
+	newest := s.newest.Load()
+	return newest.index, newest.term
 }
 
 func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error) {
@@ -33,7 +39,7 @@ func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error
 	if err != nil || len(list) == 0 {
 		return s, err
 	}
-	newest := &taken{index: list[0].Index}
+	newest := &taken{index: list[0].Index, term: list[0].Term}
 	if info, err := os.Stat(filepath.Join(dir, "snapshots", list[0].ID)); err == nil {
 		newest.at = info.ModTime()
 	}
@@ -49,7 +55,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	}
 	return &snapshotSink{
 		SnapshotSink: sink, dir: filepath.Join(s.dir, "snapshots", sink.ID()+".tmp"),
-		whole: func() { s.newest.Store(&taken{index, time.Now()}) },
+		whole: func() { s.newest.Store(&taken{index, term, time.Now()}) },
 	}, nil
 }
 

@@ -43,7 +43,7 @@ func (n *Node) start() error {
 	if n.snapshots, err = openSnapshots(files, n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	n.log.snapshots = n.snapshots
+	n.log.snapshotEnd = n.snapshots.end
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
@@ -81,6 +81,7 @@ func (n *Node) connect(conf *raft.Config) raft.Transport {
 		return alone
 	}
 	n.transport = newTransport(n, conf)
+	n.minding.Go(n.transport.arrivals.run)
 	return n.transport
 }
 
