@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/hashicorp/raft"
 )
@@ -27,10 +28,12 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 	}
 	if !ahead && len(list) > 0 {
 		if err := n.restoreNewest(snapshots, list[0].ID); err != nil {
+			err = fmt.Errorf("restore snapshot %s: %w", filepath.Join(n.cfg.Dir, "snapshots", list[0].ID), err)
 			if last, lastErr := n.log.LastIndex(); lastErr != nil || last < list[0].Index {
-				return false, errors.Join(fmt.Errorf("restore snapshot %s, without which a part of the log is lost: %w", list[0].ID, err), lastErr)
+				return false, errors.Join(fmt.Errorf("%w: without it a part of the log is lost", err), lastErr)
 			}
-			n.cfg.Logger.Warn("cannot restore the newest snapshot", "snapshot", list[0].ID, "error", err)
+			n.cfg.Logger.Warn("cannot restore the newest snapshot: an older one may do", "error", err)
+			n.unrestored = err
 			return false, nil
 		}
 		ahead = true

@@ -190,6 +190,9 @@ func (n *Node) rememberFounders() error {
 // when that happens.
 func (n *Node) newRaft(conf *raft.Config, snapshots raft.SnapshotStore, transport raft.Transport) (r *raft.Raft, err error) {
 	defer func() {
+		if err != nil && n.unrestored != nil {
+			err = fmt.Errorf("%w (%w)", n.unrestored, err)
+		}
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the log in %s does not go on from the newest snapshot that can be read: %v", n.cfg.Dir, p)
 		}

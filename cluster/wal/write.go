@@ -135,7 +135,7 @@ func (l *Log) sync(s *segment) error {
 // told that none does. Where even that fails nobody knows, and no reason such as
 // a full disk may be told that sounds as if nothing had been written.
 func (l *Log) undo(s *segment, failed error) error {
-	err := s.f.Truncate(s.end)
+	err := s.blank()
 	if err == nil && !l.options.NoSync {
 		err = l.sync(s)
 	}
