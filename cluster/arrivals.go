@@ -121,12 +121,12 @@ func (a *arrivals) comparable() (from raft.Log, ok bool) {
 
 // holds tells whether the log holds all that a snapshot does.
 func (a *arrivals) holds(index, term uint64) bool {
-	if index <= a.log.AgreedIndex() {
-		return true
-	}
 	var entry raft.Log
 	if err := a.log.Log.GetLog(index, &entry); err == nil {
 		return entry.Term == term
+	}
+	if index <= a.log.AgreedIndex() {
+		return true // and a snapshot holds it
 	}
 	first, err := a.log.FirstIndex()
 	at, of := a.log.snapshotEnd()

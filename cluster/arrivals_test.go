@@ -96,6 +96,7 @@ func TestSnapshotOfWhatTheLogHoldsIsNotTakenOver(t *testing.T) {
 		"it is ahead of the log":                  {3, 10, 2, 2, 1, 12, 1, true, false},
 		"the log does not agree with it":          {3, 10, 2, 2, 1, 6, 2, true, true},
 		"the log's last does not agree with it":   {3, 10, 2, 2, 1, 10, 2, true, true},
+		"the log is of another history":           {3, 10, 8, 2, 1, 6, 2, true, true},
 		"there is no log":                         {0, 0, 0, 0, 0, 6, 1, true, false},
 		"the log begins after another of its ind": {7, 10, 0, 6, 1, 6, 2, true, true},
 	} {

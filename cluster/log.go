@@ -41,6 +41,10 @@ type void struct {
 	last        uint64
 }
 
+// errHistory is what comes of a member that was left out when a cluster was
+// recovered, and is in it again with the log that it had.
+var errHistory = errors.New("it would replace what is agreed on: the log is of another history; start this member anew, without it")
+
 var errVoid = errors.New("the log ends with a snapshot, and Raft does not know that yet")
 
 var (
@@ -82,6 +86,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if s.lacks() {
 		s.full.Store(true)
 		return ErrNoSpace
+	}
+	if len(logs) > 0 && logs[0].Index <= s.AgreedIndex() {
+		return errHistory
 	}
 	err := s.spaceError(s.closeGap(logs))
 	if err == nil {

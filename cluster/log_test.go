@@ -100,6 +100,27 @@ func TestTheNewestEntriesAreTheLogs(t *testing.T) {
 	compare(0)
 }
 
+// What is agreed on is never replaced, whoever asks for it.
+func TestWhatIsAgreedOnIsNotReplaced(t *testing.T) {
+	l, err := openLog(config(t).withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for index := range uint64(5) {
+		if err := l.StoreLog(&raft.Log{Index: index + 1, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.NoteAgreed(3)
+	requireError(t, l.StoreLog(&raft.Log{Index: 3, Term: 2}), errHistory)
+	requireTerm(t, l, 3, 1)
+	if err := l.StoreLog(&raft.Log{Index: 4, Term: 2}); err != nil {
+		t.Fatal(err)
+	}
+	requireTerm(t, l, 4, 2)
+}
+
 func requireTerm(t *testing.T, l *logStore, index, want uint64) {
 	t.Helper()
 	var entry raft.Log

@@ -119,7 +119,10 @@ func openOffline(cfg Config, used bool) (*offline, error) {
 	if o.log, err = openLog(o.cfg); err != nil {
 		return nil, err
 	}
-	o.snapshots, err = raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, newLogger(o.cfg.Logger))
+	files, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, newLogger(o.cfg.Logger))
+	if err == nil {
+		o.snapshots, err = openSnapshots(files, cfg.Dir)
+	}
 	if err != nil {
 		return nil, errors.Join(err, o.log.Close())
 	}
