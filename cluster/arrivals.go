@@ -152,7 +152,9 @@ func (a *arrivals) confirm(rpc raft.RPC, request *raft.InstallSnapshotRequest) {
 }
 
 func (a *arrivals) install(rpc raft.RPC, request *raft.InstallSnapshotRequest) {
+	a.log.installing.Store(true)
 	answer, ok := a.ask(request, rpc.Reader)
+	a.log.installing.Store(false)
 	if !ok {
 		return
 	}

@@ -29,7 +29,10 @@ type logStore struct {
 
 	syncs  latencies
 	newest newest
-	void   atomic.Pointer[void]
+	// installing: Raft takes over a snapshot of another member, and then drops the
+	// log.
+	installing atomic.Bool
+	void       atomic.Pointer[void]
 }
 
 // void is what Raft believes of a log that a snapshot has ended: that it still
@@ -191,13 +194,15 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if first > oldest && last >= newest {
-		return nil
-	}
-	if first <= oldest && last >= newest {
-		if at, term := s.snapshotEnd(); at > 0 && newest >= at {
+	at, term := s.snapshotEnd()
+	all := first <= oldest && last >= newest
+	switch {
+	case s.installing.Load():
+		if all && newest >= at {
 			s.void.Store(&void{at, term, newest})
 		}
+	case last >= newest && (first > oldest || first > at):
+		return nil // with a short log the end may be all of it
 	}
 	s.newest.forget()
 	return s.Log.DeleteRange(first, last)

@@ -12,14 +12,22 @@ import (
 // then takes them for still there when the new ones cannot be stored: so they
 // must be.
 func TestEntriesAreReplacedAtOnce(t *testing.T) {
+	t.Run("of the log's end", func(t *testing.T) { requireReplacedAtOnce(t, 1) })
+	t.Run("of all that follows a snapshot", func(t *testing.T) { requireReplacedAtOnce(t, 3) })
+}
+
+// requireReplacedAtOnce replaces entry 3 and what follows in a log that begins
+// there, or before.
+func requireReplacedAtOnce(t *testing.T, begins uint64) {
 	cfg := config(t)
 	l, err := openLog(cfg.withDefaults())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for index := range uint64(5) {
-		if err := l.StoreLog(&raft.Log{Index: index + 1, Term: 1}); err != nil {
+	l.snapshotEnd = func() (uint64, uint64) { return begins - 1, 1 }
+	for index := begins; index <= 5; index++ {
+		if err := l.StoreLog(&raft.Log{Index: index, Term: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

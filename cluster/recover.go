@@ -120,12 +120,14 @@ func openOffline(cfg Config, used bool) (*offline, error) {
 		return nil, err
 	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, newLogger(o.cfg.Logger))
+	var snapshots *snapshots
 	if err == nil {
-		o.snapshots, err = openSnapshots(files, cfg.Dir)
+		snapshots, err = openSnapshots(files, cfg.Dir)
 	}
 	if err != nil {
 		return nil, errors.Join(err, o.log.Close())
 	}
+	o.snapshots, o.log.snapshotEnd = snapshots, snapshots.end
 	_, o.transport = raft.NewInmemTransportWithTimeout(raft.ServerAddress(cfg.Name), time.Second)
 	found, err := raft.HasExistingState(o.log, o.log, o.snapshots)
 	switch {
