@@ -100,6 +100,8 @@ type Node struct {
 	raft      *raft.Raft
 	machine   *machine
 	snapshots *snapshots
+	// unrestored is why the newest snapshot could not be restored at the start.
+	unrestored error
 
 	roster     *roster.Roster
 	contacts   *contacts

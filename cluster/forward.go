@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,24 +30,36 @@ func (n *Node) forward(proposals []*proposal) {
 		refuse(own, ErrNotLeader)
 		return
 	}
+	term := n.raft.CurrentTerm()
 	n.forwards <- struct{}{}
 	n.serving.Go(func() {
 		for _, p := range own {
 			n.machine.awaited.add(p.id)
 			defer n.machine.awaited.remove(p.id)
 		}
-		answers, err := n.send(period, leader, own)
+		answers, err := n.send(period, leader, term, own)
 		<-n.forwards
 		notify(n.arrived)
-		n.settle(own, answers, err)
+		n.settle(own, answers, err, term)
 	})
 }
 
-// send makes the call. It is given up when somebody else leads, and when no
-// caller waits any more.
-func (n *Node) send(period context.Context, leader string, proposals []*proposal) ([]decided, error) {
-	ctx, cancel := context.WithCancel(period)
+// send makes the call. It is given up when somebody else leads and what that one
+// decides is applied here, and when no caller waits any more. A leader that hands
+// over still says what it did not take.
+func (n *Node) send(period context.Context, leader string, term uint64, proposals []*proposal) ([]decided, error) {
+	ctx, cancel := context.WithCancel(n.life)
+	var succeeding sync.WaitGroup
+	defer succeeding.Wait()
 	defer cancel()
+	succeeding.Go(func() {
+		select {
+		case <-period.Done():
+			n.awaitSuccessor(ctx, term)
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	var left atomic.Int64
 	left.Store(int64(len(proposals)))
 	commands := make([]forwarded, len(proposals))
@@ -76,8 +89,28 @@ func (n *Node) send(period context.Context, leader string, proposals []*proposal
 	return answers, err
 }
 
-// settle gives each caller what became of his command.
-func (n *Node) settle(proposals []*proposal, answers []decided, err error) {
+// awaitSuccessor waits for an entry of a later term to be applied here, and not for
+// ever.
+func (n *Node) awaitSuccessor(ctx context.Context, term uint64) {
+	patience := time.NewTimer(2 * n.cfg.Election)
+	defer patience.Stop()
+	for {
+		_, newest, changed := n.machine.now()
+		if newest > term {
+			return
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settle gives each caller what became of his command, which was sent in a term.
+func (n *Node) settle(proposals []*proposal, answers []decided, err error, term uint64) {
 	switch {
 	case errors.Is(err, rpc.ErrNotSent), errors.Is(err, ErrNotLeader):
 		refuse(proposals, ErrNotLeader)
@@ -96,7 +129,7 @@ func (n *Node) settle(proposals []*proposal, answers []decided, err error) {
 		case codeDone:
 			p.done <- n.resultOf(p, d.index, d.place)
 		case codeUnknown:
-			if result, found := n.turnsUp(p, patience.C); found {
+			if result, found := n.turnsUp(p, term, patience.C); found {
 				p.done <- outcome{result: result}
 			} else {
 				p.done <- outcome{err: decodeError(d.code, d.text)}
@@ -129,12 +162,13 @@ func (n *Node) resultOf(p *proposal, index uint64, place int) outcome {
 	}
 }
 
-// turnsUp waits a while for a command of which nobody knows.
-func (n *Node) turnsUp(p *proposal, patience <-chan time.Time) (any, bool) {
+// turnsUp waits a while for a command of which nobody knows. Where an entry of a
+// later term was applied, what was decided in this one was before it.
+func (n *Node) turnsUp(p *proposal, term uint64, patience <-chan time.Time) (any, bool) {
 	for {
-		_, _, changed := n.machine.now()
-		if result, found := n.machine.awaited.any(p.id); found {
-			return result, true
+		_, newest, changed := n.machine.now()
+		if result, found := n.machine.awaited.any(p.id); found || newest > term {
+			return result, found
 		}
 		select {
 		case <-changed:

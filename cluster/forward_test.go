@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -58,4 +61,58 @@ func TestBatchIsNoLargerThanAMessageMayBe(t *testing.T) {
 	if sizes != many {
 		t.Errorf("%d commands came out of %d", sizes, many)
 	}
+}
+
+// A leader that is gone took with it what it was sent, or not. Nobody waits for
+// longer than until what its successor decides is applied here: from then on
+// nothing of it can turn up.
+func TestWhatALostLeaderWasSentIsNotWaitedForLong(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 1, nil)
+		g.found("a", "b", "c")
+		leader, at := g.leader(), g.follower()
+		g.write(at, "x", "1") // and the stream to the leader is open
+		g.net.Isolate(leader)
+		begun := time.Now()
+		_, err := g.node(at).Propose(g.ctx(), put("x", "2"))
+		requireError(t, err, ErrUnknown)
+		if took := time.Since(begun); took > 4*g.node(at).cfg.Election {
+			t.Errorf("it took %v to say so", took)
+		}
+		g.write(at, "x", "3")
+		g.net.Heal()
+		g.converge()
+	})
+}
+
+// A leader that hands over says what it did not take: that goes to the next one, and
+// the callers hear nothing of it.
+func TestNoWriteIsLostSightOfInAHandOver(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := newGroup(t, 1, nil)
+		g.found("a", "b", "c")
+		g.net.SetDelay(time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		var writers sync.WaitGroup
+		for _, name := range g.names() {
+			for i := range 4 {
+				writers.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						if _, err := g.node(name).Propose(t.Context(), put(fmt.Sprint(name, i), fmt.Sprint(n))); err != nil {
+							t.Errorf("at %s: %v", name, err)
+						}
+					}
+				})
+			}
+		}
+		for range 20 {
+			time.Sleep(50 * time.Millisecond) // of the bubble's time
+			if err := g.node(g.leader()).Transfer(g.ctx(), ""); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+		writers.Wait()
+		g.converge()
+	})
 }

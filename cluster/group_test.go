@@ -30,6 +30,8 @@ type registers struct {
 	applied uint64
 	entries int
 	held    int   // snapshots that are not released
+	taken   int   // snapshots that were restored
+	back    bool  // one of them was older than the state
 	refuse  error // what Check says
 }
 
@@ -108,8 +110,22 @@ func (r *registers) Restore(from io.Reader) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.taken++
+	r.back = r.back || state.Applied < r.applied
 	r.values, r.applied = state.Values, state.Applied
 	return nil
+}
+
+func (r *registers) restores() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken
+}
+
+func (r *registers) wentBack() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.back
 }
 
 func (r *registers) Check(io.Reader) error { return r.refuse }

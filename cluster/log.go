@@ -18,8 +18,9 @@ import (
 type logStore struct {
 	*wal.Log
 	dir string
-	// snapshots are those beside it; nil: there are none yet.
-	snapshots raft.SnapshotStore
+	// snapshotEnd is the last entry that the newest snapshot beside it holds; of
+	// index 0: there is none.
+	snapshotEnd func() (index, term uint64)
 
 	full    atomic.Bool
 	reserve int64
@@ -28,7 +29,26 @@ type logStore struct {
 
 	syncs  latencies
 	newest newest
+	// installing: Raft takes over a snapshot of another member, and then drops the
+	// log.
+	installing atomic.Bool
+	void       atomic.Pointer[void]
 }
+
+// void is what Raft believes of a log that a snapshot has ended: that it still
+// reaches up to the last index that it had. The log answers for those entries with
+// such as nobody agrees with, until one is stored that is the snapshot's last: that
+// is Raft's way to hear where a log ends, and nothing of it is written.
+type void struct {
+	index, term uint64 // the snapshot's last entry
+	last        uint64
+}
+
+// errHistory is what comes of a member that was left out when a cluster was
+// recovered, and is in it again with the log that it had.
+var errHistory = errors.New("it would replace what is agreed on: the log is of another history; start this member anew, without it")
+
+var errVoid = errors.New("the log ends with a snapshot, and Raft does not know that yet")
 
 var (
 	_ raft.LogStore          = (*logStore)(nil)
@@ -40,7 +60,8 @@ var (
 const simulatedSegment = 256 << 10
 
 func openLog(cfg Config) (*logStore, error) {
-	s := &logStore{dir: filepath.Join(cfg.Dir, logDir), reserve: cfg.Reserve, free: freeSpace, mute: make(chan struct{})}
+	s := &logStore{dir: filepath.Join(cfg.Dir, logDir), reserve: cfg.Reserve, free: freeSpace, mute: make(chan struct{}),
+		snapshotEnd: func() (uint64, uint64) { return 0, 0 }}
 	old := filepath.Join(cfg.Dir, "log.db")
 	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open log: %s is of a version that is too old", old)
@@ -62,9 +83,15 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 // StoreLogs writes entries and syncs them. Its error is ErrNoSpace where the
 // disk is full.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	if v := s.void.Load(); v != nil {
+		return s.endVoid(v, logs)
+	}
 	if s.lacks() {
 		s.full.Store(true)
 		return ErrNoSpace
+	}
+	if len(logs) > 0 && logs[0].Index <= s.AgreedIndex() {
+		return errHistory
 	}
 	err := s.spaceError(s.closeGap(logs))
 	if err == nil {
@@ -81,12 +108,40 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-// GetLog reads an entry, one of the newest from memory.
+// endVoid is for the entry that ends a void.
+func (s *logStore) endVoid(v *void, logs []*raft.Log) error {
+	if len(logs) != 1 || logs[0].Index != v.index || logs[0].Term != v.term || logs[0].Type != raft.LogNoop {
+		return errVoid
+	}
+	if err := s.drop(); err != nil { // where it failed the first time
+		return err
+	}
+	s.void.Store(nil)
+	return nil
+}
+
+// GetLog reads an entry, one of the newest from memory. Of those that a snapshot
+// has taken in it still knows the term of the last.
 func (s *logStore) GetLog(index uint64, out *raft.Log) error {
+	if v := s.void.Load(); v != nil && v.index <= index && index <= v.last {
+		*out = raft.Log{Index: index, Type: raft.LogNoop} // no leader has the term 0
+		return nil
+	}
 	if s.newest.get(index, out) {
 		return nil
 	}
-	return s.Log.GetLog(index, out)
+	err := s.Log.GetLog(index, out)
+	if !errors.Is(err, raft.ErrLogNotFound) {
+		return err
+	}
+	// Where entries before it are still there it is not the snapshot's: one that came
+	// of a backup ends with an index of no entry, and must not be passed on as one.
+	at, term := s.snapshotEnd()
+	if first, _ := s.FirstIndex(); at == index && at > 0 && (first == 0 || first > at) {
+		*out = raft.Log{Index: index, Term: term, Type: raft.LogNoop}
+		return nil
+	}
+	return err
 }
 
 // closeGap drops a log that ends before the newest snapshot, where what comes
@@ -94,19 +149,39 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 // or fail in between, and does not try again.
 func (s *logStore) closeGap(logs []*raft.Log) error {
 	last, err := s.LastIndex()
-	if err != nil || s.snapshots == nil || last == 0 || len(logs) == 0 || logs[0].Index <= last+1 {
+	if err != nil || last == 0 || len(logs) == 0 || logs[0].Index <= last+1 {
 		return err
 	}
-	list, err := s.snapshots.List()
-	if err != nil || len(list) == 0 || list[0].Index+1 < logs[0].Index {
-		return err // then it is refused
+	if at, _ := s.snapshotEnd(); at+1 < logs[0].Index {
+		return nil // then it is refused
 	}
-	first, err := s.FirstIndex()
-	if err != nil {
+	return s.drop()
+}
+
+// drop deletes all entries.
+func (s *logStore) drop() error {
+	oldest, err1 := s.FirstIndex()
+	newest, err2 := s.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
 	s.newest.forget()
-	return s.Log.DeleteRange(first, last)
+	return s.Log.DeleteRange(oldest, newest)
+}
+
+// dropConflict drops a log that does not agree with a snapshot whose last entry is
+// this: what it holds up to there counts no more, and what follows never did.
+func (s *logStore) dropConflict(index, term uint64) error {
+	var entry raft.Log
+	switch err := s.Log.GetLog(index, &entry); {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return nil
+	case err != nil:
+		return err
+	case entry.Term == term:
+		return nil
+	}
+	return s.drop()
 }
 
 // DeleteRange deletes entries at the beginning, or all. At the end it does
@@ -119,37 +194,24 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if first > oldest && last >= newest {
-		return nil
-	}
-	if first <= oldest && last >= newest {
-		if at, agrees := s.goesOnFromSnapshot(newest); agrees {
-			last = at - 1
+	at, term := s.snapshotEnd()
+	all := first <= oldest && last >= newest
+	switch {
+	case s.installing.Load():
+		if all && newest >= at {
+			s.void.Store(&void{at, term, newest})
 		}
+	case last >= newest && (first > oldest || first > at):
+		return nil // with a short log the end may be all of it
 	}
 	s.newest.forget()
 	return s.Log.DeleteRange(first, last)
 }
 
-// goesOnFromSnapshot tells whether the log holds the entry that the newest snapshot
-// ends with, and what follows. Raft deletes all when it takes over a snapshot, and
-// goes on as if it still held what follows; and so it should.
-func (s *logStore) goesOnFromSnapshot(newest uint64) (at uint64, agrees bool) {
-	if s.snapshots == nil {
-		return 0, false
-	}
-	list, err := s.snapshots.List()
-	if err != nil || len(list) == 0 || list[0].Index >= newest {
-		return 0, false
-	}
-	var entry raft.Log
-	err = s.GetLog(list[0].Index, &entry)
-	return list[0].Index, err == nil && entry.Term == list[0].Term
-}
-
 // Clear deletes all.
 func (s *logStore) Clear() error {
 	s.newest.forget()
+	s.void.Store(nil)
 	return s.Log.Clear()
 }
 

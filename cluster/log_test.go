@@ -12,14 +12,22 @@ import (
 // then takes them for still there when the new ones cannot be stored: so they
 // must be.
 func TestEntriesAreReplacedAtOnce(t *testing.T) {
+	t.Run("of the log's end", func(t *testing.T) { requireReplacedAtOnce(t, 1) })
+	t.Run("of all that follows a snapshot", func(t *testing.T) { requireReplacedAtOnce(t, 3) })
+}
+
+// requireReplacedAtOnce replaces entry 3 and what follows in a log that begins
+// there, or before.
+func requireReplacedAtOnce(t *testing.T, begins uint64) {
 	cfg := config(t)
 	l, err := openLog(cfg.withDefaults())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for index := range uint64(5) {
-		if err := l.StoreLog(&raft.Log{Index: index + 1, Term: 1}); err != nil {
+	l.snapshotEnd = func() (uint64, uint64) { return begins - 1, 1 }
+	for index := begins; index <= 5; index++ {
+		if err := l.StoreLog(&raft.Log{Index: index, Term: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,41 +108,25 @@ func TestTheNewestEntriesAreTheLogs(t *testing.T) {
 	compare(0)
 }
 
-// When Raft takes over a snapshot it deletes the whole log, and goes on as if it
-// still held what follows the snapshot: if that is the same log, it does.
-func TestWhatFollowsASnapshotStays(t *testing.T) {
-	for name, test := range map[string]struct{ index, term, first uint64 }{
-		"the log goes on from it":           {6, 1, 6},
-		"it is of another log":              {6, 2, 0},
-		"it ends with the log":              {10, 1, 0},
-		"it is ahead of the log":            {12, 1, 0},
-		"the log does not reach down to it": {2, 1, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			l, err := openLog(config(t).withDefaults())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			for index := uint64(3); index <= 10; index++ {
-				if err := l.StoreLog(&raft.Log{Index: index, Term: 1}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			snapshots := raft.NewInmemSnapshotStore()
-			sink, err := snapshots.Create(1, test.index, test.term, raft.Configuration{}, 0, nil)
-			if err != nil || sink.Close() != nil {
-				t.Fatal(err)
-			}
-			l.snapshots = snapshots
-			if err := l.DeleteRange(3, 10); err != nil {
-				t.Fatal(err)
-			}
-			if first, err := l.FirstIndex(); err != nil || first != test.first {
-				t.Errorf("the log begins at %d, %v; want %d", first, err, test.first)
-			}
-		})
+// What is agreed on is never replaced, whoever asks for it.
+func TestWhatIsAgreedOnIsNotReplaced(t *testing.T) {
+	l, err := openLog(config(t).withDefaults())
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer l.Close()
+	for index := range uint64(5) {
+		if err := l.StoreLog(&raft.Log{Index: index + 1, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.NoteAgreed(3)
+	requireError(t, l.StoreLog(&raft.Log{Index: 3, Term: 2}), errHistory)
+	requireTerm(t, l, 3, 1)
+	if err := l.StoreLog(&raft.Log{Index: 4, Term: 2}); err != nil {
+		t.Fatal(err)
+	}
+	requireTerm(t, l, 4, 2)
 }
 
 func requireTerm(t *testing.T, l *logStore, index, want uint64) {

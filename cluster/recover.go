@@ -119,10 +119,15 @@ func openOffline(cfg Config, used bool) (*offline, error) {
 	if o.log, err = openLog(o.cfg); err != nil {
 		return nil, err
 	}
-	o.snapshots, err = raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, newLogger(o.cfg.Logger))
+	files, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, newLogger(o.cfg.Logger))
+	var snapshots *snapshots
+	if err == nil {
+		snapshots, err = openSnapshots(files, cfg.Dir)
+	}
 	if err != nil {
 		return nil, errors.Join(err, o.log.Close())
 	}
+	o.snapshots, o.log.snapshotEnd = snapshots, snapshots.end
 	_, o.transport = raft.NewInmemTransportWithTimeout(raft.ServerAddress(cfg.Name), time.Second)
 	found, err := raft.HasExistingState(o.log, o.log, o.snapshots)
 	switch {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/hashicorp/raft"
 )
@@ -27,16 +28,21 @@ func (n *Node) replay(snapshots raft.SnapshotStore) (ahead bool, err error) {
 	}
 	if !ahead && len(list) > 0 {
 		if err := n.restoreNewest(snapshots, list[0].ID); err != nil {
+			err = fmt.Errorf("restore snapshot %s: %w", filepath.Join(n.cfg.Dir, "snapshots", list[0].ID), err)
 			if last, lastErr := n.log.LastIndex(); lastErr != nil || last < list[0].Index {
-				return false, errors.Join(fmt.Errorf("restore snapshot %s, without which a part of the log is lost: %w", list[0].ID, err), lastErr)
+				return false, errors.Join(fmt.Errorf("%w: without it a part of the log is lost", err), lastErr)
 			}
-			n.cfg.Logger.Warn("cannot restore the newest snapshot", "snapshot", list[0].ID, "error", err)
+			n.cfg.Logger.Warn("cannot restore the newest snapshot: an older one may do", "error", err)
+			n.unrestored = err
 			return false, nil
 		}
 		ahead = true
 	}
 	done := n.machine.Applied()
 	if len(list) > 0 {
+		if err := n.log.dropConflict(list[0].Index, list[0].Term); err != nil {
+			return false, err
+		}
 		// A snapshot that came of a backup says less of itself, but ends all before
 		// it: what a crash has left of that in the log does not count any more.
 		done = max(done, list[0].Index)

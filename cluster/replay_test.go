@@ -98,6 +98,31 @@ func diedBeforeTheLogWasDropped(t *testing.T) Config {
 	return cfg
 }
 
+// It had entries that nobody else has, which reach beyond the snapshot.
+func TestStartDropsALogThatTheSnapshotDoesNotAgreeWith(t *testing.T) {
+	cfg := diedBeforeTheLogWasDropped(t)
+	log, err := openLog(cfg.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for index := last + 1; index < last+20; index++ {
+		if err := log.StoreLog(&raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: []byte("nobody has agreed")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sm := new(ledger)
+	n := start(t, cfg, sm)
+	propose(t, n, "new")
+	sm.require(t, "old", "new")
+}
+
 func TestStartAppliesNothingThatABackupHasEnded(t *testing.T) {
 	cfg := diedBeforeTheLogWasDropped(t)
 	sm := new(ledger)

@@ -15,6 +15,7 @@ import (
 
 var simulations = flag.Int("simulations", seedsByDefault, "how many seeds TestSimulation runs")
 var firstSeed = flag.Uint64("seed", 1, "the first of them")
+var callsEach = flag.Int("calls", 30, "how many calls each client of TestSimulation makes")
 
 // TestSimulation has clients write and read at all members while these are cut
 // off, killed, started again and so on, by a schedule that follows from a seed.
@@ -54,8 +55,9 @@ func simulate(t *testing.T, seed uint64) linear.Counts {
 		history: linear.NewHistory(),
 		acked:   map[string]string{},
 	}
+	trail := 1 + uint64(s.random.IntN(8))
 	s.group = newGroup(t, seed, func(c *Config) {
-		c.trail = 8 // so that who is away for long needs a snapshot
+		c.trail = trail // so that who is away for long needs a snapshot
 		// No two clocks go alike.
 		c.Election = 250*time.Millisecond + time.Duration(s.random.IntN(150))*time.Millisecond
 	})
@@ -98,7 +100,7 @@ func (s *simulation) running(name string) (*Node, *registers) {
 
 func (s *simulation) client(ctx context.Context, client int, random *rand.Rand) {
 	seen := map[string]string{}
-	for i := range 30 {
+	for i := range *callsEach {
 		node, sm := s.running(s.nodes[random.IntN(len(s.nodes))])
 		if node == nil {
 			time.Sleep(20 * time.Millisecond)

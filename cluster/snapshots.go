@@ -22,18 +22,27 @@ type snapshots struct {
 
 // taken is a snapshot that is whole.
 type taken struct {
-	index uint64
-	at    time.Time
+	index, term uint64
+	at          time.Time
+}
+
+// end is the last entry that the newest snapshot holds.
+func (s *snapshots) end() (index, term uint64) {
+	newest := s.newest.Load()
+	return newest.index, newest.term
 }
 
 func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error) {
 	s := &snapshots{FileSnapshotStore: files, dir: dir}
+	if err := os.Chmod(filepath.Join(dir, "snapshots"), 0o700); err != nil {
+		return nil, err
+	}
 	s.newest.Store(new(taken))
 	list, err := files.List()
 	if err != nil || len(list) == 0 {
 		return s, err
 	}
-	newest := &taken{index: list[0].Index}
+	newest := &taken{index: list[0].Index, term: list[0].Term}
 	if info, err := os.Stat(filepath.Join(dir, "snapshots", list[0].ID)); err == nil {
 		newest.at = info.ModTime()
 	}
@@ -47,10 +56,27 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	if err != nil {
 		return nil, err
 	}
+	dir := filepath.Join(s.dir, "snapshots", sink.ID()+".tmp")
+	if err := ownerOnly(dir); err != nil {
+		return nil, errors.Join(err, sink.Cancel())
+	}
 	return &snapshotSink{
-		SnapshotSink: sink, dir: filepath.Join(s.dir, "snapshots", sink.ID()+".tmp"),
-		whole: func() { s.newest.Store(&taken{index, time.Now()}) },
+		SnapshotSink: sink, dir: dir,
+		whole: func() { s.newest.Store(&taken{index, term, time.Now()}) },
 	}, nil
+}
+
+// ownerOnly takes from others what Raft gives them of a snapshot.
+func ownerOnly(dir string) error {
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"meta.json", "state.bin"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // snapshotSink is a snapshot that is written. Raft closes one that was given up,

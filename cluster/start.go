@@ -43,7 +43,7 @@ func (n *Node) start() error {
 	if n.snapshots, err = openSnapshots(files, n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	n.log.snapshots = n.snapshots
+	n.log.snapshotEnd = n.snapshots.end
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
@@ -81,6 +81,7 @@ func (n *Node) connect(conf *raft.Config) raft.Transport {
 		return alone
 	}
 	n.transport = newTransport(n, conf)
+	n.minding.Go(n.transport.arrivals.run)
 	return n.transport
 }
 
@@ -189,6 +190,9 @@ func (n *Node) rememberFounders() error {
 // when that happens.
 func (n *Node) newRaft(conf *raft.Config, snapshots raft.SnapshotStore, transport raft.Transport) (r *raft.Raft, err error) {
 	defer func() {
+		if err != nil && n.unrestored != nil {
+			err = fmt.Errorf("%w (%w)", n.unrestored, err)
+		}
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the log in %s does not go on from the newest snapshot that can be read: %v", n.cfg.Dir, p)
 		}

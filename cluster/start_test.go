@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -232,4 +233,46 @@ func damage(t *testing.T, pattern string) {
 	if err := os.WriteFile(paths[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What is in a snapshot is as secret as what is in the log, and one that is damaged
+// is named.
+func TestSnapshotFiles(t *testing.T) {
+	cfg := config(t)
+	n := start(t, cfg, new(ledger))
+	propose(t, n, "a", "b")
+	if err := n.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, n)
+	var state string
+	for path, entry := range walk(t, filepath.Join(cfg.Dir, "snapshots")) {
+		info, err := entry.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); mode&0o077 != 0 {
+			t.Errorf("%s has the mode %s", path, mode)
+		}
+		if filepath.Base(path) == "state.bin" {
+			state = path
+		}
+	}
+	if err := os.Truncate(state, 3); err != nil {
+		t.Fatal(err)
+	}
+	requireStartError(t, cfg, new(ledger), "restore snapshot "+filepath.Dir(state))
+}
+
+func walk(t *testing.T, dir string) map[string]fs.DirEntry {
+	t.Helper()
+	all := map[string]fs.DirEntry{}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		all[path] = entry
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }

@@ -9,28 +9,33 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's, over the members' streams. It adds three things: it
+// transport is Raft's, over the members' streams. It adds four things: it
 // notes what each member has answered (see contacts), it asks again where only
-// a kept stream had gone stale, and its pipelines end when they fail (see
-// pipeline).
+// a kept stream had gone stale, its pipelines end when they fail (see pipeline),
+// and what other members ask is put right (see arrivals).
 type transport struct {
 	*raft.NetworkTransport
+	arrivals *arrivals
 	contacts *contacts
 	election time.Duration
 }
 
 func newTransport(n *Node, conf *raft.Config) *transport {
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:  n.streams,
+		MaxPool: 2,
+		Timeout: max(2*n.cfg.Election, time.Second),
+		Logger:  conf.Logger,
+	})
 	return &transport{
-		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream:  n.streams,
-			MaxPool: 2,
-			Timeout: max(2*n.cfg.Election, time.Second),
-			Logger:  conf.Logger,
-		}),
-		contacts: n.contacts,
-		election: n.cfg.Election,
+		NetworkTransport: inner,
+		arrivals:         newArrivals(n.log, inner.Consumer(), n.stopped),
+		contacts:         n.contacts,
+		election:         n.cfg.Election,
 	}
 }
+
+func (t *transport) Consumer() <-chan raft.RPC { return t.arrivals.out }
 
 func isHeartbeat(args *raft.AppendEntriesRequest) bool {
 	return args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0

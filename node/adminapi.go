@@ -135,7 +135,7 @@ type log struct {
 }
 
 func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyResponse, error) {
-	result, err := l.node.Propose(ctx, c)
+	result, err := l.propose(ctx, c)
 	if errors.Is(err, cluster.ErrTooLarge) {
 		return nil, &admin.Refused{Violations: []admin.Violation{{Reason: admin.ReasonInvalid,
 			Message: fmt.Sprintf("the change is too big for one transaction (at most %d KiB): apply it in parts", cluster.MaxCommand>>10)}}}
@@ -152,6 +152,26 @@ func (l log) Propose(ctx context.Context, c *weirv1.Command) (*weirv1.ApplyRespo
 		return nil, fmt.Errorf("%w: %w", admin.ErrUnknown, r)
 	}
 	return nil, nil
+}
+
+// proposals bounds how often a command is proposed of which nobody knows.
+const proposals = 3
+
+// propose proposes a command again of which it is not known whether it was done: the
+// leader has died, say. The store does a command of one id once, and answers alike.
+func (l log) propose(ctx context.Context, c *weirv1.Command) (any, error) {
+	result, err := l.node.Propose(ctx, c)
+	for n := 1; n < proposals && errors.Is(err, cluster.ErrUnknown) && c.GetId() != "" && ctx.Err() == nil; n++ {
+		again, errAgain := l.node.Propose(ctx, c)
+		switch {
+		case errAgain == nil:
+			return again, nil
+		case !errors.Is(errAgain, cluster.ErrUnknown):
+			return nil, fmt.Errorf("%w; proposed again: %v", err, errAgain) // it says nothing of the first time
+		}
+		err = errAgain
+	}
+	return result, err
 }
 
 func (l log) Sync(ctx context.Context) error { return outcome(l.node.ReadBarrier(ctx)) }

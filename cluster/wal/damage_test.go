@@ -87,6 +87,29 @@ func TestDamageBeforeTheLastBatchIsSeenAfterACrash(t *testing.T) {
 	}
 }
 
+// A crash takes entries, not size: a file that is shorter than it was made is
+// missing something, whatever its entries say.
+func TestAFileThatIsCutShortIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{SegmentBytes: 2048})
+	store(t, l, 1, 10)
+	path := segmentFiles(t, dir)[0]
+	for size := range int64(2048) {
+		short := copyDir(t, dir)
+		name := filepath.Join(short, filepath.Base(path))
+		if err := os.Truncate(name, size); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(short, Options{NoSync: true})
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Fatalf("cut to %d bytes: %v", size, err)
+		}
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
 // A crash in the middle of a write leaves any part of it: all that came before
 // is there, and of the batch at most a beginning.
 func TestTornBatchIsDropped(t *testing.T) {

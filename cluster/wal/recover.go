@@ -122,6 +122,9 @@ func (s *segment) load(counts int64) error {
 	if s.room = info.Size(); counts > s.room {
 		return fmt.Errorf("the file is damaged: it has %d bytes, of which %d were written", s.room, counts)
 	}
+	if counts < 0 && s.room < s.made {
+		return fmt.Errorf("the file is damaged: it has %d bytes, and was made with %d", s.room, s.made)
+	}
 	data := make([]byte, s.room)
 	if _, err := s.f.ReadAt(data, 0); err != nil {
 		return err

@@ -26,6 +26,9 @@ type header struct {
 	// prevSeq is the segment before, of which prevEnd bytes count; 0: none.
 	prevSeq uint64
 	prevEnd int64
+	// made is the size that the file was made with, which the newest segment keeps;
+	// 0: nobody knows, for an earlier version made it.
+	made int64
 }
 
 const (
@@ -40,16 +43,23 @@ func (h header) encode() []byte {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return append(b, make([]byte, headerSize-len(b))...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(h.made))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 func parseHeader(b []byte) (h header, err error) {
-	const sum = len(magic) + 8 + 4*8
+	const sum, more = len(magic) + 8 + 4*8, len(magic) + 8 + 4*8 + 4
 	if len(b) < headerSize || !bytes.HasPrefix(b, []byte(magic)) {
 		return h, errors.New("it is no segment of a log, or damaged")
 	}
 	if crc32.Checksum(b[:sum], castagnoli) != binary.LittleEndian.Uint32(b[sum:]) {
 		return h, errors.New("its header is damaged")
+	}
+	if rest := b[more:headerSize]; !bytes.Equal(rest, make([]byte, len(rest))) { // else it is of an earlier version
+		if crc32.Checksum(b[:more+8], castagnoli) != binary.LittleEndian.Uint32(b[more+8:]) {
+			return h, errors.New("its header is damaged")
+		}
+		h.made = int64(binary.LittleEndian.Uint64(rest))
 	}
 	copy(h.nonce[:], b[len(magic):])
 	numbers := b[len(magic)+8:]
@@ -88,6 +98,7 @@ func createSegment(dir string, h header, room int64, options Options) (*segment,
 	if _, err := rand.Read(h.nonce[:]); err != nil {
 		return nil, err
 	}
+	h.made = room
 	s := &segment{header: h, path: segmentPath(dir, h.seq), end: headerSize, room: room, writable: true}
 	f, err := durable.Create(s.path)
 	if err != nil {
@@ -168,6 +179,17 @@ func (s *segment) read(index uint64, out *raft.Log) error {
 	}
 	r.entry(out)
 	return nil
+}
+
+// blank voids what stands behind the end. The file keeps its size, and gives back
+// the room: one that is shorter than it was made has lost something.
+func (s *segment) blank() error {
+	const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	err := unix.Fallocate(int(s.f.Fd()), how, s.end, s.made-s.end)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		err = errors.Join(s.f.Truncate(s.end), s.f.Truncate(s.made))
+	}
+	return err
 }
 
 // trim gives back the room that will not be written to any more.

@@ -24,7 +24,8 @@
 // therefore says up to which entry the log was safe when it was written. Open
 // refuses a log in which an entry is missing of which a later record, or the
 // index to which the log is known to be agreed on, says that it was safe. After a
-// Close that is all of them.
+// Close that is all of them. And it refuses a file that is shorter than it was
+// made: no crash does that.
 package wal
 
 import (

@@ -135,7 +135,7 @@ func (l *Log) sync(s *segment) error {
 // told that none does. Where even that fails nobody knows, and no reason such as
 // a full disk may be told that sounds as if nothing had been written.
 func (l *Log) undo(s *segment, failed error) error {
-	err := s.f.Truncate(s.end)
+	err := s.blank()
 	if err == nil && !l.options.NoSync {
 		err = l.sync(s)
 	}
@@ -215,7 +215,10 @@ func (l *Log) deleteRange(first, last uint64) error {
 	case last < oldest || first > newest || last < first:
 		return nil
 	case last >= newest && first <= oldest:
-		_, err = l.begin(1, 0)
+		if _, err = l.begin(1, 0); err == nil {
+			l.agreed.Store(0) // that was of what is gone
+			l.noted.Store(0)
+		}
 	case last >= newest:
 		_, err = l.begin(first, 0)
 	case first <= oldest:
