@@ -67,8 +67,21 @@ func (x *Exchange) ask(c *Call, response bool, then func(*Reply) Action) Action 
 	if err != nil {
 		return then(&Reply{Err: err})
 	}
+	return x.await(token, response, then)
+}
+
+// await has the exchange wait for the answer to a call.
+func (x *Exchange) await(token uint32, response bool, then func(*Reply) Action) Action {
 	x.policy.vm.await(token, waiting{x: x, id: x.id, response: response, then: then})
 	return wait
+}
+
+// Detach calls f, which makes calls by [Send] that are not the exchange's: they go on
+// when it ends.
+func (x *Exchange) Detach(f func()) {
+	abi.SetEffectiveContext(x.policy.id)
+	defer abi.SetEffectiveContext(x.id)
+	f()
 }
 
 // wait keeps an exchange until it is continued, also where its body is there to be

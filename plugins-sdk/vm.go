@@ -48,6 +48,7 @@ type policy struct {
 	onTick         TickHandler
 	scratch        []byte
 	vm             *VM
+	id             uint32 // of the root context
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -58,7 +59,7 @@ func NewVM(p Plugin) *VM {
 // OnContextCreate begins a policy (root is 0) or an exchange of the policy root.
 func (vm *VM) OnContextCreate(id, root uint32) {
 	if root == 0 {
-		vm.setPolicy(id, &policy{})
+		vm.setPolicy(id, &policy{id: id})
 		return
 	}
 	x := vm.newExchange()
@@ -118,7 +119,7 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		Log(LevelError, err.Error())
 		return false
 	}
-	p.vm = vm
+	p.vm, p.id = vm, root
 	vm.setPolicy(root, p)
 	vm.spare, vm.only = nil, nil
 	if p.announce() && len(vm.policies) == 1 {

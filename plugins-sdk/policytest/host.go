@@ -335,6 +335,9 @@ func (s *side) Foreign(name string, args []byte) ([]byte, abi.Status) {
 		s.call.told = len(args) == 1 && args[0]&abi.PhaseLight != 0
 		return slices.Clone(args), abi.OK // it knows all of them
 	}
+	if f == nil && name == "weir.wait" {
+		return s.beginWait(args)
+	}
 	if compute := computed[name]; f == nil && compute != nil {
 		return compute(args)
 	}

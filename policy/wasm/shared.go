@@ -26,6 +26,8 @@ type tenantData struct {
 	limit  int
 	bytes  int
 	values map[string]*sharedValue
+	// watchers are closed when what is under their key changes.
+	watchers map[string][]chan struct{}
 
 	queueLimit, queued int
 	queues             []*queue // by their token, less one
@@ -38,6 +40,9 @@ type sharedValue struct {
 	data    []byte
 	version uint32
 }
+
+// noVersion is that of what is not there.
+const noVersion = 1<<32 - 1
 
 func (s *sharedData) enter(tenant string) *tenantData {
 	s.mu.Lock()
@@ -103,9 +108,13 @@ func (t *tenantData) set(key, value []byte, version uint32) abi.Status {
 		s.data = nil // what is kept is what is counted, or little more
 	}
 	s.data = append(s.data[:0], value...)
-	if s.version++; s.version == 1<<32-1 {
+	if s.version++; s.version == noVersion {
 		s.version = 1
 	}
+	for _, changed := range t.watchers[string(key)] {
+		close(changed)
+	}
+	delete(t.watchers, string(key))
 	return abi.OK
 }
 

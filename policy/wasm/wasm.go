@@ -94,7 +94,8 @@ type Config struct {
 	// Open is how long an open circuit stays open. Default 5 s.
 	Open time.Duration
 
-	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes.
+	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes,
+	// and no time passes while they wait.
 	ManualTicks bool
 	// Clock is the time of day for guests. Default time.Now.
 	Clock func() time.Time
