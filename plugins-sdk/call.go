@@ -37,6 +37,9 @@ type Reply struct {
 // Status is the answer's status, 0 if there is none.
 func (r *Reply) Status() int { return r.status }
 
+// Size is how long the answer's body is.
+func (r *Reply) Size() int { return r.size }
+
 // Body is the answer's body.
 func (r *Reply) Body() []byte {
 	body := Body{buffer: abi.HTTPCallResponse, size: r.size}

@@ -94,11 +94,13 @@ type Config struct {
 	// Open is how long an open circuit stays open. Default 5 s.
 	Open time.Duration
 
-	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes,
-	// and no time passes while they wait.
+	// ManualTicks: plugins have no ticks of their own, but those that Policy.Tick makes.
 	ManualTicks bool
 	// Clock is the time of day for guests. Default time.Now.
 	Clock func() time.Time
+	// Wait has a guest wait so long, and no longer than until changed is closed or ctx
+	// ends. Default none: in real time.
+	Wait func(ctx context.Context, d time.Duration, changed <-chan struct{})
 	// Random makes the source of a VM's random numbers. Default the system's.
 	// With a source that repeats, so does the fuel of guests that hash.
 	Random func() io.Reader

@@ -17,8 +17,7 @@ type watch struct {
 	data    *tenantData
 	key     []byte // empty: the clock alone
 	version uint32
-	// still: time stands still, so the wait for it is over.
-	still bool
+	wait    func(ctx context.Context, changed <-chan struct{})
 }
 
 // beginWatch is the foreign function weir.wait. It takes milliseconds, a version and a
@@ -39,8 +38,21 @@ func beginWatch(v *vm, b []byte) ([]byte, abi.Status) {
 		p.log.line(v, abi.Warn, "cannot wait: too many calls are in flight")
 		return nil, abi.InternalFailure
 	}
-	c := &call{vm: v, do: &watch{p.data, slices.Clone(key), version, p.host.config.ManualTicks}}
-	c.ctx, c.cancel = context.WithTimeout(p.host.ctx, min(most, maxCallTime))
+	most = min(most, maxCallTime)
+	w := &watch{data: p.data, key: slices.Clone(key), version: version}
+	c := &call{vm: v, do: w}
+	if wait := p.host.config.Wait; wait != nil {
+		w.wait = func(ctx context.Context, changed <-chan struct{}) { wait(ctx, most, changed) }
+		c.ctx, c.cancel = context.WithCancel(p.host.ctx)
+	} else {
+		w.wait = func(ctx context.Context, changed <-chan struct{}) {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+		c.ctx, c.cancel = context.WithTimeout(p.host.ctx, most)
+	}
 	v.launch(c)
 	v.scratch = binary.LittleEndian.AppendUint32(v.scratch[:0], c.token)
 	return v.scratch, abi.OK
@@ -50,19 +62,13 @@ func beginWatch(v *vm, b []byte) ([]byte, abi.Status) {
 func (w *watch) Do(ctx context.Context, x *exchange.Exchange) error {
 	changed := w.data.watch(w.key, w.version)
 	defer w.data.unwatch(w.key, changed)
-	if w.still {
-		select {
-		case <-changed:
-		default:
-			return context.DeadlineExceeded
-		}
-	}
+	w.wait(ctx, changed)
 	select {
 	case <-changed:
 		x.Response.Status = 204
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		return context.DeadlineExceeded
 	}
 }
 
