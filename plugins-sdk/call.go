@@ -136,12 +136,16 @@ func (c *Call) send() (token uint32, err error) {
 		}
 		return c.Header[i-pseudo].Name, c.Header[i-pseudo].Value
 	})
-	ms := uint32((c.Timeout + time.Millisecond - 1) / time.Millisecond)
-	token, s := abi.HTTPCall(c.Service, head, c.Body, ms)
+	token, s := abi.HTTPCall(c.Service, head, c.Body, milliseconds(c.Timeout))
 	if s != abi.OK {
 		return 0, fmt.Errorf("call service %s: %w", c.Service, s)
 	}
 	return token, nil
+}
+
+// milliseconds are rounded up.
+func milliseconds(d time.Duration) uint32 {
+	return uint32((max(d, 0) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // waiting is a call whose answer has not come.
@@ -162,11 +166,6 @@ func (vm *VM) await(token uint32, w waiting) {
 // OnHTTPCallResponse tells a handler what it was answered. Without a field there is
 // no answer.
 func (vm *VM) OnHTTPCallResponse(token uint32, fields, size int) {
-	w, ok := vm.waiting[token]
-	if !ok {
-		return
-	}
-	delete(vm.waiting, token)
 	reply := &Reply{Header: Header{abi.HTTPCallHeaders}, size: size}
 	if fields == 0 {
 		_, why := abi.CallStatus()
@@ -177,6 +176,16 @@ func (vm *VM) OnHTTPCallResponse(token uint32, fields, size int) {
 	} else {
 		reply.status = (&Response{Header: reply.Header}).Status()
 	}
+	vm.answered(token, reply)
+}
+
+// answered tells who waits for a call what came of it.
+func (vm *VM) answered(token uint32, reply *Reply) {
+	w, ok := vm.waiting[token]
+	if !ok {
+		return
+	}
+	delete(vm.waiting, token)
 	x := w.x
 	if x == nil {
 		w.then(reply)

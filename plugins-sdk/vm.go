@@ -46,6 +46,7 @@ type policy struct {
 	onResponseBody ResponseBodyHandler
 	onDone         DoneHandler
 	onTick         TickHandler
+	onQueue        QueueHandler
 	scratch        []byte
 	vm             *VM
 	id             uint32 // of the root context
@@ -152,7 +153,8 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 	p.onResponseBody, _ = handler.(ResponseBodyHandler)
 	p.onDone, _ = handler.(DoneHandler)
 	p.onTick, _ = handler.(TickHandler)
-	if p.phases() == 0 && p.onDone == nil && p.onTick == nil {
+	p.onQueue, _ = handler.(QueueHandler)
+	if p.phases() == 0 && p.onDone == nil && p.onTick == nil && p.onQueue == nil {
 		return nil, errors.New("the handler has none of the methods that are called: OnRequest, OnResponse, …")
 	}
 	return p, nil

@@ -65,8 +65,7 @@ func After(d time.Duration, then func()) error {
 }
 
 func beginWait(most time.Duration, version uint32, key string) (token uint32, err error) {
-	ms := uint32((max(most, 0) + time.Millisecond - 1) / time.Millisecond)
-	message = append(number(number(message[:0], ms), version), key...)
+	message = append(number(number(message[:0], milliseconds(most)), version), key...)
 	result, err := Foreign("weir.wait", message)
 	switch {
 	case err != nil:

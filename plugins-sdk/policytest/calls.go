@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type outgoing struct {
 	request Message
 	answer  func(Message) (Message, error)
 	wait    *waiting // nil: it is a call of a service
+	grpc    bool
 }
 
 // waiting is what a handler waits for that is no service.
@@ -121,12 +123,50 @@ func (s *side) HTTPCall(service string, head, body []byte, _ uint32) (uint32, ab
 	return s.lastToken, abi.OK
 }
 
+// GRPCCall asks a service that answers with messages as bodies, and with grpc-status and
+// grpc-message as fields where it fails.
+func (s *side) GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (uint32, abi.Status) {
+	head := Fields(":method", "POST", ":path", "/"+of+"/"+method, ":authority", service, "content-type", "application/grpc")
+	abi.Pairs(slices.Clone(metadata), func(name, value string) bool {
+		head = append(head, sdk.Field{Name: name, Value: value})
+		return true
+	})
+	token, status := s.HTTPCall(service, abi.AppendPairs(nil, len(head), func(i int) (string, string) { return head[i].Name, head[i].Value }), message, ms)
+	if status == abi.OK {
+		s.call.calls[len(s.call.calls)-1].grpc = true
+	}
+	return token, status
+}
+
 func (s *side) CallStatus() (uint32, string) {
 	if s.call.reply == nil || s.call.reply.why == "" {
 		return 0, ""
 	}
-	const unavailable = 14
 	return unavailable, s.call.reply.why
+}
+
+// unavailable is a status of gRPC's.
+const unavailable = 14
+
+// tell tells the handler what came of a call.
+func (p *Policy) tell(c *call, asked *outgoing, r *reply) {
+	c.reply = r
+	defer func() { c.reply = nil }()
+	if !asked.grpc {
+		p.during(c, func() { p.vm.OnHTTPCallResponse(asked.token, len(r.header), len(r.held)) })
+		return
+	}
+	code, _ := strconv.Atoi(r.header.Get("grpc-status"))
+	switch {
+	case len(r.header) == 0:
+		code = unavailable
+	case code != 0:
+		r.why = r.header.Get("grpc-message")
+	default:
+		p.during(c, func() { p.vm.OnGRPCReceive(asked.token, len(r.held)) })
+		return
+	}
+	p.during(c, func() { p.vm.OnGRPCClose(asked.token, uint32(code)) })
 }
 
 func (s *side) SetEffectiveContext(id uint32) abi.Status {
@@ -154,10 +194,9 @@ func (p *Policy) answer(c *call, action sdk.Action) sdk.Action {
 		if err != nil {
 			r = &reply{why: err.Error()}
 		}
-		c.reply = r
-		p.during(c, func() { p.vm.OnHTTPCallResponse(asked.token, len(r.header), len(r.held)) })
-		c.reply = nil
+		p.tell(c, &asked, r)
 	}
+	p.host.deliver()
 	switch {
 	case c.resumed:
 		c.resumed = false

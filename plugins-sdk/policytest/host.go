@@ -29,6 +29,7 @@ type Host struct {
 	ticking   time.Duration
 	services  map[string]func(Message) (Message, error)
 	lastToken uint32
+	queues    []*queue // by their token, less one
 	// conflicts is how many writes of shared data are still to be refused.
 	conflicts int
 }
@@ -201,7 +202,7 @@ func (s *side) buffer(t abi.BufferType) *[]byte {
 		}
 	case abi.PluginConfiguration:
 		return &s.call.config
-	case abi.HTTPCallResponse:
+	case abi.HTTPCallResponse, abi.GRPCMessage:
 		if s.call.reply != nil {
 			return &s.call.reply.held
 		}

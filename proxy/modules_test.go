@@ -35,27 +35,33 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
-// standard is the module of the standard policies.
-var standard = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "standard")
+// buildModule builds a plugin from its source.
+func buildModule(dir string) ([]byte, error) {
+	to, err := os.MkdirTemp("", "module")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "standard.wasm")
+	defer os.RemoveAll(to)
+	file := filepath.Join(to, "module.wasm")
 	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", file, ".")
-	cmd.Dir, cmd.Env = filepath.Join("..", "examples", "plugins", "standard"), append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the standard policies: %w\n%s", err, out)
+		return nil, fmt.Errorf("build %s: %w\n%s", dir, err, out)
 	}
 	return os.ReadFile(file)
-})
+}
 
-// startStandard starts an edge whose route / runs a standard policy, which may call the
-// service idp, before a service that answers with who it is told calls.
-func startStandard(t *testing.T, plugin, config string, idp http.HandlerFunc) *edge {
+// standard is the module of the standard policies, talker the SDK's own test plugin.
+var (
+	standard = sync.OnceValues(func() ([]byte, error) { return buildModule(filepath.Join("..", "examples", "plugins", "standard")) })
+	talker   = sync.OnceValues(func() ([]byte, error) { return buildModule(filepath.Join("..", "plugins-sdk", "testdata", "talk")) })
+)
+
+// startModule starts an edge whose route / runs a module under a configuration, and may
+// call a service.
+func startModule(t *testing.T, build func() ([]byte, error), plugin, config string, granted *weirv1.Service, to http.HandlerFunc) *edge {
 	t.Helper()
-	module, err := standard()
+	module, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,20 +78,47 @@ func startStandard(t *testing.T, plugin, config string, idp http.HandlerFunc) *e
 	if err := parsed.UnmarshalJSON([]byte(config)); err != nil {
 		t.Fatal(err)
 	}
-	resources := []resource.Message{
-		service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			fmt.Fprintf(w, "%s %s", r.Header.Get("X-Consumer"), body)
-		})),
-		service("idp", upstreamServer(t, idp)),
+	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = host }, []resource.Message{
+		service("s", upstreamServer(t, to)), granted,
 		route("r", "/", "s", func(r *weirv1.RouteRule) {
 			r.Timeouts = &weirv1.RouteTimeouts{Request: duration(time.Minute)}
 		}),
 		&weirv1.Plugin{Metadata: &weirv1.Metadata{Name: plugin}, Spec: &weirv1.PluginSpec{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(module))}},
 		&weirv1.Policy{Metadata: &weirv1.Metadata{Name: "p"}, Spec: &weirv1.PolicySpec{
-			TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "r"}}, Plugin: plugin, Config: &parsed, Services: []*weirv1.ServiceGrant{{Name: "idp"}}}},
+			TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "r"}}, Plugin: plugin, Config: &parsed,
+			Services: []*weirv1.ServiceGrant{{Name: granted.GetMetadata().GetName()}}}},
+	}...)
+}
+
+// startStandard starts an edge with a standard policy, which may call the service idp,
+// before a service that answers with who it is told calls.
+func startStandard(t *testing.T, plugin, config string, idp http.HandlerFunc) *edge {
+	t.Helper()
+	return startModule(t, standard, plugin, config, service("idp", upstreamServer(t, idp)), func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s", r.Header.Get("X-Consumer"), body)
+	})
+}
+
+// TestWhatHandlersAskFor beside HTTP: gRPC, queues and time, by a module that is built with
+// the SDK.
+func TestWhatHandlersAskFor(t *testing.T) {
+	e := startModule(t, talker, "talk", "{}", echoService(t), took)
+	for _, c := range []struct {
+		do     string
+		status int
+		body   string
+	}{
+		{"grpc Say", 200, "hello!"},
+		{"grpc Fail", 403, "grpc status 7: not you: 100 %"},
+		{"send news", 200, "heard news"},
+		{"sleep", 200, "slept"},
+		{"", 200, "nothing"},
+	} {
+		if status, body := tell(t, e, c.do); status != c.status || body != c.body {
+			t.Errorf("%q: %d %q, want %d %q", c.do, status, body, c.status, c.body)
+		}
 	}
-	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = host }, resources...)
 }
 
 func withToken(t *testing.T, e *edge, token string) (int, string, http.Header) {
