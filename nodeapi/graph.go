@@ -20,6 +20,12 @@ type Change struct {
 type graph struct {
 	revision uint64
 	nodes    map[resource.Ref]*node
+	tenants  map[string]*tenant
+}
+
+// tenant is what concerns all Routes of one.
+type tenant struct {
+	policies map[*node]struct{} // that are attached to all of them
 }
 
 // node is one resource, or the place of one that others refer to and that is
@@ -30,6 +36,7 @@ type node struct {
 	keyless   *weirv1.Resource // the same without its private key; nil: it has none
 	refersTo  []*node
 	referrers map[*node]struct{}
+	tenant    *tenant
 }
 
 // The order in which it is decided what belongs to a scope: each kind depends
@@ -37,9 +44,9 @@ type node struct {
 const (
 	rankGateway = iota
 	rankRoute
+	rankPolicy
 	rankService
 	rankCertificate
-	rankPolicy
 	rankPlugin
 	ranks
 )
@@ -62,7 +69,9 @@ func rankOf(kind string) (rank int, ok bool) {
 	return 0, false
 }
 
-func newGraph() *graph { return &graph{nodes: map[resource.Ref]*node{}} }
+func newGraph() *graph {
+	return &graph{nodes: map[resource.Ref]*node{}, tenants: map[string]*tenant{}}
+}
 
 // apply takes a change in and returns the nodes whose place in a scope, or
 // whose content, it may have changed.
@@ -118,6 +127,10 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 		touched[to] = struct{}{}
 	}
 	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
+	delete(n.tenant.policies, n)
+	if resource.Attachment(r.GetPolicy(), resource.Ref{Kind: resource.KindTenant}, "") != nil {
+		n.tenant.policies[n] = struct{}{}
+	}
 	if r == nil {
 		return
 	}
@@ -138,7 +151,12 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 func (g *graph) at(ref resource.Ref) *node {
 	n := g.nodes[ref]
 	if n == nil {
-		n = &node{ref: ref, referrers: map[*node]struct{}{}}
+		of := g.tenants[ref.Tenant]
+		if of == nil { // which is kept: tenants are few
+			of = &tenant{policies: map[*node]struct{}{}}
+			g.tenants[ref.Tenant] = of
+		}
+		n = &node{ref: ref, referrers: map[*node]struct{}{}, tenant: of}
 		g.nodes[ref] = n
 	}
 	return n

@@ -18,6 +18,7 @@ import (
 type scope struct {
 	labels  map[string]string
 	members map[*node]*weirv1.Resource
+	routes  map[*tenant]int // how many of the members are Routes of whom
 	digest  digest
 
 	streams   int
@@ -28,7 +29,7 @@ type scope struct {
 }
 
 func newScope(labels map[string]string, g *graph) *scope {
-	s := &scope{labels: maps.Clone(labels), members: map[*node]*weirv1.Resource{}}
+	s := &scope{labels: maps.Clone(labels), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}}
 	gateways := map[*node]struct{}{}
 	for _, n := range g.nodes {
 		if n.ref.Kind == resource.KindGateway {
@@ -69,8 +70,18 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 			dirty[rank][n] = struct{}{}
 		}
 	}
+	markPoliciesOn := func(service *node, after int) {
+		for from := range service.referrers {
+			if from.ref.Kind == resource.KindPolicy {
+				mark(from, after)
+			}
+		}
+	}
 	for n := range touched {
 		mark(n, -1)
+		if n.ref.Kind == resource.KindService { // maybe a Route has taken it up
+			markPoliciesOn(n, -1)
+		}
 	}
 	for rank := range dirty {
 		for n := range dirty[rank] {
@@ -93,6 +104,14 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 			for from := range n.referrers {
 				mark(from, rank)
 			}
+			if n.ref.Kind == resource.KindRoute {
+				for _, to := range n.refersTo {
+					markPoliciesOn(to, rank)
+				}
+				for p := range n.tenant.policies {
+					mark(p, rank)
+				}
+			}
 		}
 	}
 	sortResources(puts)
@@ -106,11 +125,17 @@ func (s *scope) put(n *node, was, as *weirv1.Resource) {
 	}
 	s.digest.toggle(n.ref, revisionOf(as))
 	s.members[n] = as
+	if was == nil && n.ref.Kind == resource.KindRoute {
+		s.routes[n.tenant]++
+	}
 }
 
 func (s *scope) remove(n *node, was *weirv1.Resource) {
 	s.digest.toggle(n.ref, revisionOf(was))
 	delete(s.members, n)
+	if n.ref.Kind == resource.KindRoute {
+		s.routes[n.tenant]--
+	}
 }
 
 // wants tells whether a resource belongs to the scope, given that the kinds
@@ -127,11 +152,39 @@ func (s *scope) wants(n *node) bool {
 	case resource.KindRoute:
 		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway)
 	case resource.KindPolicy:
-		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway, resource.KindRoute)
+		return s.runs(n)
 	case resource.KindService:
-		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute)
+		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute) || s.isGranted(n)
 	case resource.KindPlugin:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
+	}
+	return false
+}
+
+// runs tells whether a policy runs somewhere in the scope.
+func (s *scope) runs(n *node) bool {
+	if s.hasAny(slices.Values(n.refersTo), resource.KindGateway, resource.KindRoute) {
+		return true
+	}
+	if _, all := n.tenant.policies[n]; all && s.routes[n.tenant] > 0 {
+		return true
+	}
+	return slices.ContainsFunc(n.refersTo, func(to *node) bool {
+		return to.ref.Kind == resource.KindService && s.hasAny(maps.Keys(to.referrers), resource.KindRoute) &&
+			slices.ContainsFunc(n.resource.GetPolicy().GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
+				return t.GetKind() == resource.KindService && t.GetName() == to.ref.Name
+			})
+	})
+}
+
+// isGranted tells whether a policy of the scope may call the service.
+func (s *scope) isGranted(n *node) bool {
+	for from := range n.referrers {
+		if s.members[from] != nil && slices.ContainsFunc(from.resource.GetPolicy().GetSpec().GetServices(), func(g *weirv1.ServiceGrant) bool {
+			return g.GetName() == n.ref.Name
+		}) {
+			return true
+		}
 	}
 	return false
 }

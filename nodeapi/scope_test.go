@@ -33,6 +33,17 @@ func memberNames(s *scope) []string {
 
 func onGateway(name string) *weirv1.TargetRef { return &weirv1.TargetRef{Kind: "Gateway", Name: name} }
 func onRoute(name string) *weirv1.TargetRef   { return &weirv1.TargetRef{Kind: "Route", Name: name} }
+func onService(name string) *weirv1.TargetRef { return &weirv1.TargetRef{Kind: "Service", Name: name} }
+func onTenant() *weirv1.TargetRef             { return &weirv1.TargetRef{Kind: "Tenant"} }
+
+// calling lets a policy call services.
+func calling(policy *weirv1.Resource, services ...string) *weirv1.Resource {
+	spec := policy.GetPolicy().GetSpec()
+	for _, name := range services {
+		spec.Services = append(spec.Services, &weirv1.ServiceGrant{Name: name})
+	}
+	return policy
+}
 
 func TestScopeHoldsWhatItsProxiesNeed(t *testing.T) {
 	g := newGraph()
@@ -42,20 +53,22 @@ func TestScopeHoldsWhatItsProxiesNeed(t *testing.T) {
 		service("books"), service("prices"), service("quotes"), service("unused"),
 		attached("on-all", "stamp", onGateway("all")), attached("on-europe", "limit", onRoute("europe")), attached("on-america", "key", onRoute("america")),
 		plugin("stamp", "d1"), plugin("limit", "d2"), plugin("key", "d3"), plugin("spare", "d4"),
+		service("login"), calling(attached("on-prices", "stamp", onService("prices")), "login"), attached("on-unused", "stamp", onService("unused")),
+		attached("everybody", "stamp", onTenant()),
 	}})
 	for name, c := range map[string]struct {
 		labels map[string]string
 		want   []string
 	}{
 		"no labels": {nil, []string{
-			"Gateway all", "Plugin stamp", "Policy on-all", "Route everywhere", "Service books",
+			"Gateway all", "Plugin stamp", "Policy everybody", "Policy on-all", "Route everywhere", "Service books",
 		}},
 		"a label that one gateway wants": {map[string]string{"region": "eu", "rack": "7"}, []string{
-			"Gateway all", "Gateway eu", "Plugin limit", "Plugin stamp", "Policy on-all", "Policy on-europe",
-			"Route europe", "Route everywhere", "Service books", "Service prices",
+			"Gateway all", "Gateway eu", "Plugin limit", "Plugin stamp", "Policy everybody", "Policy on-all", "Policy on-europe", "Policy on-prices",
+			"Route europe", "Route everywhere", "Service books", "Service login", "Service prices",
 		}},
 		"a value that no gateway wants": {map[string]string{"region": "mars"}, []string{
-			"Gateway all", "Plugin stamp", "Policy on-all", "Route everywhere", "Service books",
+			"Gateway all", "Plugin stamp", "Policy everybody", "Policy on-all", "Route everywhere", "Service books",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +111,39 @@ func naive(labels map[string]string, all map[resource.Ref]*weirv1.Resource) map[
 		}
 		return false
 	}
-	for _, kind := range []string{"Gateway", "Route", "Service", "Policy", "Plugin"} {
+	runs := func(p *weirv1.PolicySpec) bool {
+		for _, t := range p.GetTargetRefs() {
+			target := resource.Ref{Kind: t.GetKind(), Tenant: resource.DefaultTenant, Name: t.GetName()}
+			switch t.GetKind() {
+			case "Tenant":
+				for ref := range in {
+					if ref.Kind == "Route" {
+						return true
+					}
+				}
+			case "Service":
+				if referred(target, "Route") {
+					return true
+				}
+			default:
+				if in[target] != nil {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	granted := func(service string) bool {
+		for _, r := range in {
+			for _, g := range r.GetPolicy().GetSpec().GetServices() {
+				if g.GetName() == service {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, kind := range []string{"Gateway", "Route", "Policy", "Service", "Plugin"} {
 		for ref, r := range all {
 			if ref.Kind != kind {
 				continue
@@ -110,9 +155,9 @@ func naive(labels map[string]string, all map[resource.Ref]*weirv1.Resource) map[
 			case "Route":
 				wanted = refers(r, "Gateway")
 			case "Policy":
-				wanted = refers(r, "Gateway", "Route")
+				wanted = runs(r.GetPolicy().GetSpec())
 			case "Service":
-				wanted = referred(ref, "Route")
+				wanted = referred(ref, "Route") || granted(ref.Name)
 			case "Plugin":
 				wanted = referred(ref, "Policy")
 			}
@@ -215,7 +260,9 @@ func randomChange(t *rapid.T, revision uint64, all map[resource.Ref]*weirv1.Reso
 		case 2:
 			r = service(n)
 		case 3:
-			r = attached(n, name.Draw(t, "plugin"), rapid.SampledFrom([]*weirv1.TargetRef{onGateway("a"), onGateway("b"), onRoute("a"), onRoute("c")}).Draw(t, "target"))
+			r = attached(n, name.Draw(t, "plugin"), rapid.SampledFrom([]*weirv1.TargetRef{
+				onGateway("a"), onGateway("b"), onRoute("a"), onRoute("c"), onService("a"), onService("b"), onTenant()}).Draw(t, "target"))
+			calling(r, rapid.SliceOfNDistinct(name, 0, 2, rapid.ID).Draw(t, "grants")...)
 		case 4:
 			r = plugin(n, fmt.Sprint(revision))
 		}

@@ -37,6 +37,9 @@ type Reply struct {
 // Status is the answer's status, 0 if there is none.
 func (r *Reply) Status() int { return r.status }
 
+// Size is how long the answer's body is.
+func (r *Reply) Size() int { return r.size }
+
 // Body is the answer's body.
 func (r *Reply) Body() []byte {
 	body := Body{buffer: abi.HTTPCallResponse, size: r.size}
@@ -67,8 +70,21 @@ func (x *Exchange) ask(c *Call, response bool, then func(*Reply) Action) Action 
 	if err != nil {
 		return then(&Reply{Err: err})
 	}
+	return x.await(token, response, then)
+}
+
+// await has the exchange wait for the answer to a call.
+func (x *Exchange) await(token uint32, response bool, then func(*Reply) Action) Action {
 	x.policy.vm.await(token, waiting{x: x, id: x.id, response: response, then: then})
 	return wait
+}
+
+// Detach calls f, which makes calls by [Send] that are not the exchange's: they go on
+// when it ends.
+func (x *Exchange) Detach(f func()) {
+	abi.SetEffectiveContext(x.policy.id)
+	defer abi.SetEffectiveContext(x.id)
+	f()
 }
 
 // wait keeps an exchange until it is continued, also where its body is there to be
@@ -120,12 +136,16 @@ func (c *Call) send() (token uint32, err error) {
 		}
 		return c.Header[i-pseudo].Name, c.Header[i-pseudo].Value
 	})
-	ms := uint32((c.Timeout + time.Millisecond - 1) / time.Millisecond)
-	token, s := abi.HTTPCall(c.Service, head, c.Body, ms)
+	token, s := abi.HTTPCall(c.Service, head, c.Body, milliseconds(c.Timeout))
 	if s != abi.OK {
 		return 0, fmt.Errorf("call service %s: %w", c.Service, s)
 	}
 	return token, nil
+}
+
+// milliseconds are rounded up.
+func milliseconds(d time.Duration) uint32 {
+	return uint32((max(d, 0) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // waiting is a call whose answer has not come.
@@ -146,11 +166,6 @@ func (vm *VM) await(token uint32, w waiting) {
 // OnHTTPCallResponse tells a handler what it was answered. Without a field there is
 // no answer.
 func (vm *VM) OnHTTPCallResponse(token uint32, fields, size int) {
-	w, ok := vm.waiting[token]
-	if !ok {
-		return
-	}
-	delete(vm.waiting, token)
 	reply := &Reply{Header: Header{abi.HTTPCallHeaders}, size: size}
 	if fields == 0 {
 		_, why := abi.CallStatus()
@@ -161,6 +176,16 @@ func (vm *VM) OnHTTPCallResponse(token uint32, fields, size int) {
 	} else {
 		reply.status = (&Response{Header: reply.Header}).Status()
 	}
+	vm.answered(token, reply)
+}
+
+// answered tells who waits for a call what came of it.
+func (vm *VM) answered(token uint32, reply *Reply) {
+	w, ok := vm.waiting[token]
+	if !ok {
+		return
+	}
+	delete(vm.waiting, token)
 	x := w.x
 	if x == nil {
 		w.then(reply)

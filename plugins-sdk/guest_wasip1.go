@@ -75,6 +75,15 @@ func onHTTPCallResponse(_, token, fields, size, _ uint32) {
 	guest.OnHTTPCallResponse(token, int(fields), int(size))
 }
 
+//go:wasmexport proxy_on_grpc_receive
+func onGRPCReceive(_, token, size uint32) { guest.OnGRPCReceive(token, int(size)) }
+
+//go:wasmexport proxy_on_grpc_close
+func onGRPCClose(_, token, code uint32) { guest.OnGRPCClose(token, code) }
+
+//go:wasmexport proxy_on_queue_ready
+func onQueueReady(root, token uint32) { guest.OnQueueReady(root, token) }
+
 //go:wasmexport proxy_on_log
 func onLog(id uint32) { guest.OnLog(id) }
 

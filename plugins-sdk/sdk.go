@@ -44,7 +44,7 @@ import (
 
 // Handler is a policy at work. It implements any of [RequestHandler],
 // [RequestBodyHandler], [ResponseHandler], [ResponseBodyHandler],
-// [DoneHandler] and [TickHandler]; the rest is not called.
+// [DoneHandler], [TickHandler] and [QueueHandler]; the rest is not called.
 type Handler any
 
 // RequestHandler sees the head of each request.

@@ -10,7 +10,10 @@ import (
 type TokenRules struct {
 	// Keys is a JWK, a JWK set or PEM. They decide which algorithms there are; there
 	// is no "none".
-	Keys string `json:"keys"`
+	Keys string `json:"-"`
+	// Public: secrets among the keys are passed over. It is for keys that were fetched
+	// from where everybody may read them.
+	Public bool `json:"public,omitempty"`
 	// Algorithms are those allowed of them; empty: all.
 	Algorithms []string `json:"algorithms,omitempty"`
 	// Issuers and Audiences: the token's must be one of these. Empty: anyone's.
@@ -36,19 +39,34 @@ type Tokens struct {
 
 // NewTokens reads the keys and checks the rules.
 func NewTokens(r TokenRules) (Tokens, error) {
-	text, err := json.Marshal(r)
+	rules, err := json.Marshal(r)
 	if err != nil {
 		return Tokens{}, err
 	}
-	h, err := made("weir.jwt", text)
+	text := make([]byte, 0, len(r.Keys)+len(r.Keys)/4+len(rules)+16)
+	text = appendMember(append(text, '{'), "keys", r.Keys) // encoding/json is slow, and they are long
+	if len(rules) > len("{}") {
+		text = append(text, ',')
+	}
+	h, err := made("weir.jwt", append(text, rules[1:]...))
 	return Tokens{h, len(r.Claims)}, err
+}
+
+// Free gives the rules up; they must not be used any more. Those of a handler that
+// never makes others need not be freed.
+func (t Tokens) Free() {
+	if t.handle != 0 {
+		_, _ = Foreign("weir.free", number(nil, t.handle)) // there is nothing to be done about it
+	}
 }
 
 // TokenError says why a token is not accepted.
 type TokenError struct {
 	// Insufficient: the token is good, but lacks what the rules require.
 	Insufficient bool
-	Reason       string
+	// UnknownKey: it may be good, by a key that is newer than those of the rules.
+	UnknownKey bool
+	Reason     string
 }
 
 func (e *TokenError) Error() string { return e.Reason }
@@ -65,7 +83,7 @@ func (t Tokens) Check(token string) ([]Value, error) {
 	case len(result) == 0:
 		return nil, errCut
 	case result[0] != 0:
-		return nil, &TokenError{Insufficient: result[0] == 2, Reason: abi.Text(result[1:])}
+		return nil, &TokenError{Insufficient: result[0] == 2, UnknownKey: result[0] == 3, Reason: abi.Text(result[1:])}
 	}
 	claims := make([]Value, t.claims)
 	err = values(result[1:], func(i int, value string, there bool) {

@@ -46,8 +46,10 @@ type policy struct {
 	onResponseBody ResponseBodyHandler
 	onDone         DoneHandler
 	onTick         TickHandler
+	onQueue        QueueHandler
 	scratch        []byte
 	vm             *VM
+	id             uint32 // of the root context
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -58,7 +60,7 @@ func NewVM(p Plugin) *VM {
 // OnContextCreate begins a policy (root is 0) or an exchange of the policy root.
 func (vm *VM) OnContextCreate(id, root uint32) {
 	if root == 0 {
-		vm.setPolicy(id, &policy{})
+		vm.setPolicy(id, &policy{id: id})
 		return
 	}
 	x := vm.newExchange()
@@ -118,7 +120,7 @@ func (vm *VM) OnConfigure(root uint32, size int) bool {
 		Log(LevelError, err.Error())
 		return false
 	}
-	p.vm = vm
+	p.vm, p.id = vm, root
 	vm.setPolicy(root, p)
 	vm.spare, vm.only = nil, nil
 	if p.announce() && len(vm.policies) == 1 {
@@ -151,7 +153,8 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 	p.onResponseBody, _ = handler.(ResponseBodyHandler)
 	p.onDone, _ = handler.(DoneHandler)
 	p.onTick, _ = handler.(TickHandler)
-	if p.phases() == 0 && p.onDone == nil && p.onTick == nil {
+	p.onQueue, _ = handler.(QueueHandler)
+	if p.phases() == 0 && p.onDone == nil && p.onTick == nil && p.onQueue == nil {
 		return nil, errors.New("the handler has none of the methods that are called: OnRequest, OnResponse, …")
 	}
 	return p, nil

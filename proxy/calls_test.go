@@ -186,8 +186,10 @@ func (raw) Marshal(v any) ([]byte, error)   { return *v.(*[]byte), nil }
 func (raw) Unmarshal(b []byte, v any) error { *v.(*[]byte) = append([]byte(nil), b...); return nil }
 func (raw) Name() string                    { return "proto" }
 
-// TestPolicyCallsAGRPCService: a server of the usual library, one call and streams.
-func TestPolicyCallsAGRPCService(t *testing.T) {
+// echoService is a gRPC server of the usual library, as a service: it says everything
+// again, louder.
+func echoService(t *testing.T) *weirv1.Service {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -221,6 +223,12 @@ func TestPolicyCallsAGRPCService(t *testing.T) {
 	t.Cleanup(server.Stop)
 	echo := service("echo", l.Addr().String())
 	echo.Spec.Protocol = weirv1.ServiceSpec_HTTP2
+	return echo
+}
+
+// TestPolicyCallsAGRPCService: one call and streams.
+func TestPolicyCallsAGRPCService(t *testing.T) {
+	echo := echoService(t)
 	e := startCaller(t, []*weirv1.ServiceGrant{{Name: "echo"}, {Name: "dead"}},
 		service("s", upstreamServer(t, took)), echo, service("dead", "127.0.0.1:1"), route("r", "/", "s"))
 	for name, c := range map[string]struct{ do, want string }{

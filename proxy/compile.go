@@ -22,10 +22,10 @@ type rule struct {
 	metrics     *telemetry.Series
 	sole        *backend // where there is no choice; else split chooses of backends
 	route, name string
-	// chain runs where the listener has no policies of its own, chains where
-	// it has.
-	chain  *policy.Chain
-	chains map[listenerID]*policy.Chain
+	chains      chains
+	// ofBackends are those for each backend, where backends have policies of their own
+	// and there is a choice; nil: chains, whichever is chosen.
+	ofBackends []chains
 
 	timeout        time.Duration // 0: none
 	attemptTimeout time.Duration
@@ -46,14 +46,26 @@ type listenerID struct {
 	name    string
 }
 
-// chainFor is the policies that run on a request that came in by a listener.
-func (r *rule) chainFor(l *router.Listener) *policy.Chain {
-	if r.chains != nil {
-		if c, ok := r.chains[listenerID{l.Gateway, l.Name}]; ok {
-			return c
+// chains are the policies that run on the requests of a rule: plain where the listener
+// has none of its own, on where it has.
+type chains struct {
+	plain *policy.Chain
+	on    map[listenerID]*policy.Chain
+}
+
+// at is the policies that run on a request that came in by a listener.
+func (c *chains) at(l *router.Listener) *policy.Chain {
+	if c.on != nil {
+		if chain, ok := c.on[listenerID{l.Gateway, l.Name}]; ok {
+			return chain
 		}
 	}
-	return r.chain
+	return c.plain
+}
+
+// hasPolicies tells whether there are any on what comes in by a listener.
+func (r *rule) hasPolicies(l *router.Listener) bool {
+	return r.ofBackends != nil || r.chains.at(l).Len() > 0
 }
 
 // release gives back the pools and policies that the rule holds.
@@ -141,19 +153,50 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 	if err = p.compileBackends(r, ref.Tenant, spec.GetBackendRefs()); err != nil {
 		return nil, err
 	}
-	if err = p.compileChains(ctx, r, ref, route); err != nil {
+	if err = p.compileChains(ctx, r, ref, route, index); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// compileChains makes the chain of the rule's own policies, and one for each
-// listener of its gateways that adds some.
-func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route) error {
-	own := p.desired.policiesOn(ref, r.name)
-	var err error
-	if r.chain, err = p.makeChain(ctx, r, order(nil, own)); err != nil {
+// compileChains makes the chains of a rule: of the policies of its tenant, its Route and
+// its Service, and for each listener of its Gateways that adds some. Where the rule's
+// requests are shared among several services there are chains for each, if any of them
+// has policies.
+func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, index int) (err error) {
+	backends := route.GetSpec().GetRules()[index].GetBackendRefs()
+	ofServices, some := make([][]resource.Attached, len(backends)), false
+	var sole []resource.Attached
+	for i, b := range backends {
+		service := resource.Ref{Kind: resource.KindService, Tenant: ref.Tenant, Name: b.GetName()}
+		ofServices[i] = p.desired.policiesOn(service, b.GetSubset())
+		if b.Weight == nil || b.GetWeight() > 0 {
+			sole, some = ofServices[i], some || len(ofServices[i]) > 0
+		}
+	}
+	if !some || r.sole != nil {
+		r.chains, err = p.chainsWith(ctx, r, ref, route, sole)
 		return err
+	}
+	if r.chains, err = p.chainsWith(ctx, r, ref, route, nil); err != nil { // if none can be chosen
+		return err
+	}
+	for _, of := range ofServices {
+		c, err := p.chainsWith(ctx, r, ref, route, of)
+		if err != nil {
+			return err
+		}
+		r.ofBackends = append(r.ofBackends, c)
+	}
+	return nil
+}
+
+// chainsWith are the chains where a service has these policies.
+func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, ofService []resource.Attached) (c chains, err error) {
+	tenant := p.desired.policiesOn(resource.Ref{Kind: resource.KindTenant, Tenant: ref.Tenant}, "")
+	own := p.desired.policiesOn(ref, r.name)
+	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, ofService)); err != nil {
+		return c, err
 	}
 	for _, parent := range route.GetSpec().GetParentRefs() {
 		gateway := resource.Ref{Kind: resource.KindGateway, Tenant: ref.Tenant, Name: parent.GetName()}
@@ -162,25 +205,26 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 			if len(on) == 0 {
 				continue
 			}
-			chain, err := p.makeChain(ctx, r, order(on, own))
+			chain, err := p.makeChain(ctx, r, resource.Chain(tenant, on, own, ofService))
 			if err != nil {
-				return err
+				return c, err
 			}
-			if r.chains == nil {
-				r.chains = map[listenerID]*policy.Chain{}
+			if c.on == nil {
+				c.on = map[listenerID]*policy.Chain{}
 			}
-			r.chains[listenerID{gateway, l.GetName()}] = chain
+			c.on[listenerID{gateway, l.GetName()}] = chain
 		}
 	}
-	return nil
+	return c, nil
 }
 
-func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy) (*policy.Chain, error) {
-	if len(specs) == 0 {
+func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached) (*policy.Chain, error) {
+	if len(list) == 0 {
 		return nil, nil
 	}
-	made := make([]policy.Policy, 0, len(specs))
-	for _, spec := range specs {
+	made := make([]policy.Policy, 0, len(list))
+	for _, a := range list {
+		spec := a.Policy
 		s, err := p.policySpec(spec)
 		if err != nil {
 			return nil, err

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"slices"
-	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -145,7 +144,7 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 // dirty is what must be compiled anew: every changed gateway, and every route
 // that changed or uses something that did.
 func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
-	seen := map[resource.Ref]struct{}{}
+	seen, tenants := map[resource.Ref]struct{}{}, map[string]struct{}{}
 	var visit func(ref resource.Ref)
 	visit = func(ref resource.Ref) {
 		if _, ok := seen[ref]; ok {
@@ -154,6 +153,8 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 		seen[ref] = struct{}{}
 		_, there := d.resources[ref]
 		switch {
+		case ref.Kind == resource.KindTenant:
+			tenants[ref.Tenant] = struct{}{}
 		case ref.Kind == resource.KindRoute || ref.Kind == resource.KindGateway:
 			switch {
 			case !there:
@@ -170,7 +171,7 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 				continue // it changes what that shows, not what it routes
 			case ref.Kind == resource.KindRoute:
 				continue // a policy that is attached to it; the policy did not change
-			case ref.Kind == resource.KindGateway && user.Kind == resource.KindPolicy:
+			case (ref.Kind == resource.KindGateway || ref.Kind == resource.KindTenant) && user.Kind == resource.KindPolicy:
 				continue
 			case user.Kind == resource.KindPolicy: // on the plugin, or on a service that it was granted
 				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
@@ -183,6 +184,13 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 	}
 	for ref := range d.changed {
 		visit(ref)
+	}
+	for tenant := range tenants {
+		for ref := range d.resources {
+			if ref.Kind == resource.KindRoute && ref.Tenant == tenant {
+				visit(ref)
+			}
+		}
 	}
 	for _, list := range [][]resource.Ref{gateways, routes, gone} {
 		slices.SortFunc(list, resource.Ref.Compare)
@@ -200,38 +208,16 @@ func (d *desired) securityChanged() bool {
 	return false
 }
 
-// policiesOn returns the policies attached to a resource, section and all: in
-// the order in which they run.
-func (d *desired) policiesOn(target resource.Ref, section string) []*weirv1.Policy {
-	var on []*weirv1.Policy
+// policiesOn returns the policies attached to a resource, or to a section of it.
+func (d *desired) policiesOn(target resource.Ref, section string) []resource.Attached {
+	var on []resource.Attached
 	for user := range d.users[target] {
 		p := d.resources[user].GetPolicy()
-		if p != nil && slices.ContainsFunc(p.GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
-			return t.GetKind() == target.Kind && t.GetName() == target.Name &&
-				(t.GetSectionName() == "" || t.GetSectionName() == section)
-		}) {
-			on = append(on, p)
+		if by := resource.Attachment(p, target, section); by != nil {
+			on = append(on, resource.Attached{Policy: p, By: by})
 		}
 	}
 	return on
-}
-
-// order sorts policies: by stage, a gateway's before a route's, then by name.
-func order(gateway, route []*weirv1.Policy) []*weirv1.Policy {
-	byName := func(a, b *weirv1.Policy) int {
-		return strings.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
-	}
-	slices.SortFunc(gateway, byName)
-	slices.SortFunc(route, byName)
-	all := append(slices.Clone(gateway), route...)
-	stage := func(p *weirv1.Policy) int {
-		if s := p.GetSpec().GetStage(); s != weirv1.PolicySpec_STAGE_UNSPECIFIED {
-			return int(s)
-		}
-		return int(weirv1.PolicySpec_TRANSFORM)
-	}
-	slices.SortStableFunc(all, func(a, b *weirv1.Policy) int { return stage(a) - stage(b) })
-	return all
 }
 
 // hasKey: a Certificate comes with its key only while somebody shows it, whatever

@@ -19,6 +19,9 @@ const stall = 60 * time.Second
 func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	b := r.sole
 	if b == nil {
+		b = s.chosen
+	}
+	if b == nil {
 		which := r.split.Next()
 		if which == balancer.None {
 			return errNoBackend

@@ -108,7 +108,7 @@ func (c *connection) serve(ctx context.Context) endedBy {
 	}
 	c.rule = hit.Rule.Value
 	c.x.Route, c.x.Rule, c.series = c.rule.route, c.rule.name, c.rule.connections
-	if c.rule.chainFor(hit.Listener).Len() > 0 { // who set them counts on them
+	if c.rule.hasPolicies(hit.Listener) { // who set them counts on them
 		return endedBy{resultPolicies, nil}
 	}
 	c.series.Active.Add(1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -144,6 +145,81 @@ func TestPoliciesRunInOrder(t *testing.T) {
 				t.Errorf("got %d %q, back %q", resp.StatusCode, body, resp.Header.Get("X-Back"))
 			}
 		})
+	}
+}
+
+// TestWhatPoliciesAreAttachedTo: the tenant, a Gateway or a listener, a Route or a rule,
+// a Service or a subset. With several services only the policies of the one that is
+// asked run.
+func TestWhatPoliciesAreAttachedTo(t *testing.T) {
+	answer := func(name string) *weirv1.Endpoint {
+		return &weirv1.Endpoint{Address: upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name+": "+r.Header.Get("X-Seen")) }),
+			Labels: map[string]string{"version": name}}
+	}
+	books, reviews := service("books"), service("reviews")
+	books.Spec.Endpoints = []*weirv1.Endpoint{answer("books")}
+	reviews.Spec.Endpoints = []*weirv1.Endpoint{answer("v1"), answer("v2")}
+	for _, name := range []string{"v1", "v2"} {
+		reviews.Spec.Subsets = append(reviews.Spec.Subsets, &weirv1.Subset{Name: name, Labels: map[string]string{"version": name}})
+	}
+	r := route("r", "/books", "books")
+	r.Spec.Rules[0].Name = "read"
+	shared := route("r", "/reviews", "reviews").Spec.Rules[0]
+	shared.Name, shared.BackendRefs = "shared", []*weirv1.BackendRef{{Name: "reviews", Subset: "v1"}, {Name: "reviews", Subset: "v2"}, {Name: "books"}}
+	r.Spec.Rules = append(r.Spec.Rules, shared)
+	on := func(name, kind, target, section string) *weirv1.Policy {
+		p := attach(name, "mark", kind, target, weirv1.PolicySpec_AUTHN)
+		p.Spec.TargetRefs[0].SectionName = section
+		return p
+	}
+	tenant, ofBooks := on("tenant", "Tenant", "", ""), on("books", "Service", "books", "")
+	maker := new(markers)
+	e := startEdgeWith(t, with(maker), append(plugins("mark"), books, reviews, r, tenant, ofBooks,
+		on("gateway", "Gateway", "public", ""), on("listener", "Gateway", "public", "http"), on("route", "Route", "r", ""), on("rule", "Route", "r", "shared"),
+		on("reviews", "Service", "reviews", ""), on("canary", "Service", "reviews", "v2"))...)
+	all := func(path string, n int) map[string]int {
+		got := map[string]int{}
+		for range n {
+			_, body := get(t, e.url(path))
+			got[strings.TrimSpace(body)]++
+		}
+		return got
+	}
+	want := func(what string, got map[string]int, bodies ...string) {
+		t.Helper()
+		for _, body := range bodies {
+			if got[body] == 0 {
+				t.Errorf("%s: none is %q: %v", what, body, got)
+			}
+		}
+		if len(got) != len(bodies) {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	want("one service", all("/books", 3), "books: tenant gateway listener route books")
+	want("several", all("/reviews", 30), "v1: tenant gateway listener route rule reviews",
+		"v2: tenant gateway listener route rule canary reviews", "books: tenant gateway listener route rule books")
+
+	// What is changed, or goes, is at once so for all that it is attached to.
+	changed := on("tenant", "Route", "nowhere", "")
+	e.apply(changed)
+	want("no policy of the tenant", all("/books", 3), "books: gateway listener route books")
+	e.apply(tenant, on("books", "Service", "reviews", "v1"))
+	want("a policy that moved", all("/books", 3), "books: tenant gateway listener route")
+	want("a policy that moved", all("/reviews", 30), "v1: tenant gateway listener route rule books reviews",
+		"v2: tenant gateway listener route rule canary reviews", "books: tenant gateway listener route rule")
+	other := route("other", "/other", "books")
+	e.apply(other)
+	want("a new route", all("/other", 3), "books: tenant gateway listener")
+}
+
+// TestAPolicyThatIsAttachedTwiceRunsOnce, where it is attached most widely.
+func TestAPolicyThatIsAttachedTwiceRunsOnce(t *testing.T) {
+	twice := attach("twice", "mark", "Gateway", "public", weirv1.PolicySpec_AUTHN)
+	twice.Spec.TargetRefs = append(twice.Spec.TargetRefs, &weirv1.TargetRef{Kind: "Route", Name: "r"}, &weirv1.TargetRef{Kind: "Tenant"})
+	e := startEdgeWith(t, with(new(markers)), append(plugins("mark"), service("s", upstreamServer(t, seen)), route("r", "/", "s"), twice)...)
+	if _, body := get(t, e.url("/")); body != "twice" {
+		t.Errorf("%q", body)
 	}
 }
 

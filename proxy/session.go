@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http1"
 	"github.com/weirmesh/weir/proxy/listener"
@@ -59,6 +60,7 @@ type session struct {
 	secured    *secureListener // that the request came by; nil in the clear
 	rejected   bool            // it was no request
 	answered   time.Time       // when the head of the service's answer was read
+	chosen     *backend        // by whose policies; nil: none is yet
 	extra      *extra          // of a rule with filters, once one needs it
 }
 
@@ -125,7 +127,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	}
 	s.enter(x, &hit)
 	s.addForwarded(x) // before policies decide by it
-	chain := s.rule.chainFor(hit.Listener)
+	chain := s.chainFor(hit.Listener)
 	if x.TLS != nil && chain.Len() > 0 {
 		noteConnection(x)
 	}
@@ -145,8 +147,25 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 			return errNoRoute
 		}
 		s.enter(x, &hit) // the policies that have begun stay in charge
+		s.chosen = nil
 	}
 	return s.act(x, &hit)
+}
+
+// chainFor is the policies that run on the exchange. Where the services of its rule have
+// their own, the service is chosen now.
+func (s *session) chainFor(l *router.Listener) *policy.Chain {
+	r := s.rule
+	s.chosen = nil
+	if r.ofBackends == nil {
+		return r.chains.at(l)
+	}
+	which := r.split.Next()
+	if which == balancer.None {
+		return r.chains.at(l)
+	}
+	s.chosen = r.backends[which]
+	return r.ofBackends[which].at(l)
 }
 
 // limitPolicies says how long policies may wait: for the body, or for what they

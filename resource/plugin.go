@@ -31,18 +31,22 @@ func (c *check) plugin(spec *weirv1.PluginSpec) {
 
 func (c *check) policy(spec *weirv1.PolicySpec) {
 	const at = Path("spec")
-	c.count(at.Field("targetRefs"), len(spec.GetTargetRefs()), 1, maxEntries, "Gateway or Route to attach to")
+	c.count(at.Field("targetRefs"), len(spec.GetTargetRefs()), 1, maxEntries, "Tenant, Gateway, Route or Service to attach to")
 	targets := map[string]bool{}
 	for i, t := range spec.GetTargetRefs() {
 		at := at.Field("targetRefs").Index(i)
 		switch t.GetKind() {
-		case KindGateway, KindRoute:
+		case KindGateway, KindRoute, KindService:
+			c.syntax(at.Field("name"), checkLabel(t.GetName()))
+		case KindTenant:
+			if t.GetName() != "" || t.GetSectionName() != "" {
+				c.add(at, "has neither a name nor a section: a policy is attached to its own tenant, all of it")
+			}
 		case "":
-			c.add(at.Field("kind"), "is required: Gateway or Route")
+			c.add(at.Field("kind"), "is required: Tenant, Gateway, Route or Service")
 		default:
-			c.add(at.Field("kind"), "a policy is attached to a Gateway or a Route, not to %q", t.GetKind())
+			c.add(at.Field("kind"), "a policy is attached to its Tenant, a Gateway, a Route or a Service, not to %q", t.GetKind())
 		}
-		c.syntax(at.Field("name"), checkLabel(t.GetName()))
 		c.optional(at.Field("sectionName"), t.GetSectionName(), checkLabel)
 		c.unique(targets, at, t.GetKind()+" "+attachment(t.GetName(), t.GetSectionName(), 0), "the target")
 	}

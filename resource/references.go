@@ -137,6 +137,9 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for i, t := range spec.GetTargetRefs() {
 			at := Path("spec.targetRefs").Index(i)
+			if t.GetKind() == KindTenant {
+				continue // which is there because the policy is
+			}
 			if !yield(Reference{
 				Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
 				Part: t.GetSectionName(), PartField: at.Field("sectionName"),

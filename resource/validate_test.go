@@ -94,6 +94,7 @@ func TestWhatIsValid(t *testing.T) {
 		{"timeouts and retries", "Route", `{parentRefs: [{name: p}], rules: [{timeouts: {request: 5s, backendRequest: 5s}, retry: {codes: [502, 503], attempts: 3, backoff: 0.1s}, hedging: {delay: 0.05s, attempts: 4}}]}`},
 		{"a plugin", "Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 65536, fuel: 1}}`},
 		{"a policy", "Policy", `{targetRefs: [{kind: Route, name: a}, {kind: Gateway, name: a, sectionName: http}], plugin: stamp, config: {n: 1}, failureMode: OPEN, stage: AUTHN}`},
+		{"a policy of all routes, and one of a service", "Policy", `{targetRefs: [{kind: Tenant}, {kind: Service, name: a, sectionName: v2}], plugin: p}`},
 		{"a policy whose plugin calls services", "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{name: users}, {name: users, subset: v2, as: "outbound|80||users.local"}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, read(t, c.kind, c.spec)) })
@@ -315,9 +316,11 @@ func TestPluginAndPolicyAreRefused(t *testing.T) {
 		{"Plugin", `{digest: "sha256:ABC"}`, `spec.digest: "sha256:ABC" is not`},
 		{"Plugin", `{digest: "` + digest + `", limits: {memoryBytes: 1}}`, `spec.limits.memoryBytes: must be from 65536 to 1073741824, not 1`},
 		{"Plugin", `{digest: "` + digest + `", limits: {fuel: 10000000001}}`, `spec.limits.fuel: must be at most`},
-		{"Policy", `{plugin: p}`, `spec.targetRefs: needs at least one Gateway or Route`},
+		{"Policy", `{plugin: p}`, `spec.targetRefs: needs at least one Tenant, Gateway, Route or Service`},
 		{"Policy", `{plugin: p, targetRefs: [{name: a}]}`, `spec.targetRefs[0].kind: is required`},
-		{"Policy", `{plugin: p, targetRefs: [{kind: Service, name: a}]}`, `spec.targetRefs[0].kind: a policy is attached to a Gateway or a Route, not to "Service"`},
+		{"Policy", `{plugin: p, targetRefs: [{kind: Plugin, name: a}]}`, `spec.targetRefs[0].kind: a policy is attached to its Tenant, a Gateway, a Route or a Service, not to "Plugin"`},
+		{"Policy", `{plugin: p, targetRefs: [{kind: Tenant, name: shop}]}`, `spec.targetRefs[0]: has neither a name nor a section`},
+		{"Policy", `{plugin: p, targetRefs: [{kind: Service}]}`, `spec.targetRefs[0].name: is required`},
 		{"Policy", `{plugin: p, targetRefs: [{kind: Route, name: a}, {kind: Route, name: a}]}`, `spec.targetRefs[1]: the target "Route a" is there twice`},
 		{"Policy", `{targetRefs: [{kind: Route, name: a}]}`, `spec.plugin: is required`},
 		{"Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p, services: [{}]}`, `spec.services[0].name: is required`},

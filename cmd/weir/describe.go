@@ -70,6 +70,9 @@ func describe(w io.Writer, r *weirv1.Resource, all []*weirv1.Resource) error {
 	line("Updated", when(meta.GetUpdateTime()))
 	line("Refers to", strings.Join(refersTo(r), ", "))
 	line("Used by", strings.Join(usedBy(ref, all), ", "))
+	if err := writeChains(w, r, all); err != nil {
+		return err
+	}
 	for _, part := range []string{"spec", "status"} {
 		if err := writePart(w, r, part); err != nil {
 			return err

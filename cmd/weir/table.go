@@ -146,7 +146,11 @@ func policyCells(r *weirv1.Resource) []string {
 	spec := r.GetPolicy().GetSpec()
 	var targets []string
 	for _, t := range spec.GetTargetRefs() {
-		targets = append(targets, strings.ToLower(t.GetKind())+"/"+t.GetName())
+		target := strings.ToLower(t.GetKind())
+		if t.GetName() != "" {
+			target += "/" + t.GetName()
+		}
+		targets = append(targets, target)
 	}
 	stage, mode := "TRANSFORM", "CLOSED"
 	if s := spec.GetStage(); s != weirv1.PolicySpec_STAGE_UNSPECIFIED {

@@ -20,7 +20,7 @@ import (
 var modules embed.FS
 
 // standard are the policies that are in standard.wasm.
-var standard = []string{"apikey", "basicauth", "ipfilter", "jwt", "ratelimit", "signature", "sizelimit", "transform"}
+var standard = []string{"apikey", "basicauth", "introspection", "ipfilter", "jwt", "ratelimit", "signature", "sizelimit", "transform"}
 
 // standardFile is without its ending what they are in.
 const standardFile = "standard"

@@ -57,7 +57,7 @@ func TestAPluginsNameSaysWhichPolicyItIs(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"ipfilters", "-", "ip-filter", "plugin"} {
-		if _, err := makeAs(t, name, `{"deny": ["10.0.0.0/8"]}`, 0); err == nil || !strings.Contains(err.Error(), "push it as one of apikey, basicauth, ipfilter, jwt") {
+		if _, err := makeAs(t, name, `{"deny": ["10.0.0.0/8"]}`, 0); err == nil || !strings.Contains(err.Error(), "push it as one of apikey, basicauth, introspection, ipfilter, jwt") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -29,6 +29,7 @@ type Host struct {
 	ticking   time.Duration
 	services  map[string]func(Message) (Message, error)
 	lastToken uint32
+	queues    []*queue // by their token, less one
 	// conflicts is how many writes of shared data are still to be refused.
 	conflicts int
 }
@@ -201,7 +202,7 @@ func (s *side) buffer(t abi.BufferType) *[]byte {
 		}
 	case abi.PluginConfiguration:
 		return &s.call.config
-	case abi.HTTPCallResponse:
+	case abi.HTTPCallResponse, abi.GRPCMessage:
 		if s.call.reply != nil {
 			return &s.call.reply.held
 		}
@@ -334,6 +335,9 @@ func (s *side) Foreign(name string, args []byte) ([]byte, abi.Status) {
 	if f == nil && name == "weir.phases" {
 		s.call.told = len(args) == 1 && args[0]&abi.PhaseLight != 0
 		return slices.Clone(args), abi.OK // it knows all of them
+	}
+	if f == nil && name == "weir.wait" {
+		return s.beginWait(args)
 	}
 	if compute := computed[name]; f == nil && compute != nil {
 		return compute(args)

@@ -180,7 +180,7 @@ func isCallback(handler reflect.Type, name string) bool {
 	for _, callback := range []reflect.Type{
 		reflect.TypeFor[sdk.RequestHandler](), reflect.TypeFor[sdk.RequestBodyHandler](),
 		reflect.TypeFor[sdk.ResponseHandler](), reflect.TypeFor[sdk.ResponseBodyHandler](),
-		reflect.TypeFor[sdk.DoneHandler](), reflect.TypeFor[sdk.TickHandler](),
+		reflect.TypeFor[sdk.DoneHandler](), reflect.TypeFor[sdk.TickHandler](), reflect.TypeFor[sdk.QueueHandler](),
 	} {
 		if callback.Method(0).Name == name {
 			return handler.Implements(callback)
@@ -198,6 +198,7 @@ func (p *Policy) Tick() {
 
 // during calls f, which makes callbacks, with the host answering for the call.
 func (p *Policy) during(c *call, f func()) {
+	c.policy = p
 	p.host.during(c, func() { p.vm.Run(f) })
 }
 
@@ -271,6 +272,7 @@ func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Act
 // call is what the host knows while it calls the plugin.
 type call struct {
 	id         uint32
+	policy     *Policy
 	live       bool // the sandbox keeps something of it
 	told       bool // the sandbox has asked for light exchanges
 	config     []byte

@@ -350,3 +350,40 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 }
+
+// TestAnUnknownKeyIsToldApart, since newer keys might have it.
+func TestAnUnknownKeyIsToldApart(t *testing.T) {
+	set := `{"keys":[` + jwk(`"kid":"one"`, p256.Public()) + `,` + jwk("", edPublic) + `]}`
+	v := verifier(t, Rules{Keys: set})
+	for _, c := range []struct {
+		name, token string
+		unknown     bool
+	}{
+		{"of another id", sign(t, "ES256", p256, map[josekeys.HeaderKey]any{"kid": "two"}, good), true},
+		{"of another algorithm", sign(t, "RS256", rsaKey, map[josekeys.HeaderKey]any{"kid": "one"}, good), true},
+		{"of no id, by another key", sign(t, "ES256", func() any { k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader); return k }(), nil, good), true},
+		{"of that id, by another key", sign(t, "ES256", func() any { k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader); return k }(), map[josekeys.HeaderKey]any{"kid": "one"}, good), false},
+		{"of no algorithm", "eyJhbGciOiJub25lIn0.e30.", false},
+	} {
+		_, err := check(v, c.token, now)
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.UnknownKey != c.unknown {
+			t.Errorf("%s: %v (%+v)", c.name, err, refusal)
+		}
+	}
+}
+
+// TestPublicKeysAreNoSecrets: what everybody may read nobody signs with.
+func TestPublicKeysAreNoSecrets(t *testing.T) {
+	shared := jwk(`"kid":"s"`, secret)
+	v := verifier(t, Rules{Keys: `{"keys":[` + shared + `,` + jwk(`"kid":"one"`, p256.Public()) + `]}`, Public: true})
+	if _, err := check(v, sign(t, "HS256", secret, map[josekeys.HeaderKey]any{"kid": "s"}, good), now); err == nil {
+		t.Error("a token is accepted that is signed with what everybody may read")
+	}
+	if _, err := check(v, sign(t, "ES256", p256, map[josekeys.HeaderKey]any{"kid": "one"}, good), now); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewVerifier(Rules{Keys: shared, Public: true}); err == nil || !strings.Contains(err.Error(), "secrets are not taken") {
+		t.Errorf("a set of secrets alone: %v", err)
+	}
+}

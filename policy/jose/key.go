@@ -93,6 +93,14 @@ func (k *Keys) For(algorithm, id string) []*Key {
 	return found
 }
 
+// public are those that are no secrets.
+func (k *Keys) public() *Keys {
+	return &Keys{slices.DeleteFunc(slices.Clone(k.list), func(key *Key) bool {
+		_, secret := key.material.([]byte)
+		return secret
+	})}
+}
+
 // ParseKeys reads a JWK, a JWK set, or PEM: public keys and certificates. Keys of a
 // set that are not for signatures, or of a kind that is not known, are passed over,
 // as RFC 7517 wants it; a set without any left is an error.

@@ -18,6 +18,9 @@ import (
 type Rules struct {
 	// Keys is what ParseKeys reads: a JWK, a JWK set or PEM.
 	Keys string `json:"keys"`
+	// Public: secrets among the keys are passed over. Keys that were fetched from where
+	// everybody may read them are no secrets.
+	Public bool `json:"public"`
 	// Algorithms are those allowed; empty: all that the keys can.
 	Algorithms []string `json:"algorithms"`
 	// Issuers and Audiences: the token's must be one of them. Empty: anyone's.
@@ -48,6 +51,11 @@ func NewVerifier(r Rules) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Public {
+		if keys = keys.public(); len(keys.list) == 0 {
+			return nil, errors.New("no key can be used: secrets are not taken from where everybody may read them")
+		}
+	}
 	for _, name := range r.Algorithms {
 		if !Known(name) {
 			return nil, fmt.Errorf("algorithm %q is not known", name)
@@ -66,7 +74,9 @@ func (v *Verifier) Keys() *Keys { return v.keys }
 type Refusal struct {
 	// Insufficient: the token is good, its bearer may not do this.
 	Insufficient bool
-	Reason       string
+	// UnknownKey: newer keys might have the one that the token is signed with.
+	UnknownKey bool
+	Reason     string
 }
 
 func (r *Refusal) Error() string { return r.Reason }
@@ -77,6 +87,7 @@ func refuse(format string, args ...any) error { return &Refusal{Reason: fmt.Spri
 type Opened struct {
 	verifier  *Verifier
 	algorithm string
+	named     bool // it says which key
 	keys      []*Key
 	message   []byte // what is signed
 	payload   []byte
@@ -108,7 +119,7 @@ func (v *Verifier) Open(token []byte) (*Opened, error) {
 	if json.Unmarshal(head, &h) != nil {
 		return nil, refuse("the token's header is not JSON")
 	}
-	o := &Opened{verifier: v, algorithm: h.Algorithm, message: token[:last]}
+	o := &Opened{verifier: v, algorithm: h.Algorithm, named: h.KeyID != "", message: token[:last]}
 	if o.payload, err = part(second); err != nil {
 		return nil, refuse("the token's claims are not base64url")
 	}
@@ -122,7 +133,7 @@ func (v *Verifier) Open(token []byte) (*Opened, error) {
 		return nil, refuse("the token's algorithm is not allowed")
 	}
 	if o.keys = v.keys.For(h.Algorithm, h.KeyID); len(o.keys) == 0 {
-		return nil, refuse("the token is signed with a key that is not known")
+		return nil, &Refusal{UnknownKey: true, Reason: "the token is signed with a key that is not known"}
 	}
 	return o, nil
 }
@@ -155,7 +166,7 @@ type Claims struct {
 func (o *Opened) Verify() (*Claims, error) {
 	good := slices.ContainsFunc(o.keys, func(k *Key) bool { return k.Verify(o.algorithm, o.message, o.signature) })
 	if !good {
-		return nil, refuse("the token's signature is wrong")
+		return nil, &Refusal{UnknownKey: !o.named, Reason: "the token's signature is wrong"}
 	}
 	var all map[string]json.RawMessage
 	if json.Unmarshal(o.payload, &all) != nil || all == nil {

@@ -52,8 +52,9 @@ func (p *parser) mapping(n *yaml.Node, at string, known fields) {
 		return
 	}
 	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
+	list := p.members(n, at)
+	for i := 0; i+1 < len(list); i += 2 {
+		key, value := list[i], list[i+1]
 		read, field := known[key.Value], at+"."+key.Value
 		first, twice := seen[key.Value]
 		seen[key.Value] = key.Line
@@ -66,6 +67,33 @@ func (p *parser) mapping(n *yaml.Node, at string, known fields) {
 			read(value, field)
 		}
 	}
+}
+
+// members are a mapping's keys and values in turn: those of another one, which it names
+// by <<, as far as it does not have them itself.
+func (p *parser) members(n *yaml.Node, at string) (list []*yaml.Node) {
+	var base []*yaml.Node
+	own := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.ShortTag() != "!!merge" {
+			own[key.Value] = true
+			list = append(list, key, value)
+			continue
+		}
+		if value = target(value); value.Kind != yaml.MappingNode {
+			p.note(key, at+".<<", "%s; a mapping is expected", describe(value))
+		} else if p.enter(value, at) {
+			base = append(base, p.members(value, at)...)
+		}
+	}
+	for i := 0; i+1 < len(base); i += 2 {
+		if !own[base[i].Value] {
+			own[base[i].Value] = true
+			list = append(list, base[i], base[i+1])
+		}
+	}
+	return list
 }
 
 func unknownField(name string, known fields) string {

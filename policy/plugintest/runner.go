@@ -37,6 +37,8 @@ type Runner struct {
 	clock   atomic.Int64 // Unix nanoseconds
 	journal *journal
 	cases   int
+	// services are those that are being asked.
+	services atomic.Pointer[services]
 }
 
 // NewRunner makes a runner; nothing is compiled yet.
@@ -49,6 +51,7 @@ func NewRunner(module []byte, options Options) (*Runner, error) {
 		Logger:   slog.New(r.journal),
 		LogLines: 10_000, ManualTicks: true,
 		Clock:  func() time.Time { return time.Unix(0, r.clock.Load()) },
+		Wait:   r.wait,
 		Random: func() io.Reader { return rand.NewChaCha8([32]byte{}) },
 	})
 	if err != nil {
@@ -57,6 +60,18 @@ func NewRunner(module []byte, options Options) (*Runner, error) {
 	r.host = host
 	r.clock.Store(defaultTime.UnixNano()) // the host began at 0: no runtime starts at its clocks' beginning
 	return r, nil
+}
+
+// wait is how a plugin waits: time passes when nothing else can happen.
+func (r *Runner) wait(_ context.Context, d time.Duration, changed <-chan struct{}) {
+	if services := r.services.Load(); services != nil {
+		services.settle()
+	}
+	select {
+	case <-changed:
+	default:
+		r.clock.Add(int64(d))
+	}
 }
 
 // Close gives up what was compiled.
@@ -99,6 +114,7 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 	r.clock.Store(c.Time.UnixNano())
 	r.journal.reset()
 	services := newServices(&c)
+	r.services.Store(services)
 	p, err := r.make(ctx, c, services)
 	if ctx.Err() != nil {
 		return result, ctx.Err()
@@ -141,7 +157,7 @@ func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result 
 		if ctx.Err() != nil {
 			break
 		}
-		r.clock.Store(c.Time.Add(time.Duration(i) * c.Every).UnixNano())
+		r.clock.Store(max(r.clock.Load(), c.Time.Add(time.Duration(i)*c.Every).UnixNano()))
 		last = o.perform(chain, &c)
 		result.Fuel, result.MostFuel = o.fuel, max(result.MostFuel, o.fuel)
 		if last.err != nil {

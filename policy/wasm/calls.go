@@ -105,6 +105,12 @@ func (v *vm) begin(r *request) (*call, abi.Status) {
 	} else {
 		c.ctx, c.cancel = context.WithTimeout(p.host.ctx, r.timeout)
 	}
+	v.launch(c)
+	return c, abi.OK
+}
+
+// launch sends off a call that was admitted, for the exchange that makes it.
+func (v *vm) launch(c *call) {
 	if f := v.effective; f != nil && (f.live || v.current == f && v.stage != stageEnd) {
 		c.owner = f
 		f.calls++
@@ -113,8 +119,7 @@ func (v *vm) begin(r *request) (*call, abi.Status) {
 	c.token = v.newToken()
 	v.calls[c.token] = c
 	v.holders.Add(1)
-	p.host.calls.Go(c.run)
-	return c, abi.OK
+	v.policy.host.calls.Go(c.run)
 }
 
 // clip is a guest's text, for a line of the log.

@@ -181,6 +181,14 @@ func TestCalls(t *testing.T) {
 		{name: "continuing the response does not continue the request", do: "request: call users /; request: wait 1; answer: go-response; answer: go; answer: set x-a 1",
 			field: "request x-a", want: "1"},
 
+		{name: "for a time", do: "request: await 5 0 ; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=4 context deadline exceeded"},
+		{name: "for shared data that is there", do: "request: shared there v 0; request: await 60000 0 there; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 1,0,0 204 up= body= trailer= code=0"},
+		{name: "for shared data that does not come", do: "request: await 5 4294967295 missing; request: wait 1; answer: take; answer: go",
+			field: "request x-take", want: "http 0,0,0  up= body= trailer= code=4 context deadline exceeded"},
+		{name: "for a key that is none", do: "request: await 5 0 " + strings.Repeat("k", maxSharedKey+1), field: "request x-await", want: "await 2"},
+
 		{name: "a trap in the answer is the exchange's", do: "request: call users /; request: wait 1; answer: trap", err: "proxy_on_http_call_response trapped"},
 	} {
 		for config := range policies {

@@ -167,7 +167,7 @@ func TestTheStartOfAVMIsNoExchanges(t *testing.T) {
 // TestSharedDataKeepsNoMoreThanItCounts: a large value that is replaced by a
 // small one is given up.
 func TestSharedDataKeepsNoMoreThanItCounts(t *testing.T) {
-	d := &tenantData{limit: 1 << 20, values: map[string]*sharedValue{}}
+	d := &tenantData{limits: tenantLimits{shared: 1 << 20}, values: map[string]*sharedValue{}}
 	large := bytes.Repeat([]byte("x"), 1<<19)
 	kept := 0
 	for _, key := range []string{"a", "b", "c", "d"} {
@@ -175,7 +175,7 @@ func TestSharedDataKeepsNoMoreThanItCounts(t *testing.T) {
 		d.set([]byte(key), []byte("small"), 0)
 		kept += cap(d.values[key].data)
 	}
-	if kept > d.limit {
+	if kept > d.limits.shared {
 		t.Errorf("%d bytes are kept for %d that are counted", kept, d.bytes)
 	}
 }

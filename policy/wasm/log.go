@@ -18,19 +18,40 @@ import (
 // the next line that passes.
 type guestLog struct {
 	logger  *slog.Logger
-	rate    float64 // lines a second; also the burst
+	lines   bucket
+	tenant  *bucket // of all policies of the tenant
 	dropped atomic.Uint64
+	silent  atomic.Uint64 // dropped since the last line
+}
+
+// bucket is so many lines a second, and as many in a burst.
+type bucket struct {
+	rate float64
 
 	mu     sync.Mutex
 	tokens float64
 	filled time.Time
-	silent uint64 // dropped since the last line
 }
 
-func newGuestLog(config Config, spec policy.Spec) *guestLog {
+func newBucket(rate float64) bucket { return bucket{rate: rate, tokens: rate} }
+
+func (b *bucket) take() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.tokens = min(b.rate, b.tokens+now.Sub(b.filled).Seconds()*b.rate)
+	b.filled = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+func newGuestLog(config Config, spec policy.Spec, tenant *tenantData) *guestLog {
 	return &guestLog{
 		logger: config.Logger.With("policy", spec.Tenant+"/"+spec.Name, "plugin", spec.Plugin),
-		rate:   float64(config.LogLines), tokens: float64(config.LogLines),
+		lines:  newBucket(float64(config.LogLines)), tenant: &tenant.lines,
 	}
 }
 
@@ -90,19 +111,12 @@ func (l *guestLog) line(v *vm, level abi.Level, text string) {
 }
 
 func (l *guestLog) admit() (silent uint64, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	l.tokens = min(l.rate, l.tokens+now.Sub(l.filled).Seconds()*l.rate)
-	l.filled = now
-	if l.tokens < 1 {
+	if !l.lines.take() || !l.tenant.take() {
 		l.dropped.Add(1)
-		l.silent++
+		l.silent.Add(1)
 		return 0, false
 	}
-	l.tokens--
-	silent, l.silent = l.silent, 0
-	return silent, true
+	return l.silent.Swap(0), true
 }
 
 // warn logs for the host.

@@ -11,6 +11,11 @@ import (
 type memory struct {
 	whole []byte
 	freed bool
+	// tenant pays for what is in use, so far charged.
+	tenant  *tenantData
+	charged uint64
+	// refused: there was no more for the tenant.
+	refused bool
 }
 
 // allocator hands its memory to one instance.
@@ -32,6 +37,13 @@ func (m *memory) Reallocate(size uint64) []byte {
 	if size > uint64(len(m.whole)) {
 		return nil
 	}
+	if size > m.charged {
+		if !m.tenant.grow(int64(size - m.charged)) {
+			m.refused = true
+			return nil
+		}
+		m.charged = size
+	}
 	return m.whole[:size:len(m.whole)]
 }
 
@@ -42,6 +54,7 @@ func (m *memory) Free() {
 		return
 	}
 	m.freed = true
+	m.tenant.memory.Add(-int64(m.charged))
 	release(m.whole)
 	m.whole = nil
 }

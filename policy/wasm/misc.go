@@ -81,6 +81,7 @@ var foreignTable = []foreign{
 	{"weir.edit", "keeps changes of a head, which actions name", addEdit},
 	{"weir.schema", "says what a configuration may be", setSchema},
 	{"weir.phases", "says which callbacks the guest has code for", setPhases},
+	{"weir.wait", "waits, for a time or for shared data to change", beginWatch},
 }
 
 // setSchema takes a JSON schema, when the guest is asked for it.

@@ -40,6 +40,9 @@ type module struct {
 	refs int // under Host.mu
 }
 
+// memory is how much of it a VM may have.
+func (m *module) memory() int64 { return int64(m.key.pages) * fuel.PageSize }
+
 // acquire returns the compiled module; give it back with module.release.
 func (h *Host) acquire(ctx context.Context, key moduleKey) (*module, error) {
 	for {

@@ -19,7 +19,7 @@ import (
 
 // object is one such thing.
 type object struct {
-	key   [sha256.Size]byte
+	key   objectKey
 	bytes int // of the text
 	does  any
 	refs  int // handles, under objects.mu
@@ -28,7 +28,7 @@ type object struct {
 // objects are those of a policy.
 type objects struct {
 	mu    sync.Mutex
-	byKey map[[sha256.Size]byte]*object
+	byKey map[objectKey]*object
 	bytes int
 }
 
@@ -38,9 +38,25 @@ type handles []*object
 // errFull says that a guest has had too much made.
 var errFull = errors.New("the policy has had as much made as it may")
 
+type objectKey [sha256.Size]byte
+
+func newObjectKey(kind string, text []byte) objectKey {
+	return sha256.Sum256(append([]byte(kind+"\x00"), text...))
+}
+
+// find returns what was made already, nil if it was not. Whoever gets it calls release.
+func (o *objects) find(key objectKey) *object {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	made := o.byKey[key]
+	if made != nil {
+		made.refs++
+	}
+	return made
+}
+
 // intern finds what a text makes, or has it made. Whoever gets it calls release.
-func (o *objects) intern(kind string, text []byte, make func(text []byte) (any, error)) (*object, error) {
-	key := sha256.Sum256(append([]byte(kind+"\x00"), text...))
+func (o *objects) intern(key objectKey, text []byte, make func(text []byte) (any, error)) (*object, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if made := o.byKey[key]; made != nil {
@@ -55,7 +71,7 @@ func (o *objects) intern(kind string, text []byte, make func(text []byte) (any, 
 		return nil, err
 	}
 	if o.byKey == nil {
-		o.byKey = map[[sha256.Size]byte]*object{}
+		o.byKey = map[objectKey]*object{}
 	}
 	made := &object{key: key, bytes: len(text), does: does, refs: 1}
 	o.byKey[key] = made
@@ -78,9 +94,15 @@ func (v *vm) made(kind string, text []byte, make func(text []byte) (any, error))
 	if len(text) > maxObjectText {
 		return v.unmade(fmt.Errorf("it is longer than %d KiB", maxObjectText>>10))
 	}
-	v.draw(fuelPerObject + int64(len(text))*fuelPerObjectByte)
+	v.draw(fuelPerVerified + int64(len(text))*fuelPerDigestByte)
 	v.settle()
-	one, err := v.policy.objects.intern(kind, text, make)
+	key, err := newObjectKey(kind, text), error(nil)
+	one := v.policy.objects.find(key)
+	if one == nil { // which another VM may be making; both pay
+		v.draw(fuelPerObject + int64(len(text))*fuelPerObjectByte)
+		v.settle()
+		one, err = v.policy.objects.intern(key, text, make)
+	}
 	if err != nil {
 		return v.unmade(err)
 	}

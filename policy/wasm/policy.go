@@ -144,8 +144,8 @@ func (p *Policy) describe(v *vm) bool {
 func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), maxFuel))}
 	p.open = isOpen(spec)
-	p.log = newGuestLog(h.config, spec)
 	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
+	p.log = newGuestLog(h.config, spec, p.data)
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu
 	p.streams, p.cut = context.WithCancel(h.ctx)

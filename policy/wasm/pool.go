@@ -11,7 +11,7 @@ import (
 // pool is the VMs of one policy.
 //
 // An exchange that finds an idle VM has it alone. When there is none and the
-// limit allows it, the exchange makes one, which takes a processor some
+// limit and the tenant's allow it, the exchange makes one, which takes a processor some
 // milliseconds, once: VMs outlive exchanges. One for each processor is made at a
 // time, and only one where exchanges trapped just now, so that others have processors
 // left; who comes meanwhile waits for that. At the limit exchanges share the VM that serves
@@ -182,7 +182,7 @@ func (p *pool) find() (*vm, error) {
 				return v, nil
 			}
 		}
-		switch room := len(p.vms)+p.making < p.limit; {
+		switch room := p.hasRoom(); {
 		case room && p.making < p.policy.makers():
 			p.making++
 			p.mu.Unlock()
@@ -196,6 +196,12 @@ func (p *pool) find() (*vm, error) {
 			}
 		}
 	}
+}
+
+// hasRoom tells whether there may be another VM: the first one always. mu is held.
+func (p *pool) hasRoom() bool {
+	n := len(p.vms) + p.making
+	return n == 0 || n < p.limit && p.policy.data.hasRoom(p.policy.module.memory())
 }
 
 func (p *pool) make() (*vm, error) {

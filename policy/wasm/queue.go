@@ -69,7 +69,7 @@ func (t *tenantData) enqueue(token uint32, item []byte) abi.Status {
 	case q == nil:
 		t.mu.Unlock()
 		return abi.NotFound
-	case t.queued+len(item)+queueItem > t.queueLimit:
+	case t.queued+len(item)+queueItem > t.limits.queues:
 		t.mu.Unlock()
 		return abi.InternalFailure
 	}

@@ -58,7 +58,7 @@ func TestAQueueWaitsForItsListener(t *testing.T) {
 
 // TestQueuesHaveLimits: of bytes and of how many there are; and an empty one says so.
 func TestQueuesHaveLimits(t *testing.T) {
-	data := &tenantData{queueLimit: 3 * (queueItem + 2)}
+	data := &tenantData{limits: tenantLimits{queues: 3 * (queueItem + 2)}}
 	b := &background{policy: &Policy{}, ready: make(chan struct{}, 1)}
 	token, ok := data.register([]byte("q"), b)
 	if again, _ := data.register([]byte("q"), b); !ok || token == 0 || again != token {

@@ -10,7 +10,7 @@ import (
 // sharedData is what guests share. Each tenant has its own; it lives as long as
 // the tenant has a policy, so a policy that is replaced finds what it left.
 type sharedData struct {
-	limit, queueLimit int
+	limits tenantLimits
 
 	mu      sync.Mutex
 	tenants map[string]*tenantData
@@ -20,16 +20,21 @@ type sharedData struct {
 type tenantData struct {
 	policies int // under sharedData.mu
 
+	limits  tenantLimits
 	calling atomic.Int64 // calls to services in flight
+	vms     atomic.Int64
+	memory  atomic.Int64 // of the VMs
+	lines   bucket
 
 	mu     sync.RWMutex
-	limit  int
 	bytes  int
 	values map[string]*sharedValue
+	// watchers are closed when what is under their key changes.
+	watchers map[string][]chan struct{}
 
-	queueLimit, queued int
-	queues             []*queue // by their token, less one
-	byName             map[string]*queue
+	queued int
+	queues []*queue // by their token, less one
+	byName map[string]*queue
 }
 
 // sharedValue has a version, which changes with every store and is never 0 nor
@@ -39,6 +44,20 @@ type sharedValue struct {
 	version uint32
 }
 
+// tenantLimits bound what all policies of a tenant have together.
+type tenantLimits struct {
+	shared, queues int
+	vms, memory    int64
+	lines          float64 // a second
+}
+
+func (c *Config) tenantLimits() tenantLimits {
+	return tenantLimits{shared: c.SharedBytes, queues: c.QueueBytes, vms: int64(c.TenantVMs), memory: c.TenantMemoryBytes, lines: float64(c.TenantLogLines)}
+}
+
+// noVersion is that of what is not there.
+const noVersion = 1<<32 - 1
+
 func (s *sharedData) enter(tenant string) *tenantData {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +66,7 @@ func (s *sharedData) enter(tenant string) *tenantData {
 	}
 	t := s.tenants[tenant]
 	if t == nil {
-		t = &tenantData{limit: s.limit, queueLimit: s.queueLimit, values: map[string]*sharedValue{}}
+		t = &tenantData{limits: s.limits, lines: newBucket(s.limits.lines), values: map[string]*sharedValue{}}
 		s.tenants[tenant] = t
 	}
 	t.policies++
@@ -62,6 +81,20 @@ func (s *sharedData) leave(tenant string) {
 			delete(s.tenants, tenant)
 		}
 	}
+}
+
+// hasRoom tells whether a policy may have another VM, which may grow to so many bytes.
+func (t *tenantData) hasRoom(most int64) bool {
+	return t.vms.Load() < t.limits.vms && t.memory.Load()+most <= t.limits.memory
+}
+
+// grow takes so much memory for a VM, if there is as much.
+func (t *tenantData) grow(bytes int64) bool {
+	if t.memory.Add(bytes) <= t.limits.memory {
+		return true
+	}
+	t.memory.Add(-bytes)
+	return false
 }
 
 // get appends the value to dst, once it has been paid for, byte by byte.
@@ -91,7 +124,7 @@ func (t *tenantData) set(key, value []byte, version uint32) abi.Status {
 	} else {
 		grows -= len(s.data)
 	}
-	if t.bytes+grows > t.limit || s == nil && (len(t.values) >= maxShared || len(key) > maxSharedKey) {
+	if t.bytes+grows > t.limits.shared || s == nil && (len(t.values) >= maxShared || len(key) > maxSharedKey) {
 		return abi.InternalFailure
 	}
 	if s == nil {
@@ -103,9 +136,13 @@ func (t *tenantData) set(key, value []byte, version uint32) abi.Status {
 		s.data = nil // what is kept is what is counted, or little more
 	}
 	s.data = append(s.data[:0], value...)
-	if s.version++; s.version == 1<<32-1 {
+	if s.version++; s.version == noVersion {
 		s.version = 1
 	}
+	for _, changed := range t.watchers[string(key)] {
+		close(changed)
+	}
+	delete(t.watchers, string(key))
 	return abi.OK
 }
 

@@ -93,6 +93,7 @@ const (
 	tokenGood = iota
 	tokenRefused
 	tokenInsufficient
+	tokenOfUnknownKey
 )
 
 // noValue is the length of a claim that is not there.
@@ -115,8 +116,12 @@ func checkToken(v *vm, b []byte) ([]byte, abi.Status) {
 	if err != nil {
 		first := byte(tokenRefused)
 		var refusal *jose.Refusal
-		if errors.As(err, &refusal) && refusal.Insufficient {
+		switch {
+		case !errors.As(err, &refusal):
+		case refusal.Insufficient:
 			first = tokenInsufficient
+		case refusal.UnknownKey:
+			first = tokenOfUnknownKey
 		}
 		v.scratch = append(append(v.scratch, first), err.Error()...)
 		return v.scratch, abi.OK

@@ -188,15 +188,23 @@ func (v *vm) instantiate() (err error) {
 	return v.run(cbMainVoid, startFactor)
 }
 
+var errTenantMemory = errors.New("the sandboxes of the tenant have all the memory that they may have")
+
 func (v *vm) newInstance() (err error) {
 	defer func() {
 		if r := recover(); r != nil { // the engine panics when there is no memory
 			err = fmt.Errorf("make instance: %v", r)
 		}
 		if err != nil {
+			v.policy.data.vms.Add(-1)
 			v.allocator.memory.Free()
 		}
+		if err != nil && v.allocator.memory.refused {
+			err = errTenantMemory
+		}
 	}()
+	v.policy.data.vms.Add(1)
+	v.allocator.memory.tenant = v.policy.data
 	ctx := context.WithValue(context.Background(), vmKey{}, v)
 	ctx = experimental.WithMemoryAllocator(ctx, &v.allocator)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
@@ -225,6 +233,7 @@ func (v *vm) close() {
 	if v.mod != nil {
 		_ = v.mod.Close(context.Background())
 		v.mod = nil
+		v.policy.data.vms.Add(-1)
 	}
 	v.allocator.memory.Free()
 }

@@ -70,8 +70,11 @@ type Config struct {
 	CacheDir string
 	Logger   *slog.Logger
 
-	// VMs bounds the VMs of one policy. Default 8 for each processor.
-	VMs int
+	// VMs bounds the VMs of one policy, TenantVMs those of all policies of a tenant, beside
+	// the one that each has. Defaults 8 and 64 for each processor.
+	VMs, TenantVMs int
+	// TenantMemoryBytes bounds the memory of a tenant's VMs together. Default 1 GiB.
+	TenantMemoryBytes int64
 	// MemoryBytes and Fuel are for policies that state none. Defaults 16 MiB
 	// and 10,000,000.
 	MemoryBytes, Fuel uint64
@@ -80,8 +83,8 @@ type Config struct {
 	// ModuleBytes bounds a module. Default 32 MiB.
 	ModuleBytes int
 	// LogLines is how many lines a second a policy may log, and a burst of as
-	// many again. Default 100.
-	LogLines int
+	// many again; TenantLogLines the same for a tenant. Defaults 100 and 1000.
+	LogLines, TenantLogLines int
 	// SharedBytes bounds the shared data of a tenant. Default 4 MiB.
 	SharedBytes int
 	// QueueBytes bounds the queues of a tenant, all together. Default 4 MiB.
@@ -98,6 +101,9 @@ type Config struct {
 	ManualTicks bool
 	// Clock is the time of day for guests. Default time.Now.
 	Clock func() time.Time
+	// Wait has a guest wait so long, and no longer than until changed is closed or ctx
+	// ends. Default none: in real time.
+	Wait func(ctx context.Context, d time.Duration, changed <-chan struct{})
 	// Random makes the source of a VM's random numbers. Default the system's.
 	// With a source that repeats, so does the fuel of guests that hash.
 	Random func() io.Reader
@@ -107,12 +113,14 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.VMs = cmp.Or(c.VMs, 8*runtime.GOMAXPROCS(0))
+	c.VMs, c.TenantVMs = cmp.Or(c.VMs, 8*runtime.GOMAXPROCS(0)), cmp.Or(c.TenantVMs, 64*runtime.GOMAXPROCS(0))
+	c.TenantMemoryBytes = cmp.Or(c.TenantMemoryBytes, 1<<30)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 16<<20)
 	c.MaxMemoryBytes = cmp.Or(c.MaxMemoryBytes, 256<<20)
 	c.Fuel = cmp.Or(c.Fuel, 10_000_000)
 	c.ModuleBytes = cmp.Or(c.ModuleBytes, 32<<20)
 	c.LogLines = cmp.Or(c.LogLines, 100)
+	c.TenantLogLines = cmp.Or(c.TenantLogLines, max(1000, c.LogLines))
 	c.SharedBytes = cmp.Or(c.SharedBytes, 4<<20)
 	c.QueueBytes = cmp.Or(c.QueueBytes, 4<<20)
 	c.Calls, c.TenantCalls = cmp.Or(c.Calls, 256), cmp.Or(c.TenantCalls, 1024)
@@ -132,7 +140,7 @@ func (c Config) validate() error {
 		return errors.New("no source of modules")
 	}
 	if c.VMs < 0 || c.ModuleBytes < 0 || c.LogLines < 0 || c.SharedBytes < 0 || c.QueueBytes < 0 ||
-		c.Calls < 0 || c.TenantCalls < 0 || c.CallBytes < 0 {
+		c.Calls < 0 || c.TenantCalls < 0 || c.CallBytes < 0 || c.TenantVMs < 0 || c.TenantMemoryBytes < 0 || c.TenantLogLines < 0 {
 		return errors.New("a limit is negative")
 	}
 	return nil
@@ -183,7 +191,7 @@ func NewHost(config Config) (*Host, error) {
 		ctx: ctx, stop: stop, config: config, began: config.Clock(), cache: cache,
 		compiling: make(chan struct{}, 1),
 		hashing:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		shared:    sharedData{limit: config.SharedBytes, queueLimit: config.QueueBytes},
+		shared:    sharedData{limits: config.tenantLimits()},
 		policies:  map[policy.Spec]*made{},
 		modules:   map[moduleKey]*module{},
 	}, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirmesh/weir/examples/plugins/standard/apikey"
 	"github.com/weirmesh/weir/examples/plugins/standard/basicauth"
+	"github.com/weirmesh/weir/examples/plugins/standard/introspection"
 	"github.com/weirmesh/weir/examples/plugins/standard/ipfilter"
 	"github.com/weirmesh/weir/examples/plugins/standard/jwt"
 	"github.com/weirmesh/weir/examples/plugins/standard/ratelimit"
@@ -21,14 +22,15 @@ import (
 
 func init() {
 	sdk.RegisterNamed(map[string]sdk.Plugin{
-		"apikey":    apikey.Plugin(),
-		"basicauth": basicauth.Plugin(),
-		"ipfilter":  ipfilter.Plugin(),
-		"jwt":       jwt.Plugin(),
-		"ratelimit": ratelimit.Plugin(),
-		"signature": signature.Plugin(),
-		"sizelimit": sizelimit.Plugin(),
-		"transform": transform.Plugin(),
+		"apikey":        apikey.Plugin(),
+		"basicauth":     basicauth.Plugin(),
+		"introspection": introspection.Plugin(),
+		"ipfilter":      ipfilter.Plugin(),
+		"jwt":           jwt.Plugin(),
+		"ratelimit":     ratelimit.Plugin(),
+		"signature":     signature.Plugin(),
+		"sizelimit":     sizelimit.Plugin(),
+		"transform":     transform.Plugin(),
 	})
 }
 

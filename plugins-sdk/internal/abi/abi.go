@@ -59,6 +59,7 @@ const (
 	RequestBody         BufferType = 0
 	ResponseBody        BufferType = 1
 	HTTPCallResponse    BufferType = 4
+	GRPCMessage         BufferType = 5
 	PluginConfiguration BufferType = 7
 )
 

@@ -44,6 +44,15 @@ func RecordMetric(id uint32, value uint64) Status       { return current().Recor
 func GetMetric(id uint32) (uint64, Status)              { return current().GetMetric(id) }
 func Foreign(name string, args []byte) ([]byte, Status) { return current().Foreign(name, args) }
 
+func RegisterQueue(name string) (uint32, Status)  { return current().RegisterQueue(name) }
+func ResolveQueue(name string) (uint32, Status)   { return current().ResolveQueue(name) }
+func Enqueue(token uint32, message []byte) Status { return current().Enqueue(token, message) }
+func Dequeue(token uint32) ([]byte, Status)       { return current().Dequeue(token) }
+
+func GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (uint32, Status) {
+	return current().GRPCCall(service, of, method, metadata, message, ms)
+}
+
 func SetEffectiveContext(id uint32) Status { return current().SetEffectiveContext(id) }
 func ContinueStream(response bool) Status  { return current().ContinueStream(response) }
 func CallStatus() (uint32, string)         { return current().CallStatus() }

@@ -168,6 +168,49 @@ func HTTPCall(service string, head, body []byte, ms uint32) (token uint32, s Sta
 	return retWord, s
 }
 
+//go:wasmimport env proxy_grpc_call
+//go:noescape
+func proxyGRPCCall(service, of, method string, metadata unsafe.Pointer, metadataSize uint32, message unsafe.Pointer, messageSize, ms uint32, token *uint32) Status
+
+// GRPCCall asks a service. The metadata is encoded pairs.
+func GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (token uint32, s Status) {
+	s = proxyGRPCCall(service, of, method, unsafe.Pointer(unsafe.SliceData(metadata)), uint32(len(metadata)),
+		unsafe.Pointer(unsafe.SliceData(message)), uint32(len(message)), ms, &retWord)
+	return retWord, s
+}
+
+//go:wasmimport env proxy_register_shared_queue
+//go:noescape
+func proxyRegisterQueue(name string, token *uint32) Status
+
+func RegisterQueue(name string) (token uint32, s Status) {
+	s = proxyRegisterQueue(name, &retWord)
+	return retWord, s
+}
+
+//go:wasmimport env proxy_resolve_shared_queue
+//go:noescape
+func proxyResolveQueue(vm, name string, token *uint32) Status
+
+// ResolveQueue finds a queue of sandboxes that have no vm_id.
+func ResolveQueue(name string) (token uint32, s Status) {
+	s = proxyResolveQueue("", name, &retWord)
+	return retWord, s
+}
+
+//go:wasmimport env proxy_enqueue_shared_queue
+//go:noescape
+func proxyEnqueue(token uint32, message unsafe.Pointer, size uint32) Status
+
+func Enqueue(token uint32, message []byte) Status {
+	return proxyEnqueue(token, unsafe.Pointer(unsafe.SliceData(message)), uint32(len(message)))
+}
+
+//go:wasmimport env proxy_dequeue_shared_queue
+func proxyDequeue(token uint32, address, size *uint32) Status
+
+func Dequeue(token uint32) ([]byte, Status) { return taken(proxyDequeue(token, &retAddress, &retSize)) }
+
 //go:wasmimport env proxy_get_status
 func proxyGetStatus(code, address, size *uint32) Status
 

@@ -28,9 +28,15 @@ type Host interface {
 	GetMetric(id uint32) (uint64, Status)
 
 	HTTPCall(service string, head, body []byte, ms uint32) (token uint32, s Status)
+	GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (token uint32, s Status)
 	CallStatus() (code uint32, message string)
 	SetEffectiveContext(id uint32) Status
 	ContinueStream(response bool) Status
+
+	RegisterQueue(name string) (token uint32, s Status)
+	ResolveQueue(name string) (token uint32, s Status)
+	Enqueue(token uint32, message []byte) Status
+	Dequeue(token uint32) ([]byte, Status)
 
 	Foreign(name string, args []byte) ([]byte, Status)
 }

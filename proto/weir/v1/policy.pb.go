@@ -491,7 +491,8 @@ type PolicySpec struct {
 	// Unspecified means CLOSED.
 	FailureMode PolicySpec_FailureMode `protobuf:"varint,4,opt,name=failure_mode,json=failureMode,proto3,enum=weir.v1.PolicySpec_FailureMode" json:"failure_mode,omitempty"`
 	// The order: AUTHN, AUTHZ, LIMIT, TRANSFORM. Unspecified means TRANSFORM.
-	// Within a stage a Gateway's policies run before a Route's, then by name.
+	// Within a stage those of the tenant run first, then those of the Gateway, of the
+	// Route, of the Service; then by name.
 	Stage PolicySpec_Stage `protobuf:"varint,5,opt,name=stage,proto3,enum=weir.v1.PolicySpec_Stage" json:"stage,omitempty"`
 	// The services that the plugin may call. It can reach nothing else.
 	Services      []*ServiceGrant `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
@@ -639,10 +640,12 @@ func (x *ServiceGrant) GetAs() string {
 // TargetRef is what a policy is attached to.
 type TargetRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Gateway or Route.
+	// Tenant, Gateway, Route or Service. Tenant: every Route of the policy's tenant.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Empty for Tenant.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// A listener of the gateway, or a named rule of the route. Empty: all.
+	// A listener of the Gateway, a named rule of the Route, a subset of the Service.
+	// Empty: all.
 	SectionName   string `protobuf:"bytes,3,opt,name=section_name,json=sectionName,proto3" json:"section_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

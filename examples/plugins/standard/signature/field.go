@@ -29,6 +29,7 @@ type input struct {
 	created, expires int64
 	keyID            string
 	algorithm, tag   string
+	nonce            string
 }
 
 // derived are the components that are no fields.
@@ -46,7 +47,11 @@ func accepted(c config) string {
 	if !c.BodyUnsigned {
 		quoted = append(quoted, `"content-digest"`)
 	}
-	return "sig=(" + strings.Join(quoted, " ") + ");created;keyid"
+	text := "sig=(" + strings.Join(quoted, " ") + ");created;keyid"
+	if c.Nonce {
+		text += ";nonce"
+	}
+	return text
 }
 
 // secretKey makes a JWK of a secret.
@@ -295,7 +300,7 @@ func (r *reader) parameter(in *input, name string) (ok bool) {
 	case "tag":
 		in.tag, ok = r.quoted()
 	case "nonce":
-		_, ok = r.quoted()
+		in.nonce, ok = r.quoted()
 	}
 	return ok // others are not known
 }

@@ -8,7 +8,8 @@
 //
 // A request passes whose signature is by one of these keys, covers what is required,
 // and is not older than maxAge. A body must be covered by a Content-Digest (RFC 9530),
-// and is compared with it before the service is asked.
+// and is compared with it before the service is asked. With once, or with nonces, a
+// signature is accepted a single time: see memory.
 //
 // Kong's hmac-auth follows a draft of 2014 that this standard has replaced; what it
 // signs cannot be told apart from what it does not.
@@ -37,6 +38,9 @@ type config struct {
 	Tag          string      `json:"tag" about:"what a signature is to be made for"`
 	BodyUnsigned bool        `json:"bodyUnsigned" about:"lets bodies pass that no Content-Digest covers"`
 	MaxBytes     int         `json:"maxBytes" about:"how large a body may be to be compared with its digest"`
+	Once         bool        `json:"once" about:"accepts a signature, or a nonce of a key, only once"`
+	Nonce        bool        `json:"nonce" about:"asks for a nonce, which is accepted only once"`
+	Remember     int         `json:"remember" about:"how many of those that are not too old are remembered"`
 }
 
 type keyConfig struct {
@@ -55,6 +59,7 @@ var algorithms = map[string]string{
 
 func (c *config) Default() {
 	c.Config, c.MaxAge, c.Leeway, c.MaxBytes = consumer.Default(), 300, 30, 1<<20
+	c.Remember = 16 << 10
 	c.Components = []string{"@method", "@authority", "@path", "@query"}
 }
 
@@ -68,6 +73,8 @@ func (c *config) Validate() error {
 		return errors.New("keys: there are none, so nobody could pass")
 	case c.MaxAge <= 0 || c.Leeway < 0 || c.Leeway > 3600:
 		return errors.New("maxAge must be more than 0, leeway between 0 and 3600")
+	case c.Remember < 256 || c.Remember > 128<<10:
+		return errors.New("remember: want 256 to 131072")
 	case c.MaxBytes <= 0 || c.MaxBytes > held:
 		return errors.New("maxBytes: want 1 to 1048576, which is as much of a body as is held back")
 	}
@@ -98,6 +105,7 @@ type signed struct {
 	keys      map[string]key
 	missing   sdk.Problem
 	challenge sdk.Field
+	memory    *memory // nil: a signature may come again
 }
 
 type key struct {
@@ -109,6 +117,10 @@ func newSigned(c config) (sdk.Handler, error) {
 	s := &signed{config: c, keys: map[string]key{},
 		missing:   consumer.Unauthenticated("A signature is required", "Sign the request as RFC 9421 says."),
 		challenge: sdk.Field{Name: "accept-signature", Value: accepted(c)},
+	}
+	if c.Once || c.Nonce {
+		policy, _ := sdk.Property("plugin_name")
+		s.memory = newMemory("weir.signature/"+policy, c.Remember)
 	}
 	for i, k := range c.Keys {
 		text := k.Key
@@ -143,6 +155,10 @@ func (s *signed) OnRequest(r *sdk.Request) sdk.Action {
 	switch {
 	case errors.As(err, &wrong):
 		return s.refuse(r, wrong)
+	case errors.Is(err, errFull):
+		sdk.Errorf("a request is refused: %v (remember)", err)
+		return r.Refuse(sdk.Problem{Status: 503, Type: "urn:weir:problem:unavailable", Title: "Too many signatures are in use"},
+			sdk.Field{Name: "retry-after", Value: "10"})
 	case err != nil:
 		return consumer.Broken(r.Exchange, err)
 	}
@@ -220,6 +236,9 @@ func (s *signed) verify(r *sdk.Request, input, value string) (key, []string, err
 		if err == nil && !good {
 			err = refusal("the signature is wrong")
 		}
+		if err == nil {
+			err = s.once(&in, signature)
+		}
 		return k, in.covered, err
 	}
 	return key{}, nil, refusal("there is no signature by a key that is known")
@@ -231,6 +250,8 @@ func (s *signed) check(r *sdk.Request, in *input, k key) error {
 	switch {
 	case in.algorithm != "" && in.algorithm != k.Algorithm:
 		return refusal("its algorithm is not the key's")
+	case s.config.Nonce && in.nonce == "":
+		return refusal("it has no nonce")
 	case in.created == 0:
 		return refusal("it does not say when it was created")
 	case in.created > now+s.config.Leeway:

@@ -46,6 +46,22 @@ func call(id uint32, args []string, phase, do string) uint32 {
 	return s
 }
 
+// await waits by weir.wait. What comes of it is told as the answer to a call is.
+func await(id, ms, version uint32, key, phase, do string) uint32 {
+	b := []byte{byte(ms), byte(ms >> 8), byte(ms >> 16), byte(ms >> 24), byte(version), byte(version >> 8), byte(version >> 16), byte(version >> 24)}
+	outP, outN = nil, 0
+	s := foreign("weir.wait", string(b)+key)
+	if token := out(); s == 0 && len(token) == 4 {
+		lastToken = uint32(token[0]) | uint32(token[1])<<8 | uint32(token[2])<<16 | uint32(token[3])<<24
+		then := "answer"
+		if strings.HasPrefix(phase, "response") {
+			then = "response answer"
+		}
+		asks[lastToken] = asked{id, then, do}
+	}
+	return s
+}
+
 func callHTTP(service, path, body string, ms uint32) uint32 {
 	method := "GET"
 	if body != "" {

@@ -315,6 +315,10 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		if s := call(id, args, phase, current); s != 0 {
 			show("call", s)
 		}
+	case "await": // MS VERSION KEY
+		if s := await(id, number(1), number(2), arg(3), phase, current); s != 0 {
+			show("await", s)
+		}
 	case "cancel":
 		show("cancel", proxyGRPCCancel(lastToken))
 	case "wait":
