@@ -46,6 +46,7 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 		return nil, err
 	}
 	if req.GetCanaryPercent() > 0 {
+		old = afresh(old)
 		admitted = proto.CloneOf(old.GetStatus())
 	}
 	plugin.Status = admitted

@@ -127,6 +127,16 @@ func nextTrial(plugin, old *weirv1.Plugin, at *timestamppb.Timestamp) *weirv1.Pl
 	return trial
 }
 
+// afresh is a Plugin whose canary, if it was aborted, was never tried.
+func afresh(old *weirv1.Plugin) *weirv1.Plugin {
+	if old.GetStatus().GetTrial().GetState() != weirv1.PluginTrial_ABORTED {
+		return old
+	}
+	old = proto.CloneOf(old)
+	old.Status.Trial = nil
+	return old
+}
+
 // needsVersions: members of earlier versions would not keep what a transaction
 // refers to.
 func needsVersions(tx *weirv1.Transact) bool {
@@ -163,13 +173,11 @@ func (s *service) PromotePlugin(ctx context.Context, req *weirv1.PromotePluginRe
 		return nil, s.state(old, "has no canary: push one with a share (canary_percent)")
 	case req.GetCanaryPercent() != 0:
 		canary.Percent = req.GetCanaryPercent()
+		old = afresh(old)
 	case aborted && !req.GetForce():
 		return nil, s.state(old, "its canary %s was aborted: %s", canary.GetDigest(), trial.GetReason())
 	default:
 		plugin.Spec.Digest, plugin.Spec.Signatures, plugin.Spec.Canary = canary.GetDigest(), canary.GetSignatures(), nil
-	}
-	if aborted {
-		old.Status.Trial = nil // it begins anew
 	}
 	plugin, revision, err := s.changePlugin(ctx, plugin, old, req.GetDryRun())
 	return &weirv1.PromotePluginResponse{Plugin: plugin, Revision: revision}, err

@@ -817,7 +817,9 @@ type PluginCounts struct {
 	// Those of them that ran out of fuel.
 	OutOfFuel uint64 `protobuf:"varint,3,opt,name=out_of_fuel,json=outOfFuel,proto3" json:"out_of_fuel,omitempty"`
 	// Exchanges that were answered with 500 or more, whoever did, but for those it failed.
-	ServerErrors  uint64 `protobuf:"varint,4,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	ServerErrors uint64 `protobuf:"varint,4,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// What all exchanges burned.
+	Fuel          uint64 `protobuf:"varint,5,opt,name=fuel,proto3" json:"fuel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -876,6 +878,13 @@ func (x *PluginCounts) GetOutOfFuel() uint64 {
 func (x *PluginCounts) GetServerErrors() uint64 {
 	if x != nil {
 		return x.ServerErrors
+	}
+	return 0
+}
+
+func (x *PluginCounts) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
 	}
 	return 0
 }
@@ -1613,12 +1622,13 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\aRUNNING\x10\x01\x12\v\n" +
 	"\aABORTED\x10\x02\x12\f\n" +
 	"\bPROMOTED\x10\x03\x12\t\n" +
-	"\x05ENDED\x10\x04\"\x8d\x01\n" +
+	"\x05ENDED\x10\x04\"\xa1\x01\n" +
 	"\fPluginCounts\x12\x1c\n" +
 	"\texchanges\x18\x01 \x01(\x04R\texchanges\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\x04R\bfailures\x12\x1e\n" +
 	"\vout_of_fuel\x18\x03 \x01(\x04R\toutOfFuel\x12#\n" +
-	"\rserver_errors\x18\x04 \x01(\x04R\fserverErrors\"\xed\x01\n" +
+	"\rserver_errors\x18\x04 \x01(\x04R\fserverErrors\x12\x12\n" +
+	"\x04fuel\x18\x05 \x01(\x04R\x04fuel\"\xed\x01\n" +
 	"\fPluginReport\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
