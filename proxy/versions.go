@@ -27,7 +27,7 @@ import (
 // there is none its policies fail, each as its failureMode says. The proxy's problem
 // says so.
 type versions struct {
-	// good are those that were trusted when they were made.
+	// good are those that were trusted when they were made, the last of each plugin.
 	good map[resource.Ref]pluginVersion
 	// distrusted says what is not made; shown.
 	distrusted map[resource.Ref]string
@@ -80,7 +80,6 @@ func (p *Proxy) trusted(plugin resource.Ref, spec *weirv1.PluginSpec) (pluginVer
 	declared := pluginVersion{spec.GetDigest(), spec.GetSignatures()}
 	err := p.check(plugin, declared)
 	if err == nil {
-		p.versions.good[plugin] = declared
 		p.show(func() { delete(p.versions.distrusted, plugin) })
 		return declared, nil
 	}
@@ -115,6 +114,7 @@ func (p *Proxy) makePolicy(ctx context.Context, spec *weirv1.Policy, services po
 	if err != nil {
 		return nil, err
 	}
+	p.versions.good[plugin] = version
 	t := p.trialOf(plugin, declared)
 	if t == nil || t.Aborted() != "" {
 		return stable, nil
