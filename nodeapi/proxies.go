@@ -158,7 +158,9 @@ func (s *session) ack(revision uint64, problem string) {
 func (s *session) told(plugins []*weirv1.PluginReport) {
 	s.update(func(p *proxyState) bool {
 		news := !slices.EqualFunc(p.plugins, plugins, func(a, b *weirv1.PluginReport) bool { return proto.Equal(a, b) })
-		p.plugins = plugins
+		if news {
+			p.plugins = plugins
+		}
 		return news
 	})
 }
