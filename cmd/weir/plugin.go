@@ -21,7 +21,7 @@ import (
 func newPluginCommand(c *client) *cobra.Command {
 	return group("plugin", "Write, test, ship and list WASM modules", newPluginNewCommand(), newPluginBuildCommand(),
 		newPluginInspectCommand(), newPluginTestCommand(), newPluginBenchCommand(), newPluginRunCommand(), newPluginReplayCommand(c),
-		newPluginKeygenCommand(), newPluginSignCommand(), newPluginVerifyCommand(), newPluginPushCommand(c), newPluginListCommand(c),
+		newPluginKeygenCommand(), newPluginSignCommand(), newPluginVerifyCommand(), newPluginPushCommand(c), newPluginPullCommand(c), newPluginListCommand(c),
 		newPluginStatusCommand(c), newPluginHistoryCommand(c), newPluginPromoteCommand(c), newPluginRollbackCommand(c))
 }
 
@@ -34,13 +34,16 @@ func newPluginPushCommand(c *client) *cobra.Command {
 	var share percent
 	var sign signing
 	cmd := &cobra.Command{
-		Use:   "push NAME [FILE.wasm]",
+		Use:   "push NAME [FILE]",
 		Short: "Store a module under a name",
 		Long: `Push checks a module, stores it and lets the Plugin of that name point at it.
 Every proxy that uses the plugin goes over to the new module; requests that are
 under way finish with the old one. With --canary the module takes part in a
 share of the exchanges, beside the one in force, until it is promoted or fares
 badly (weir plugin status).
+
+The file is a module, or an OCI image layout that holds one: a directory or a
+tar file, with the image's name behind a colon where there are several.
 
 Without a file it is the standard policy of that name that comes with weir: ` + strings.Join(plugins.Standard(), ", ") + `. The name may go on behind a dash: jwt-partners is jwt, with limits of its own.`,
 		Example: "  weir plugin push jwt\n  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000\n  weir plugin push stamp stamp.wasm --sign release.key --canary 5%",
@@ -108,7 +111,11 @@ func moduleToPush(args []string) (what string, module []byte, err error) {
 // maxModule is the most that a server takes for one.
 const maxModule = 64 << 20
 
+// readModule reads a module from a file, or out of an OCI image layout.
 func readModule(file string) ([]byte, error) {
+	if module, is, err := readImage(file); is || err != nil {
+		return module, err
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read module: %w", err)

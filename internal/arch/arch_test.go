@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"proto/weir/v1/weirv1connect": {"proto/weir/v1"},
 
 	"internal/signature":    {},
+	"internal/oci":          {},
 	"resource":              {"proto/weir/v1", "internal/signature"},
 	"resource/manifest":     {"proto/weir/v1", "resource", "resource/manifest/gatewayapi"},
 	"store":                 {"proto/weir/v1", "resource", "internal/durable"},
@@ -89,7 +90,7 @@ var allowed = map[string][]string{
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"proxy", "proxy/overload", "policy", "policy/canary", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
-	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "resource", "resource/manifest", "node", "internal/handover",
+	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
 	"internal/arch":        {},
@@ -139,7 +140,7 @@ var onlyIn = map[string][]string{
 	"go.etcd.io/bbolt":                  {"store"},
 	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
 	"github.com/anishathalye/porcupine": {"test/linear"},
-	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi"},
+	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi", "internal/oci"},
 	"github.com/andybalholm/brotli":     {"proxy/compress"},
 }
 
