@@ -41,7 +41,7 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	if len(violations) > 0 {
 		return nil, refusal(&Refused{Violations: violations}, index)
 	}
-	if err := s.fillStatus(ctx, tx.Puts, index); err != nil {
+	if err := s.fillStatus(ctx, tx, index); err != nil {
 		return nil, err
 	}
 	if err := s.tryPolicies(ctx, tx.Puts, index); err != nil {
@@ -128,7 +128,7 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 		}
 		done, err = s.Store.DryRun(tx)
 	} else {
-		done, err = s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: tx}})
+		done, err = s.decide(ctx, tx)
 	}
 	var refused *Refused
 	if errors.As(err, &refused) {
@@ -142,6 +142,21 @@ func (s *service) transact(ctx context.Context, tx *weirv1.Transact, dryRun bool
 		s.audit(ctx, done)
 	}
 	return done, nil
+}
+
+// decide proposes a transaction. While members of earlier versions do not know of a
+// plugin's versions, none are kept.
+func (s *service) decide(ctx context.Context, tx *weirv1.Transact) (*weirv1.ApplyResponse, error) {
+	if !needsVersions(tx) {
+		return s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: tx}})
+	}
+	done, err := s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_TransactVersions{TransactVersions: tx}})
+	if errors.Is(err, ErrTooNew) {
+		if dropVersions(tx); !needsVersions(tx) {
+			return s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: tx}})
+		}
+	}
+	return done, err
 }
 
 // propose puts into a command what the store must not make up by itself.

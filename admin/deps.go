@@ -70,6 +70,9 @@ var (
 	// ErrUnknown: the command may have been done. The leader may have been lost
 	// after it was sent.
 	ErrUnknown = errors.New("the outcome is not known")
+	// ErrTooNew: the command is not done, and will not be while a member is of an
+	// earlier version.
+	ErrTooNew = errors.New("not every member knows this yet")
 )
 
 // Refused is a decision against a command, with all that spoke against it.

@@ -51,6 +51,8 @@ func (s *service) translate(ctx context.Context, procedure string, err error) er
 		return connect.NewError(connect.CodeUnimplemented, err.Error())
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, ErrTooNew):
+		return connect.NewError(connect.CodeFailedPrecondition, err.Error()).WithCause(err)
 	case errors.Is(err, ErrUnavailable):
 		s.Logger.Warn("admin call failed", "procedure", procedure, "error", err)
 		return connect.NewError(connect.CodeUnavailable, s.unavailable(ctx)).WithCause(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,8 +114,12 @@ func sameStatus(a, b *weirv1.ProxyStatus) bool {
 	return a.GetName() == b.GetName() && a.GetConnected() == b.GetConnected() && a.GetRevision() == b.GetRevision() &&
 		a.GetRefusedRevision() == b.GetRefusedRevision() && a.GetRefusedReason() == b.GetRefusedReason() && a.GetProblem() == b.GetProblem() &&
 		a.GetVersion() == b.GetVersion() && a.GetAddress() == b.GetAddress() && maps.Equal(a.GetLabels(), b.GetLabels()) &&
-		(a.GetConnected() || a.GetLastSeen().AsTime().Equal(b.GetLastSeen().AsTime()))
+		(a.GetConnected() || a.GetLastSeen().AsTime().Equal(b.GetLastSeen().AsTime())) &&
+		slices.EqualFunc(a.GetPlugins(), b.GetPlugins(), sameReport)
 }
+
+// sameReport looks closer only where there is a canary, and news of it.
+func sameReport(a, b *weirv1.PluginReport) bool { return a == b || proto.Equal(a, b) }
 
 // await returns what is new since a version, or what there is once the time is
 // over. It is nil when nothing was said yet.

@@ -29,6 +29,8 @@ func TestEveryFieldOfAStatusIsNews(t *testing.T) {
 		switch {
 		case field.IsMap():
 			r.Mutable(field).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString("v"))
+		case field.IsList():
+			r.Mutable(field).List().AppendMutable()
 		case field.Kind() == protoreflect.StringKind:
 			r.Set(field, protoreflect.ValueOfString("x"))
 		case field.Kind() == protoreflect.BoolKind:

@@ -195,7 +195,9 @@ func outcome(err error) error {
 	switch {
 	case errors.Is(err, cluster.ErrUnknown):
 		return fmt.Errorf("%w: %w", admin.ErrUnknown, err)
-	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrTooNew), errors.Is(err, cluster.ErrRemoved):
+	case errors.Is(err, cluster.ErrTooNew):
+		return fmt.Errorf("%w: %w", admin.ErrTooNew, err)
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed), errors.Is(err, cluster.ErrNoSpace), errors.Is(err, cluster.ErrRemoved):
 		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
 	}
 	return err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -95,6 +96,9 @@ type EdgeConfig struct {
 	MemoryLimit int64
 	// MaxConnections of clients; 0: what there are file descriptors for.
 	MaxConnections int
+	// PluginKeys: one of them must have signed each plugin's module, whatever the
+	// servers declare. None: what they declare.
+	PluginKeys []ed25519.PublicKey
 }
 
 // Validate says what is wrong with the settings.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/overload"
 	"github.com/weirmesh/weir/telemetry"
@@ -55,7 +56,8 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
 			Labels: ec.Labels, Version: cfg.Version, Logger: log,
-			Problem: func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
+			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
+			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
 		})
 		if err == nil {
 			get := fetch(client.Blob)
@@ -107,7 +109,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	memory := p.watchMemory(ec.MemoryLimit)
 	var err error
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

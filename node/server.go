@@ -239,6 +239,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	p.run("addresses", addresses.run)
 	p.run("fleet", s.fleet.Run)
 	p.run("standing", s.mindStanding)
+	p.run("canaries", s.mindCanaries)
 	s.runIssuer(p)
 	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {

@@ -36,6 +36,9 @@ type ClientConfig struct {
 	// Problem says what of the configuration in force is not so; "" for nothing.
 	// It is asked with each heartbeat. nil: nobody says.
 	Problem func() string
+	// Canaries says how the canaries of plugins fare. It is asked with each
+	// heartbeat. nil: nobody says.
+	Canaries func() []*weirv1.PluginReport
 	// Dialer is shared with others; nil: the client has one of its own.
 	Dialer *nodeport.Dialer
 }

@@ -131,6 +131,7 @@ func (f *follower) subscribe(stream clientStream) error {
 	h := f.held
 	subscribe := &weirv1.Subscribe{
 		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
+		Kinds: newerKinds,
 	}
 	if h.at == (position{}) {
 		subscribe.Digest = nil
@@ -284,6 +285,7 @@ func (f *follower) store(u Update) {
 	for _, r := range f.held.resources {
 		if p := r.GetPlugin(); p != nil {
 			used[p.GetSpec().GetDigest()] = struct{}{}
+			used[p.GetSpec().GetCanary().GetDigest()] = struct{}{}
 		}
 	}
 	if err := f.client.blobs.keepOnly(used); err != nil {
@@ -305,6 +307,10 @@ func (f *follower) ack(stream clientStream) error {
 	m := &weirv1.Ack{Revision: f.held.accepted}
 	if f.client.cfg.Problem != nil {
 		m.Problem = truncate(f.client.cfg.Problem(), maxReason)
+	}
+	if f.client.cfg.Canaries != nil {
+		all := f.client.cfg.Canaries()
+		m.Plugins = all[:min(len(all), maxReports)]
 	}
 	return stream.Send(&weirv1.StreamConfigRequest{Message: &weirv1.StreamConfigRequest_Ack{Ack: m}})
 }

@@ -48,6 +48,7 @@ const (
 	rankService
 	rankCertificate
 	rankPlugin
+	rankPluginTrust
 	ranks
 )
 
@@ -65,6 +66,8 @@ func rankOf(kind string) (rank int, ok bool) {
 		return rankPolicy, true
 	case resource.KindPlugin:
 		return rankPlugin, true
+	case resource.KindPluginTrust:
+		return rankPluginTrust, true
 	}
 	return 0, false
 }
@@ -135,17 +138,24 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 		return
 	}
 	for reference := range resource.References(r) {
-		if _, known := rankOf(reference.To.Kind); !known {
-			continue
-		}
-		to := g.at(reference.To)
-		if slices.Contains(n.refersTo, to) {
-			continue
-		}
-		n.refersTo = append(n.refersTo, to)
-		to.referrers[n] = struct{}{}
-		touched[to] = struct{}{}
+		g.link(n, reference.To, touched)
 	}
+	if r.GetPlugin() != nil { // whether it is there or not
+		g.link(n, resource.TrustRef(n.ref.Tenant), touched)
+	}
+}
+
+func (g *graph) link(n *node, ref resource.Ref, touched map[*node]struct{}) {
+	if _, known := rankOf(ref.Kind); !known {
+		return
+	}
+	to := g.at(ref)
+	if slices.Contains(n.refersTo, to) {
+		return
+	}
+	n.refersTo = append(n.refersTo, to)
+	to.referrers[n] = struct{}{}
+	touched[to] = struct{}{}
 }
 
 func (g *graph) at(ref resource.Ref) *node {

@@ -90,14 +90,15 @@ func (h *hub) apply(c Change) {
 	}
 }
 
-// join enters the scope of a set of labels; leave undoes it.
-func (h *hub) join(labels map[string]string) *scope {
+// join enters the scope of a set of labels, and of the newer kinds that are known;
+// leave undoes it.
+func (h *hub) join(labels map[string]string, kinds []string) *scope {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := scopeKey(labels)
+	key := scopeKey(labels, kinds)
 	s := h.scopes[key]
 	if s == nil {
-		s = newScope(labels, h.graph)
+		s = newScope(labels, kinds, h.graph)
 		h.scopes[key] = s
 	}
 	s.streams++

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirmesh/weir/identity"
@@ -37,6 +38,7 @@ type proxyState struct {
 	refused  uint64
 	reason   string
 	problem  string
+	plugins  []*weirv1.PluginReport
 	lastSeen time.Time
 }
 
@@ -63,7 +65,7 @@ func (p *Proxies) Statuses() ([]*weirv1.ProxyStatus, <-chan struct{}) {
 func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 	m := &weirv1.ProxyStatus{
 		Name: id.Name, Labels: maps.Clone(s.labels), Connected: s.session != nil,
-		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason, Problem: s.problem,
+		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason, Problem: s.problem, Plugins: s.plugins,
 		Version: s.version, Address: s.address, LastSeen: timestamppb.New(s.lastSeen),
 	}
 	if s.session != nil {
@@ -147,6 +149,17 @@ func (s *session) ack(revision uint64, problem string) {
 		p.accepted, p.problem = revision, problem
 		if mended {
 			p.refused, p.reason = 0, ""
+		}
+		return news
+	})
+}
+
+// told takes in how canaries fare at the proxy.
+func (s *session) told(plugins []*weirv1.PluginReport) {
+	s.update(func(p *proxyState) bool {
+		news := !slices.EqualFunc(p.plugins, plugins, func(a, b *weirv1.PluginReport) bool { return proto.Equal(a, b) })
+		if news {
+			p.plugins = plugins
 		}
 		return news
 	})

@@ -17,6 +17,7 @@ import (
 // late. The hub's lock guards all but history and snapshot.
 type scope struct {
 	labels  map[string]string
+	kinds   []string // that its proxies know beyond those that all do
 	members map[*node]*weirv1.Resource
 	routes  map[*tenant]int // how many of the members are Routes of whom
 	digest  digest
@@ -28,8 +29,8 @@ type scope struct {
 	snapshot snapshot
 }
 
-func newScope(labels map[string]string, g *graph) *scope {
-	s := &scope{labels: maps.Clone(labels), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}}
+func newScope(labels map[string]string, kinds []string, g *graph) *scope {
+	s := &scope{labels: maps.Clone(labels), kinds: slices.Clone(kinds), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}}
 	gateways := map[*node]struct{}{}
 	for _, n := range g.nodes {
 		if n.ref.Kind == resource.KindGateway {
@@ -41,9 +42,26 @@ func newScope(labels map[string]string, g *graph) *scope {
 	return s
 }
 
-// scopeKey is the same for equal labels.
-func scopeKey(labels map[string]string) string {
+// newerKinds are those that proxies of earlier versions cannot take in. A proxy says
+// which of them it knows.
+var newerKinds = []string{resource.KindPluginTrust}
+
+// kindsKnown are those of the newer kinds that a proxy knows and this server, too.
+func kindsKnown(said []string) (known []string) {
+	for _, kind := range newerKinds {
+		if slices.Contains(said, kind) {
+			known = append(known, kind)
+		}
+	}
+	return known
+}
+
+// scopeKey is the same for equal labels and kinds.
+func scopeKey(labels map[string]string, kinds []string) string {
 	var b strings.Builder
+	for _, kind := range kinds {
+		b.WriteString(kind + "\n")
+	}
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		// No key and no value of a label holds a line break.
 		b.WriteString(k + "=" + labels[k] + "\n")
@@ -157,6 +175,8 @@ func (s *scope) wants(n *node) bool {
 		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute) || s.isGranted(n)
 	case resource.KindPlugin:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
+	case resource.KindPluginTrust:
+		return slices.Contains(s.kinds, resource.KindPluginTrust) && s.hasAny(maps.Keys(n.referrers), resource.KindPlugin)
 	}
 	return false
 }

@@ -72,7 +72,7 @@ func TestScopeHoldsWhatItsProxiesNeed(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, memberNames(newScope(c.labels, g))); diff != "" {
+			if diff := cmp.Diff(c.want, memberNames(newScope(c.labels, newerKinds, g))); diff != "" {
 				t.Fatal(diff)
 			}
 		})
@@ -85,7 +85,7 @@ func TestTenantsDoNotMix(t *testing.T) {
 	resource.Meta(foreign).Tenant = "other"
 	g.apply(Change{Revision: 1, Puts: []*weirv1.Resource{gateway("all", nil), route("r", "all", "books"), foreign}})
 	want := []string{"Gateway all", "Route r"}
-	if diff := cmp.Diff(want, memberNames(newScope(nil, g))); diff != "" {
+	if diff := cmp.Diff(want, memberNames(newScope(nil, newerKinds, g))); diff != "" {
 		t.Fatal(diff)
 	}
 }
@@ -180,7 +180,7 @@ func TestScopesFollow(t *testing.T) {
 		var proxies []*held
 		var read []uint64
 		for _, labels := range labelSets {
-			scopes = append(scopes, newScope(labels, g))
+			scopes = append(scopes, newScope(labels, newerKinds, g))
 			proxies = append(proxies, newHeld())
 			read = append(read, 0)
 		}
@@ -203,7 +203,7 @@ func TestScopesFollow(t *testing.T) {
 				if diff := cmp.Diff(names(want), names(proxies[i].resources)); diff != "" {
 					t.Fatalf("revision %d: the proxy: %s", revision, diff)
 				}
-				if fresh := newScope(labelSets[i], g); fresh.digest != s.digest {
+				if fresh := newScope(labelSets[i], newerKinds, g); fresh.digest != s.digest {
 					t.Fatalf("revision %d: the digest has drifted", revision)
 				}
 			}

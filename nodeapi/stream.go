@@ -32,6 +32,8 @@ const (
 	maxLabels = 64
 	maxLabel  = 256
 	maxReason = 2 << 10
+	// maxReports of canaries, of one proxy.
+	maxReports = 64
 )
 
 type configStream = weirv1connect.NodeServiceStreamConfigServerStream
@@ -77,6 +79,8 @@ func checkSubscribe(sub *weirv1.Subscribe) error {
 		return errors.New("the first message must be Subscribe")
 	case len(sub.GetLabels()) > maxLabels:
 		return fmt.Errorf("%d labels are more than %d", len(sub.GetLabels()), maxLabels)
+	case len(sub.GetKinds()) > maxLabels:
+		return fmt.Errorf("%d kinds are more than %d", len(sub.GetKinds()), maxLabels)
 	case len(sub.GetVersion()) > maxLabel:
 		return errors.New("the version is too long")
 	case len(sub.GetDigest()) != 0 && len(sub.GetDigest()) != len(digest{}):
@@ -114,7 +118,7 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	if s.away.Load() { // only now: whoever turns all away ends those that are here
 		return errNoServer
 	}
-	scope := s.hub.join(sub.GetLabels())
+	scope := s.hub.join(sub.GetLabels(), kindsKnown(sub.GetKinds()))
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
@@ -157,12 +161,22 @@ func (s *session) hear(stream configStream) error {
 		switch k := m.GetMessage().(type) {
 		case *weirv1.StreamConfigRequest_Ack:
 			s.ack(k.Ack.GetRevision(), truncate(k.Ack.GetProblem(), maxReason))
+			s.told(readable(k.Ack.GetPlugins()))
 		case *weirv1.StreamConfigRequest_Nack:
 			s.nack(k.Nack.GetRevision(), truncate(k.Nack.GetReason(), maxReason))
 		default:
 			return connect.NewError(connect.CodeInvalidArgument, "want an Ack or a Nack")
 		}
 	}
+}
+
+// readable bounds what a proxy says of canaries.
+func readable(reports []*weirv1.PluginReport) []*weirv1.PluginReport {
+	reports = reports[:min(len(reports), maxReports)]
+	for _, r := range reports {
+		r.Tenant, r.Name, r.Aborted = truncate(r.GetTenant(), maxLabel), truncate(r.GetName(), maxLabel), truncate(r.GetAborted(), maxReason)
+	}
+	return reports
 }
 
 // sender walks a scope's history for one proxy.

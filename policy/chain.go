@@ -110,6 +110,9 @@ var ErrAnswered = errors.New("a policy has answered")
 // exchange's deadline.
 var ErrWaited = errors.New("it has waited until the exchange's deadline")
 
+// ErrOutOfFuel is what a filter's failure wraps that burned more than it may.
+var ErrOutOfFuel = errors.New("it is out of fuel")
+
 // errTooLarge is what Error wraps when a body does not fit the hold limit.
 var errTooLarge = errors.New("body is larger than a policy may hold")
 

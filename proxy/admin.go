@@ -29,6 +29,10 @@ func (p *Proxy) serveAdmin() error {
 		socket.Close()
 		return err
 	}
+	if err := p.cfg.Metrics.Register(&canaryCollector{p}); err != nil {
+		socket.Close()
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", p.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

@@ -261,8 +261,8 @@ func (p *Proxy) Sockets() map[string]net.Listener {
 	return sockets
 }
 
-// Problem says which listeners that are declared are not served, and why; "": all
-// are. That one does without HTTP/3 is none.
+// Problem says which listeners that are declared are not served, which modules do not
+// run, and why; "": all do. That one does without HTTP/3 is none.
 func (p *Proxy) Problem() string {
 	var all []string
 	if clash := p.current.Load().clash; clash != nil {
@@ -274,6 +274,9 @@ func (p *Proxy) Problem() string {
 		if !k.udp {
 			all = append(all, err.Error())
 		}
+	}
+	for _, why := range p.versions.distrusted {
+		all = append(all, why)
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")

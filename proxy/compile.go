@@ -225,16 +225,12 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	made := make([]policy.Policy, 0, len(list))
 	for _, a := range list {
 		spec := a.Policy
-		s, err := p.policySpec(spec)
+		services, err := p.grant(resource.Of(resource.Wrap(spec)).Tenant, spec.GetSpec().GetServices())
 		if err != nil {
-			return nil, err
-		}
-		services, err := p.grant(s.Tenant, spec.GetSpec().GetServices())
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", s.Name, err)
+			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
 		}
 		r.held = append(r.held, services.leave)
-		m, err := p.cfg.Policies.Make(ctx, s, services)
+		m, err := p.makePolicy(ctx, spec, services)
 		if err != nil {
 			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
 		}

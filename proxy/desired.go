@@ -11,7 +11,8 @@ import (
 type desired struct {
 	resources map[resource.Ref]*weirv1.Resource
 	// users says who depends on a resource: routes on services and gateways,
-	// these on certificates, policies on plugins and services, and what a policy is attached to on the policy.
+	// these on certificates, plugins on whom their tenant trusts, policies on plugins
+	// and services, and what a policy is attached to on the policy.
 	users map[resource.Ref]map[resource.Ref]struct{}
 	// changed is what is not yet in force.
 	changed map[resource.Ref]struct{}
@@ -129,6 +130,8 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 		for ref := range resource.References(r) {
 			to[ref.To] = struct{}{}
 		}
+	case r.GetPlugin() != nil:
+		to[resource.TrustRef(tenant)] = struct{}{}
 	case r.GetPolicy() != nil:
 		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
 		for _, s := range r.GetPolicy().GetSpec().GetServices() {

@@ -24,6 +24,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -49,7 +50,10 @@ import (
 type Config struct {
 	// Policies makes what Policy resources declare.
 	Policies policy.Maker
-	Metrics  *telemetry.Metrics
+	// PluginKeys: one of them must have signed each module, whatever is declared.
+	// None: nothing is asked for but what is.
+	PluginKeys []ed25519.PublicKey
+	Metrics    *telemetry.Metrics
 	// Access is nil for no access log.
 	Access *telemetry.AccessLog
 	Logger *slog.Logger
@@ -116,14 +120,15 @@ type Proxy struct {
 	shed                atomic.Uint64 // requests turned away because memory is short
 	tickets             *tickets
 
-	mu      sync.Mutex // one update at a time
-	desired *desired
-	bound   map[bindKey]*binding
-	parsed  map[*weirv1.Certificate]*tls.Certificate // those in use
-	retry   *time.Timer
-	stopped bool
-	failing map[bindKey]error // sockets that could not be opened
-	refused string            // why the newest update is not in force; "" when it is
+	mu       sync.Mutex // one update at a time
+	desired  *desired
+	versions versions
+	bound    map[bindKey]*binding
+	parsed   map[*weirv1.Certificate]*tls.Certificate // those in use
+	retry    *time.Timer
+	stopped  bool
+	failing  map[bindKey]error // sockets that could not be opened
+	refused  string            // why the newest update is not in force; "" when it is
 	// shown is held, with mu, by those who change desired, bound, failing or
 	// refused, and alone by those who show them: an update may take seconds.
 	shown sync.Mutex
@@ -143,7 +148,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Draw == nil {
 		cfg.Draw = rand.Float64
 	}
-	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), versions: newVersions(), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
 	p.calling, p.hush = context.WithCancel(context.Background())
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
@@ -177,6 +182,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	}
 	p.swap(next)
 	p.desired.settled()
+	p.forgetVersions()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))
 	p.show(func() { p.refused = "" })
 	return errors.Join(next.clash, p.bind())

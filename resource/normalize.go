@@ -34,6 +34,10 @@ func Normalize(r *weirv1.Resource) {
 		if m := k.Policy; m != nil {
 			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPolicy, m.Metadata)
 		}
+	case *weirv1.Resource_PluginTrust:
+		if m := k.PluginTrust; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPluginTrust, m.Metadata)
+		}
 	}
 }
 

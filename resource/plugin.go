@@ -27,6 +27,21 @@ func (c *check) plugin(spec *weirv1.PluginSpec) {
 	if f := spec.GetLimits().GetFuel(); f > maxFuel {
 		c.add(limits.Field("fuel"), "must be at most %d, not %d; leave it out for 10000000", int64(maxFuel), f)
 	}
+	c.signatures(at.Field("signatures"), spec.GetSignatures())
+	if canary := spec.GetCanary(); canary != nil {
+		c.canary(at.Field("canary"), spec.GetDigest(), canary)
+	}
+}
+
+func (c *check) canary(at Path, stable string, canary *weirv1.PluginCanary) {
+	c.syntax(at.Field("digest"), checkDigest(canary.GetDigest()))
+	if canary.GetDigest() == stable && stable != "" {
+		c.add(at.Field("digest"), "is the module in force itself")
+	}
+	if percent := canary.GetPercent(); !(percent > 0 && percent <= 100) {
+		c.add(at.Field("percent"), "must be more than 0 and at most 100, not %v", percent)
+	}
+	c.signatures(at.Field("signatures"), canary.GetSignatures())
 }
 
 func (c *check) policy(spec *weirv1.PolicySpec) {

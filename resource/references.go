@@ -60,7 +60,7 @@ func references(r *weirv1.Resource) iter.Seq[Reference] {
 	case *weirv1.Resource_Policy:
 		return policyReferences(k.Policy.GetSpec())
 	case *weirv1.Resource_Plugin:
-		return pluginReferences(k.Plugin.GetSpec())
+		return pluginReferences(k.Plugin)
 	}
 	return func(func(Reference) bool) {}
 }
@@ -162,9 +162,25 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 	}
 }
 
-func pluginReferences(spec *weirv1.PluginSpec) iter.Seq[Reference] {
+// pluginReferences are the modules: the one in force, the canary, and the versions
+// before, which stay for a rollback.
+func pluginReferences(p *weirv1.Plugin) iter.Seq[Reference] {
+	spec := p.GetSpec()
 	return func(yield func(Reference) bool) {
-		yield(Reference{Field: "spec.digest", To: Ref{Kind: KindBlob, Name: spec.GetDigest()}})
+		module := func(at Path, digest string) bool {
+			return yield(Reference{Field: at, To: Ref{Kind: KindBlob, Name: digest}})
+		}
+		if !module("spec.digest", spec.GetDigest()) {
+			return
+		}
+		if c := spec.GetCanary(); c.GetDigest() != "" && !module("spec.canary.digest", c.GetDigest()) {
+			return
+		}
+		for i, v := range p.GetStatus().GetVersions() {
+			if v.GetDigest() != spec.GetDigest() && !module(Path("status.versions").Index(i).Field("digest"), v.GetDigest()) {
+				return
+			}
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 	KindRoute       = "Route"
 	KindPlugin      = "Plugin"
 	KindPolicy      = "Policy"
+	KindPluginTrust = "PluginTrust"
 )
 
 // Ref is the identity of a resource. It is comparable.
@@ -118,6 +119,8 @@ func Body(r *weirv1.Resource) Message {
 		return k.Policy
 	case *weirv1.Resource_Certificate:
 		return k.Certificate
+	case *weirv1.Resource_PluginTrust:
+		return k.PluginTrust
 	}
 	return nil
 }

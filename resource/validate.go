@@ -69,6 +69,8 @@ func Validate(r *weirv1.Resource) []Violation {
 		c.plugin(k.Plugin.GetSpec())
 	case *weirv1.Resource_Policy:
 		c.policy(k.Policy.GetSpec())
+	case *weirv1.Resource_PluginTrust:
+		c.pluginTrust(k.PluginTrust)
 	}
 	return c.found
 }

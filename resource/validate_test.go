@@ -352,7 +352,7 @@ func TestHeaderIsRefused(t *testing.T) {
 }
 
 func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
-	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy or Certificate")
+	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy, Certificate or PluginTrust")
 
 	r := read(t, "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p}`)
 	r.GetPolicy().Spec.Stage = 99

@@ -206,6 +206,8 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 	switch action := c.GetAction().(type) {
 	case *weirv1.Command_Transact:
 		response, refused, err = d.transact(action.Transact, index, c.GetTime())
+	case *weirv1.Command_TransactVersions:
+		response, refused, err = d.transact(action.TransactVersions, index, c.GetTime())
 	case *weirv1.Command_PutBlobChunk:
 		refused, err = d.putBlobChunk(action.PutBlobChunk, c.GetTime())
 	case *weirv1.Command_PutValue:

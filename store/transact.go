@@ -151,13 +151,14 @@ func (p *plan) planDelete(ref resource.Ref) {
 }
 
 // same: spec, labels and annotations are equal, and the material that Weir makes
-// of a Certificate. The rest is Weir's to write.
+// of a Certificate, and what became of a Plugin's canary. The rest is Weir's to write.
 func same(a, b *weirv1.Resource) bool {
 	am, bm := resource.Meta(a), resource.Meta(b)
 	return maps.Equal(am.GetLabels(), bm.GetLabels()) &&
 		maps.Equal(am.GetAnnotations(), bm.GetAnnotations()) &&
 		proto.Equal(spec(a), spec(b)) &&
-		proto.Equal(a.GetCertificate().GetMaterial(), b.GetCertificate().GetMaterial())
+		proto.Equal(a.GetCertificate().GetMaterial(), b.GetCertificate().GetMaterial()) &&
+		proto.Equal(a.GetPlugin().GetStatus().GetTrial(), b.GetPlugin().GetStatus().GetTrial())
 }
 
 func spec(r *weirv1.Resource) proto.Message {

@@ -28,6 +28,7 @@ type Cluster struct {
 	index    uint64
 	commands []*weirv1.Command
 	fail     error
+	older    func(*weirv1.Command) error
 }
 
 // Open keeps a cluster's state in a directory.
@@ -49,6 +50,14 @@ func (c *Cluster) Fail(err error) {
 	c.fail = err
 }
 
+// Older has a member of an earlier version, which says what it does not understand;
+// nil: there is none.
+func (c *Cluster) Older(refuses func(*weirv1.Command) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.older = refuses
+}
+
 // Commands returns what was proposed, in order.
 func (c *Cluster) Commands() []*weirv1.Command {
 	c.mu.Lock()
@@ -62,6 +71,11 @@ func (c *Cluster) Propose(_ context.Context, cmd *weirv1.Command) (*weirv1.Apply
 	defer c.mu.Unlock()
 	if c.fail != nil {
 		return nil, c.fail
+	}
+	if c.older != nil {
+		if err := c.older(cmd); err != nil {
+			return nil, err
+		}
 	}
 	c.commands = append(c.commands, cmd)
 	entry, err := proto.Marshal(&weirv1.Entry{Commands: []*weirv1.Command{cmd}})

@@ -45,6 +45,9 @@ one. It holds no tokens, keys and certificates: those are in a backup.`,
 			}
 			for i, r := range all {
 				all[i] = declared(r)
+				if plugin := all[i].GetPlugin(); plugin != nil {
+					plugin.GetSpec().Canary = nil // it is a trial, and its module stays here
+				}
 			}
 			if len(args) == 0 {
 				return exportFile(cmd.Context(), api, cmd.OutOrStdout(), all)

@@ -19,13 +19,10 @@ import (
 )
 
 func newPluginCommand(c *client) *cobra.Command {
-	listing := newGetCommand(c)
-	get := listing.RunE
-	listing.Use, listing.Short, listing.Example, listing.Args, listing.ValidArgsFunction = "list", "List the plugins", "", cobra.NoArgs, nil
-	listing.RunE = func(cmd *cobra.Command, _ []string) error { return get(cmd, []string{resource.KindPlugin}) }
-	return group("plugin", "Write, test, push and list WASM modules", newPluginNewCommand(), newPluginBuildCommand(),
+	return group("plugin", "Write, test, ship and list WASM modules", newPluginNewCommand(), newPluginBuildCommand(),
 		newPluginInspectCommand(), newPluginTestCommand(), newPluginBenchCommand(), newPluginRunCommand(), newPluginReplayCommand(c),
-		newPluginPushCommand(c), listing)
+		newPluginKeygenCommand(), newPluginSignCommand(), newPluginVerifyCommand(), newPluginPushCommand(c), newPluginPullCommand(c), newPluginListCommand(c),
+		newPluginStatusCommand(c), newPluginHistoryCommand(c), newPluginPromoteCommand(c), newPluginRollbackCommand(c))
 }
 
 func newPluginPushCommand(c *client) *cobra.Command {
@@ -34,15 +31,22 @@ func newPluginPushCommand(c *client) *cobra.Command {
 	var labels map[string]string
 	var dryRun bool
 	var wait time.Duration
+	var share percent
+	var sign signing
 	cmd := &cobra.Command{
-		Use:   "push NAME [FILE.wasm]",
+		Use:   "push NAME [FILE]",
 		Short: "Store a module under a name",
 		Long: `Push checks a module, stores it and lets the Plugin of that name point at it.
 Every proxy that uses the plugin goes over to the new module; requests that are
-under way finish with the old one.
+under way finish with the old one. With --canary the module takes part in a
+share of the exchanges, beside the one in force, until it is promoted or fares
+badly (weir plugin status).
+
+The file is a module, or an OCI image layout that holds one: a directory or a
+tar file, with the image's name behind a colon where there are several.
 
 Without a file it is the standard policy of that name that comes with weir: ` + strings.Join(plugins.Standard(), ", ") + `. The name may go on behind a dash: jwt-partners is jwt, with limits of its own.`,
-		Example: "  weir plugin push jwt\n  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000",
+		Example: "  weir plugin push jwt\n  weir plugin push stamp stamp.wasm --wait\n  weir plugin push stamp stamp.wasm --memory 32Mi --fuel 20000000\n  weir plugin push stamp stamp.wasm --sign release.key --canary 5%",
 		Args:    cobra.RangeArgs(1, 2),
 	}
 	output := outputFlag(cmd)
@@ -50,13 +54,18 @@ Without a file it is the standard policy of that name that comes with weir: ` + 
 	cmd.Flags().Uint64Var(&fuel, "fuel", 0, "fuel that one callback may burn (what it has, or 10000000)")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels of the plugin: key=value,…")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the module, store nothing")
+	cmd.Flags().Var(&share, "canary", "share of the exchanges that it takes part in, beside the module in force: 5%")
+	sign.add(cmd)
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		file, module, err := moduleToPush(args)
 		if err != nil {
 			return err
 		}
-		req := &weirv1.PushPluginRequest{Tenant: c.tenant, Name: args[0], Module: module, Labels: labels, DryRun: dryRun}
+		req := &weirv1.PushPluginRequest{Tenant: c.tenant, Name: args[0], Module: module, Labels: labels, DryRun: dryRun, CanaryPercent: float64(share)}
+		if req.Signatures, err = sign.signatures(args[0], module); err != nil {
+			return err
+		}
 		bytes, err := parseBytes(memory)
 		if err != nil {
 			return usagef("--memory %s", err)
@@ -68,22 +77,14 @@ Without a file it is the standard policy of that name that comes with weir: ` + 
 		if err != nil {
 			return fmt.Errorf("push %s: %w", file, err)
 		}
-		plugin := resource.Wrap(answer.GetPlugin())
-		printed := c.resourceView(func(*found, *cobra.Command, bool) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), outcomeLine(resource.Of(plugin), outcome))
-			return err
-		})
-		if err := printed.write(cmd, *output, &found{resources: []*weirv1.Resource{plugin}, single: true}); err != nil {
+		api, err := c.connect(cmd.ErrOrStderr())
+		if err != nil {
 			return err
 		}
-		if wait > 0 && !dryRun {
-			api, err := c.connect(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			return waitFor(cmd.Context(), api, answer.GetRevision(), wait, cmd.ErrOrStderr())
+		if dryRun {
+			wait = 0
 		}
-		return nil
+		return c.changed(cmd, api, *output, answer.GetPlugin(), answer.GetRevision(), outcome, false, wait)
 	}
 	return cmd
 }
@@ -110,7 +111,11 @@ func moduleToPush(args []string) (what string, module []byte, err error) {
 // maxModule is the most that a server takes for one.
 const maxModule = 64 << 20
 
+// readModule reads a module from a file, or out of an OCI image layout.
 func readModule(file string) ([]byte, error) {
+	if module, is, err := readImage(file); is || err != nil {
+		return module, err
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read module: %w", err)
@@ -149,6 +154,8 @@ func (c *client) push(cmd *cobra.Command, req *weirv1.PushPluginRequest) (string
 		return "created", answer, nil
 	case old.GetMetadata().GetRevision() == answer.GetPlugin().GetMetadata().GetRevision():
 		return "unchanged", answer, nil
+	case req.GetCanaryPercent() > 0:
+		return canaryText(answer.GetPlugin()), answer, nil
 	}
 	return "updated", answer, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/weirmesh/weir/internal/handover"
+	"github.com/weirmesh/weir/internal/signature"
 	"github.com/weirmesh/weir/node"
 )
 
@@ -109,6 +110,7 @@ func (f *processFlags) add(flags *pflag.FlagSet, data string) {
 type proxyFlags struct {
 	admin, access, memory string
 	connections           int
+	pluginKeys            string
 }
 
 func (f *proxyFlags) add(flags *pflag.FlagSet) {
@@ -118,6 +120,8 @@ func (f *proxyFlags) add(flags *pflag.FlagSet) {
 		"auto: that of its control group; off (WEIR_MEMORY_LIMIT)")
 	flags.IntVar(&f.connections, "max-connections", 0, "connections of clients, over all listeners; 0: what there are file descriptors for "+
 		"(WEIR_MAX_CONNECTIONS)")
+	flags.StringVar(&f.pluginKeys, "plugin-keys", "", "file of public keys, one of which must have signed each plugin, whatever the servers say "+
+		"(WEIR_PLUGIN_KEYS)")
 }
 
 // config is what the flags say of a proxy.
@@ -133,7 +137,13 @@ func (f *proxyFlags) config(cmd *cobra.Command) (*node.EdgeConfig, error) {
 	if f.connections < 0 {
 		return nil, usagef("--max-connections must not be less than 0")
 	}
-	return &node.EdgeConfig{Admin: f.admin, AccessLog: log, MemoryLimit: limit, MaxConnections: f.connections}, nil
+	config := &node.EdgeConfig{Admin: f.admin, AccessLog: log, MemoryLimit: limit, MaxConnections: f.connections}
+	if f.pluginKeys != "" {
+		if config.PluginKeys, err = readKeyFile(f.pluginKeys, signature.ParsePublics); err != nil {
+			return nil, fmt.Errorf("read --plugin-keys: %w", err)
+		}
+	}
+	return config, nil
 }
 
 // memoryLimit reads --memory-limit, in the words of node.EdgeConfig.

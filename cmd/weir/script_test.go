@@ -59,6 +59,9 @@ func addPlugins(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	env.Defer(service.Close)
+	env.Setenv("SERVICE_ADDRESS", service.Listener.Addr().String())
 	out, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE").Output()
 	if err != nil {
 		return err
@@ -80,14 +83,28 @@ func addPlugins(env *testscript.Env) error {
 //	$FREE_ADDRESS a port that nobody has
 //	get URL PATTERN
 //	              asks until the answer, head and body, matches
+//	ask URL N STATUS=COUNT
+//	              asks so many times, and counts the answers of a status; all
+//	              others must be 200
+//	until PATTERN COMMAND…
+//	              runs a command until what it prints matches
+//	$NODE_ADDRESS, $DEV_ADMIN, $PROXY_ADMIN, $EDGE_ADDRESS
+//	              more of them
+//	$SERVICE_ADDRESS
+//	              a service that answers, in scripts on plugins
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
-	free, compiled := freeport.Address(t), t.TempDir()
+	compiled, free := t.TempDir(), map[string]string{}
+	for _, name := range []string{"FREE_ADDRESS", "NODE_ADDRESS", "DEV_ADMIN", "PROXY_ADMIN", "EDGE_ADDRESS"} {
+		free[name] = freeport.Address(t)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("FREE_ADDRESS", free)
+			for name, address := range free {
+				env.Setenv(name, address)
+			}
 			env.Setenv("XDG_CACHE_HOME", compiled) // a module that several run is compiled once
 			return setup(env)
 		},
@@ -98,7 +115,7 @@ func TestScripts(t *testing.T) {
 			return raceEnabled, nil
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL, "ask": askURL, "until": untilPrints},
 	})
 }
 
@@ -195,6 +212,39 @@ func getURL(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("the last answer:\n%s", last)
+}
+
+func askURL(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: ask URL N STATUS=COUNT")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	status, count, _ := strings.Cut(args[2], "=")
+	got := map[string]int{}
+	for range n {
+		answer, err := http.Get(args[0])
+		ts.Check(err)
+		answer.Body.Close()
+		got[strconv.Itoa(answer.StatusCode)]++
+	}
+	if want, err := strconv.Atoi(count); err != nil || got[status] != want || got["200"] != n-want {
+		ts.Fatalf("the answers: %v", got)
+	}
+}
+
+func untilPrints(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN COMMAND…")
+	}
+	wanted, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil && wanted.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("it prints %s", ts.ReadFile("stdout"))
 }
 
 func setProxies(ts *testscript.TestScript, neg bool, args []string) {

@@ -71,6 +71,8 @@ func columns(r *weirv1.Resource) (header []string, cells func(*weirv1.Resource) 
 		return []string{"DIGEST", "SIZE", "ABI"}, pluginCells
 	case *weirv1.Resource_Policy:
 		return []string{"PLUGIN", "STAGE", "TARGETS", "ON FAILURE"}, policyCells
+	case *weirv1.Resource_PluginTrust:
+		return []string{"SIGNATURES", "KEYS"}, pluginTrustCells
 	}
 	return nil, func(*weirv1.Resource) []string { return nil }
 }
@@ -160,6 +162,18 @@ func policyCells(r *weirv1.Resource) []string {
 		mode = m.String()
 	}
 	return []string{spec.GetPlugin(), stage, few(targets), mode}
+}
+
+func pluginTrustCells(r *weirv1.Resource) []string {
+	var names []string
+	for _, k := range r.GetPluginTrust().GetSpec().GetKeys() {
+		names = append(names, k.GetName())
+	}
+	required := "optional"
+	if r.GetPluginTrust().GetSpec().GetRequireSignatures() {
+		required = "required"
+	}
+	return []string{required, few(names)}
 }
 
 // few keeps a cell short.

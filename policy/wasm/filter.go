@@ -33,6 +33,7 @@ type filter struct {
 	probe    bool // the policy's circuit is open, and waits for how it goes
 	served   bool // a callback has gone well, and none has failed
 	failed   bool
+	fell     bool // the exchange before has failed
 
 	// stage is what the guest may see of the exchange: nothing (stageIdle) while its
 	// goroutine is elsewhere.
@@ -439,6 +440,7 @@ func (f *filter) Close(*exchange.Exchange) {
 	if f.probe {
 		f.policy.probed(f.failed, f.fuel > 0)
 	}
+	f.fell = f.failed
 	f.probe, f.served, f.failed = false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent, f.burned = nil, 0, 0, burned
@@ -447,6 +449,10 @@ func (f *filter) Close(*exchange.Exchange) {
 
 // Burned is the fuel that the exchange burned which was closed last.
 func (f *filter) Burned() uint64 { return f.burned }
+
+// Failed tells whether the guest failed in the exchange that was closed last, be it at
+// its very end.
+func (f *filter) Failed() bool { return f.fell }
 
 // remove takes a filter off the VM's list.
 func (v *vm) remove(f *filter) {

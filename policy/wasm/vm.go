@@ -453,6 +453,9 @@ func (t *Trap) Error() string {
 	return t.Callback + " trapped: " + t.Reason + where
 }
 
+// Is lets others ask for policy.ErrOutOfFuel.
+func (t *Trap) Is(target error) bool { return t.OutOfFuel && target == policy.ErrOutOfFuel }
+
 var (
 	// errEmpty is the panic of a host function that finds the tank empty.
 	errEmpty = errors.New("out of fuel")

@@ -186,7 +186,7 @@ func (x CreateJoinTokenRequest_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CreateJoinTokenRequest_Role.Descriptor instead.
 func (CreateJoinTokenRequest_Role) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20, 0}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type Member_Role int32
@@ -235,7 +235,7 @@ func (x Member_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Role.Descriptor instead.
 func (Member_Role) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24, 0}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type ApplyRequest struct {
@@ -1040,7 +1040,9 @@ type ProxyStatus struct {
 	Address         string                 `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
 	LastSeen        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	// What of the revision accepted is not so: listeners that cannot be opened.
-	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The canaries of plugins, and how they fare there.
+	Plugins       []*PluginReport `protobuf:"bytes,11,rep,name=plugins,proto3" json:"plugins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,14 +1147,26 @@ func (x *ProxyStatus) GetProblem() string {
 	return ""
 }
 
+func (x *ProxyStatus) GetPlugins() []*PluginReport {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
 type PushPluginRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Module        []byte                 `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
-	Limits        *PluginLimits          `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	DryRun        bool                   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Module []byte                 `protobuf:"bytes,3,opt,name=module,proto3" json:"module,omitempty"`
+	Limits *PluginLimits          `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
+	Labels map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	DryRun bool                   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Of the module under the name.
+	Signatures []*PluginSignature `protobuf:"bytes,7,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// More than 0: the module takes this share of the exchanges, beside the one in
+	// force.
+	CanaryPercent float64 `protobuf:"fixed64,8,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1229,6 +1243,20 @@ func (x *PushPluginRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *PushPluginRequest) GetSignatures() []*PluginSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *PushPluginRequest) GetCanaryPercent() float64 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
 type PushPluginResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Plugin        *Plugin                `protobuf:"bytes,1,opt,name=plugin,proto3" json:"plugin,omitempty"`
@@ -1281,6 +1309,258 @@ func (x *PushPluginResponse) GetRevision() uint64 {
 	return 0
 }
 
+type PromotePluginRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// More than 0: the canary begins anew with this share. 0: it comes into force.
+	CanaryPercent float64 `protobuf:"fixed64,3,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// Bring into force even what was aborted.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromotePluginRequest) Reset() {
+	*x = PromotePluginRequest{}
+	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromotePluginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromotePluginRequest) ProtoMessage() {}
+
+func (x *PromotePluginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromotePluginRequest.ProtoReflect.Descriptor instead.
+func (*PromotePluginRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PromotePluginRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PromotePluginRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PromotePluginRequest) GetCanaryPercent() float64 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *PromotePluginRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *PromotePluginRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PromotePluginResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plugin        *Plugin                `protobuf:"bytes,1,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromotePluginResponse) Reset() {
+	*x = PromotePluginResponse{}
+	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromotePluginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromotePluginResponse) ProtoMessage() {}
+
+func (x *PromotePluginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromotePluginResponse.ProtoReflect.Descriptor instead.
+func (*PromotePluginResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PromotePluginResponse) GetPlugin() *Plugin {
+	if x != nil {
+		return x.Plugin
+	}
+	return nil
+}
+
+func (x *PromotePluginResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RollbackPluginRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// One of the versions that are kept. Empty: the one before; while there is a
+	// canary, the one in force, without the canary.
+	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackPluginRequest) Reset() {
+	*x = RollbackPluginRequest{}
+	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackPluginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackPluginRequest) ProtoMessage() {}
+
+func (x *RollbackPluginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackPluginRequest.ProtoReflect.Descriptor instead.
+func (*RollbackPluginRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RollbackPluginRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RollbackPluginRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackPluginRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *RollbackPluginRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RollbackPluginResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plugin        *Plugin                `protobuf:"bytes,1,opt,name=plugin,proto3" json:"plugin,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackPluginResponse) Reset() {
+	*x = RollbackPluginResponse{}
+	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackPluginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackPluginResponse) ProtoMessage() {}
+
+func (x *RollbackPluginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackPluginResponse.ProtoReflect.Descriptor instead.
+func (*RollbackPluginResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RollbackPluginResponse) GetPlugin() *Plugin {
+	if x != nil {
+		return x.Plugin
+	}
+	return nil
+}
+
+func (x *RollbackPluginResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type PushModuleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Module        []byte                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
@@ -1291,7 +1571,7 @@ type PushModuleRequest struct {
 
 func (x *PushModuleRequest) Reset() {
 	*x = PushModuleRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	mi := &file_weir_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1583,7 @@ func (x *PushModuleRequest) String() string {
 func (*PushModuleRequest) ProtoMessage() {}
 
 func (x *PushModuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[16]
+	mi := &file_weir_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1596,7 @@ func (x *PushModuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushModuleRequest.ProtoReflect.Descriptor instead.
 func (*PushModuleRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PushModuleRequest) GetModule() []byte {
@@ -1342,7 +1622,7 @@ type PushModuleResponse struct {
 
 func (x *PushModuleResponse) Reset() {
 	*x = PushModuleResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	mi := &file_weir_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1634,7 @@ func (x *PushModuleResponse) String() string {
 func (*PushModuleResponse) ProtoMessage() {}
 
 func (x *PushModuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[17]
+	mi := &file_weir_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1647,7 @@ func (x *PushModuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushModuleResponse.ProtoReflect.Descriptor instead.
 func (*PushModuleResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PushModuleResponse) GetDigest() string {
@@ -1386,7 +1666,7 @@ type GetModuleRequest struct {
 
 func (x *GetModuleRequest) Reset() {
 	*x = GetModuleRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	mi := &file_weir_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1678,7 @@ func (x *GetModuleRequest) String() string {
 func (*GetModuleRequest) ProtoMessage() {}
 
 func (x *GetModuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[18]
+	mi := &file_weir_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1691,7 @@ func (x *GetModuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModuleRequest.ProtoReflect.Descriptor instead.
 func (*GetModuleRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetModuleRequest) GetDigest() string {
@@ -1430,7 +1710,7 @@ type GetModuleResponse struct {
 
 func (x *GetModuleResponse) Reset() {
 	*x = GetModuleResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	mi := &file_weir_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1722,7 @@ func (x *GetModuleResponse) String() string {
 func (*GetModuleResponse) ProtoMessage() {}
 
 func (x *GetModuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[19]
+	mi := &file_weir_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1735,7 @@ func (x *GetModuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModuleResponse.ProtoReflect.Descriptor instead.
 func (*GetModuleResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetModuleResponse) GetModule() []byte {
@@ -1478,7 +1758,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[20]
+	mi := &file_weir_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1770,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[20]
+	mi := &file_weir_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1783,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() CreateJoinTokenRequest_Role {
@@ -1541,7 +1821,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[21]
+	mi := &file_weir_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1833,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[21]
+	mi := &file_weir_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1846,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1598,7 +1878,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[22]
+	mi := &file_weir_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1890,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[22]
+	mi := &file_weir_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1903,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type GetStatusResponse struct {
@@ -1645,7 +1925,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[23]
+	mi := &file_weir_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1937,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[23]
+	mi := &file_weir_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1950,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -1754,7 +2034,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_weir_v1_admin_proto_msgTypes[24]
+	mi := &file_weir_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2046,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[24]
+	mi := &file_weir_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2059,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Member) GetName() string {
@@ -1875,7 +2155,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"Z\n" +
 	"\x14WaitRevisionResponse\x12.\n" +
 	"\aproxies\x18\x01 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\bR\x04done\"\xa9\x03\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"\xda\x03\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x06labels\x18\x02 \x03(\v2 .weir.v1.ProxyStatus.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -1887,21 +2167,43 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\aaddress\x18\b \x01(\tR\aaddress\x127\n" +
 	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\x1a9\n" +
+	" \x01(\tR\aproblem\x12/\n" +
+	"\aplugins\x18\v \x03(\v2\x15.weir.v1.PluginReportR\aplugins\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfb\x02\n" +
 	"\x11PushPluginRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06module\x18\x03 \x01(\fR\x06module\x12-\n" +
 	"\x06limits\x18\x04 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\x12>\n" +
 	"\x06labels\x18\x05 \x03(\v2&.weir.v1.PushPluginRequest.LabelsEntryR\x06labels\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x1a9\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x128\n" +
+	"\n" +
+	"signatures\x18\a \x03(\v2\x18.weir.v1.PluginSignatureR\n" +
+	"signatures\x12%\n" +
+	"\x0ecanary_percent\x18\b \x01(\x01R\rcanaryPercent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
 	"\x12PushPluginResponse\x12'\n" +
+	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x98\x01\n" +
+	"\x14PromotePluginRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12%\n" +
+	"\x0ecanary_percent\x18\x03 \x01(\x01R\rcanaryPercent\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\\\n" +
+	"\x15PromotePluginResponse\x12'\n" +
+	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"t\n" +
+	"\x15RollbackPluginRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"]\n" +
+	"\x16RollbackPluginResponse\x12'\n" +
 	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"Z\n" +
 	"\x11PushModuleRequest\x12\x16\n" +
@@ -1951,7 +2253,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05VOTER\x10\x01\x12\f\n" +
-	"\bNONVOTER\x10\x022\xdb\x05\n" +
+	"\bNONVOTER\x10\x022\xfe\x06\n" +
 	"\fAdminService\x126\n" +
 	"\x05Apply\x12\x15.weir.v1.ApplyRequest\x1a\x16.weir.v1.ApplyResponse\x120\n" +
 	"\x03Get\x12\x13.weir.v1.GetRequest\x1a\x14.weir.v1.GetResponse\x123\n" +
@@ -1960,7 +2262,9 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x05Watch\x12\x15.weir.v1.WatchRequest\x1a\x16.weir.v1.WatchResponse0\x01\x12K\n" +
 	"\fWaitRevision\x12\x1c.weir.v1.WaitRevisionRequest\x1a\x1d.weir.v1.WaitRevisionResponse\x12E\n" +
 	"\n" +
-	"PushPlugin\x12\x1a.weir.v1.PushPluginRequest\x1a\x1b.weir.v1.PushPluginResponse\x12E\n" +
+	"PushPlugin\x12\x1a.weir.v1.PushPluginRequest\x1a\x1b.weir.v1.PushPluginResponse\x12N\n" +
+	"\rPromotePlugin\x12\x1d.weir.v1.PromotePluginRequest\x1a\x1e.weir.v1.PromotePluginResponse\x12Q\n" +
+	"\x0eRollbackPlugin\x12\x1e.weir.v1.RollbackPluginRequest\x1a\x1f.weir.v1.RollbackPluginResponse\x12E\n" +
 	"\n" +
 	"PushModule\x12\x1a.weir.v1.PushModuleRequest\x1a\x1b.weir.v1.PushModuleResponse\x12B\n" +
 	"\tGetModule\x12\x19.weir.v1.GetModuleRequest\x1a\x1a.weir.v1.GetModuleResponse\x12T\n" +
@@ -1980,7 +2284,7 @@ func file_weir_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_weir_v1_admin_proto_goTypes = []any{
 	(ApplyResult_Outcome)(0),         // 0: weir.v1.ApplyResult.Outcome
 	(WatchResponse_Type)(0),          // 1: weir.v1.WatchResponse.Type
@@ -2002,85 +2306,99 @@ var file_weir_v1_admin_proto_goTypes = []any{
 	(*ProxyStatus)(nil),              // 17: weir.v1.ProxyStatus
 	(*PushPluginRequest)(nil),        // 18: weir.v1.PushPluginRequest
 	(*PushPluginResponse)(nil),       // 19: weir.v1.PushPluginResponse
-	(*PushModuleRequest)(nil),        // 20: weir.v1.PushModuleRequest
-	(*PushModuleResponse)(nil),       // 21: weir.v1.PushModuleResponse
-	(*GetModuleRequest)(nil),         // 22: weir.v1.GetModuleRequest
-	(*GetModuleResponse)(nil),        // 23: weir.v1.GetModuleResponse
-	(*CreateJoinTokenRequest)(nil),   // 24: weir.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 25: weir.v1.CreateJoinTokenResponse
-	(*GetStatusRequest)(nil),         // 26: weir.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 27: weir.v1.GetStatusResponse
-	(*Member)(nil),                   // 28: weir.v1.Member
-	nil,                              // 29: weir.v1.ListRequest.LabelsEntry
-	nil,                              // 30: weir.v1.ProxyStatus.LabelsEntry
-	nil,                              // 31: weir.v1.PushPluginRequest.LabelsEntry
-	nil,                              // 32: weir.v1.GetStatusResponse.ResourcesEntry
-	(*Resource)(nil),                 // 33: weir.v1.Resource
-	(*ResourceRef)(nil),              // 34: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 36: google.protobuf.Timestamp
-	(*PluginLimits)(nil),             // 37: weir.v1.PluginLimits
-	(*Plugin)(nil),                   // 38: weir.v1.Plugin
+	(*PromotePluginRequest)(nil),     // 20: weir.v1.PromotePluginRequest
+	(*PromotePluginResponse)(nil),    // 21: weir.v1.PromotePluginResponse
+	(*RollbackPluginRequest)(nil),    // 22: weir.v1.RollbackPluginRequest
+	(*RollbackPluginResponse)(nil),   // 23: weir.v1.RollbackPluginResponse
+	(*PushModuleRequest)(nil),        // 24: weir.v1.PushModuleRequest
+	(*PushModuleResponse)(nil),       // 25: weir.v1.PushModuleResponse
+	(*GetModuleRequest)(nil),         // 26: weir.v1.GetModuleRequest
+	(*GetModuleResponse)(nil),        // 27: weir.v1.GetModuleResponse
+	(*CreateJoinTokenRequest)(nil),   // 28: weir.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 29: weir.v1.CreateJoinTokenResponse
+	(*GetStatusRequest)(nil),         // 30: weir.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 31: weir.v1.GetStatusResponse
+	(*Member)(nil),                   // 32: weir.v1.Member
+	nil,                              // 33: weir.v1.ListRequest.LabelsEntry
+	nil,                              // 34: weir.v1.ProxyStatus.LabelsEntry
+	nil,                              // 35: weir.v1.PushPluginRequest.LabelsEntry
+	nil,                              // 36: weir.v1.GetStatusResponse.ResourcesEntry
+	(*Resource)(nil),                 // 37: weir.v1.Resource
+	(*ResourceRef)(nil),              // 38: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 40: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 41: weir.v1.PluginReport
+	(*PluginLimits)(nil),             // 42: weir.v1.PluginLimits
+	(*PluginSignature)(nil),          // 43: weir.v1.PluginSignature
+	(*Plugin)(nil),                   // 44: weir.v1.Plugin
 }
 var file_weir_v1_admin_proto_depIdxs = []int32{
-	33, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
-	34, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
+	37, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
+	38, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
 	6,  // 2: weir.v1.ApplyResponse.results:type_name -> weir.v1.ApplyResult
-	34, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
+	38, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
 	0,  // 4: weir.v1.ApplyResult.outcome:type_name -> weir.v1.ApplyResult.Outcome
-	33, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
-	34, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
-	33, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
-	35, // 8: weir.v1.GetResponse.staleness:type_name -> google.protobuf.Duration
-	29, // 9: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
-	33, // 10: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
-	35, // 11: weir.v1.ListResponse.staleness:type_name -> google.protobuf.Duration
-	34, // 12: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
+	37, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
+	38, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
+	37, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
+	39, // 8: weir.v1.GetResponse.staleness:type_name -> google.protobuf.Duration
+	33, // 9: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
+	37, // 10: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
+	39, // 11: weir.v1.ListResponse.staleness:type_name -> google.protobuf.Duration
+	38, // 12: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
 	1,  // 13: weir.v1.WatchResponse.type:type_name -> weir.v1.WatchResponse.Type
-	34, // 14: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
-	33, // 15: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
-	35, // 16: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	38, // 14: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
+	37, // 15: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
+	39, // 16: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
 	17, // 17: weir.v1.WaitRevisionResponse.proxies:type_name -> weir.v1.ProxyStatus
-	30, // 18: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
-	36, // 19: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
-	37, // 20: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
-	31, // 21: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
-	38, // 22: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
-	37, // 23: weir.v1.PushModuleRequest.limits:type_name -> weir.v1.PluginLimits
-	2,  // 24: weir.v1.CreateJoinTokenRequest.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
-	35, // 25: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	36, // 26: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	28, // 27: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
-	17, // 28: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
-	32, // 29: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
-	3,  // 30: weir.v1.Member.role:type_name -> weir.v1.Member.Role
-	4,  // 31: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
-	7,  // 32: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
-	9,  // 33: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
-	11, // 34: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
-	13, // 35: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
-	15, // 36: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
-	18, // 37: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
-	20, // 38: weir.v1.AdminService.PushModule:input_type -> weir.v1.PushModuleRequest
-	22, // 39: weir.v1.AdminService.GetModule:input_type -> weir.v1.GetModuleRequest
-	24, // 40: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
-	26, // 41: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
-	5,  // 42: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
-	8,  // 43: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
-	10, // 44: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
-	12, // 45: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
-	14, // 46: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
-	16, // 47: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
-	19, // 48: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
-	21, // 49: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
-	23, // 50: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
-	25, // 51: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
-	27, // 52: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
-	42, // [42:53] is the sub-list for method output_type
-	31, // [31:42] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	34, // 18: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
+	40, // 19: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
+	41, // 20: weir.v1.ProxyStatus.plugins:type_name -> weir.v1.PluginReport
+	42, // 21: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
+	35, // 22: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
+	43, // 23: weir.v1.PushPluginRequest.signatures:type_name -> weir.v1.PluginSignature
+	44, // 24: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
+	44, // 25: weir.v1.PromotePluginResponse.plugin:type_name -> weir.v1.Plugin
+	44, // 26: weir.v1.RollbackPluginResponse.plugin:type_name -> weir.v1.Plugin
+	42, // 27: weir.v1.PushModuleRequest.limits:type_name -> weir.v1.PluginLimits
+	2,  // 28: weir.v1.CreateJoinTokenRequest.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
+	39, // 29: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	40, // 30: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 31: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
+	17, // 32: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
+	36, // 33: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
+	3,  // 34: weir.v1.Member.role:type_name -> weir.v1.Member.Role
+	4,  // 35: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
+	7,  // 36: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
+	9,  // 37: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
+	11, // 38: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
+	13, // 39: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
+	15, // 40: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
+	18, // 41: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
+	20, // 42: weir.v1.AdminService.PromotePlugin:input_type -> weir.v1.PromotePluginRequest
+	22, // 43: weir.v1.AdminService.RollbackPlugin:input_type -> weir.v1.RollbackPluginRequest
+	24, // 44: weir.v1.AdminService.PushModule:input_type -> weir.v1.PushModuleRequest
+	26, // 45: weir.v1.AdminService.GetModule:input_type -> weir.v1.GetModuleRequest
+	28, // 46: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
+	30, // 47: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
+	5,  // 48: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
+	8,  // 49: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
+	10, // 50: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
+	12, // 51: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
+	14, // 52: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
+	16, // 53: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
+	19, // 54: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
+	21, // 55: weir.v1.AdminService.PromotePlugin:output_type -> weir.v1.PromotePluginResponse
+	23, // 56: weir.v1.AdminService.RollbackPlugin:output_type -> weir.v1.RollbackPluginResponse
+	25, // 57: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
+	27, // 58: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
+	29, // 59: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
+	31, // 60: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
+	48, // [48:61] is the sub-list for method output_type
+	35, // [35:48] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_admin_proto_init() }
@@ -2097,7 +2415,7 @@ func file_weir_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_admin_proto_rawDesc), len(file_weir_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   29,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -85,6 +85,7 @@ type Command struct {
 	//	*Command_DeleteValue
 	//	*Command_ChangeValues
 	//	*Command_RaiseRevision
+	//	*Command_TransactVersions
 	Action        isCommand_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -202,6 +203,15 @@ func (x *Command) GetRaiseRevision() *RaiseRevision {
 	return nil
 }
 
+func (x *Command) GetTransactVersions() *Transact {
+	if x != nil {
+		if x, ok := x.Action.(*Command_TransactVersions); ok {
+			return x.TransactVersions
+		}
+	}
+	return nil
+}
+
 type isCommand_Action interface {
 	isCommand_Action()
 }
@@ -230,6 +240,12 @@ type Command_RaiseRevision struct {
 	RaiseRevision *RaiseRevision `protobuf:"bytes,15,opt,name=raise_revision,json=raiseRevision,proto3,oneof"`
 }
 
+type Command_TransactVersions struct {
+	// A Transact with what earlier versions do not know: PluginTrusts, and Plugins
+	// that refer to more modules than the one in force.
+	TransactVersions *Transact `protobuf:"bytes,16,opt,name=transact_versions,json=transactVersions,proto3,oneof"`
+}
+
 func (*Command_Transact) isCommand_Action() {}
 
 func (*Command_PutBlobChunk) isCommand_Action() {}
@@ -241,6 +257,8 @@ func (*Command_DeleteValue) isCommand_Action() {}
 func (*Command_ChangeValues) isCommand_Action() {}
 
 func (*Command_RaiseRevision) isCommand_Action() {}
+
+func (*Command_TransactVersions) isCommand_Action() {}
 
 // RaiseRevision gives the state a revision of its own though nothing in it
 // changes: after a backup has replaced it, so that it is taken for nothing that
@@ -667,7 +685,7 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"5\n" +
 	"\x05Entry\x12,\n" +
-	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xc5\x03\n" +
+	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\x87\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -678,7 +696,8 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\tput_value\x18\f \x01(\v2\x11.weir.v1.PutValueH\x00R\bputValue\x129\n" +
 	"\fdelete_value\x18\r \x01(\v2\x14.weir.v1.DeleteValueH\x00R\vdeleteValue\x12<\n" +
 	"\rchange_values\x18\x0e \x01(\v2\x15.weir.v1.ChangeValuesH\x00R\fchangeValues\x12?\n" +
-	"\x0eraise_revision\x18\x0f \x01(\v2\x16.weir.v1.RaiseRevisionH\x00R\rraiseRevisionB\b\n" +
+	"\x0eraise_revision\x18\x0f \x01(\v2\x16.weir.v1.RaiseRevisionH\x00R\rraiseRevision\x12@\n" +
+	"\x11transact_versions\x18\x10 \x01(\v2\x11.weir.v1.TransactH\x00R\x10transactVersionsB\b\n" +
 	"\x06action\"\x0f\n" +
 	"\rRaiseRevision\"a\n" +
 	"\bTransact\x12%\n" +
@@ -747,14 +766,15 @@ var file_weir_v1_command_proto_depIdxs = []int32{
 	6,  // 5: weir.v1.Command.delete_value:type_name -> weir.v1.DeleteValue
 	7,  // 6: weir.v1.Command.change_values:type_name -> weir.v1.ChangeValues
 	2,  // 7: weir.v1.Command.raise_revision:type_name -> weir.v1.RaiseRevision
-	10, // 8: weir.v1.Transact.puts:type_name -> weir.v1.Resource
-	11, // 9: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
-	8,  // 10: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	3,  // 8: weir.v1.Command.transact_versions:type_name -> weir.v1.Transact
+	10, // 9: weir.v1.Transact.puts:type_name -> weir.v1.Resource
+	11, // 10: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
+	8,  // 11: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_command_proto_init() }
@@ -771,6 +791,7 @@ func file_weir_v1_command_proto_init() {
 		(*Command_DeleteValue)(nil),
 		(*Command_ChangeValues)(nil),
 		(*Command_RaiseRevision)(nil),
+		(*Command_TransactVersions)(nil),
 	}
 	file_weir_v1_command_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}

@@ -422,8 +422,10 @@ type Subscribe struct {
 	// The last revision received and the digest of what the proxy then held, to
 	// go on from there. 0: from nothing. An Ack or a Nack that follows says what
 	// became of it.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Digest        []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Digest   []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The kinds that the proxy knows beyond those that all do.
+	Kinds         []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,12 +488,21 @@ func (x *Subscribe) GetDigest() []byte {
 	return nil
 }
 
+func (x *Subscribe) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
 type Ack struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What of it is not so, such as a listener whose port another program has. It
 	// is said anew when that changes.
-	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The canaries, and how they fare here.
+	Plugins       []*PluginReport `protobuf:"bytes,3,rep,name=plugins,proto3" json:"plugins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +549,13 @@ func (x *Ack) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *Ack) GetPlugins() []*PluginReport {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
 }
 
 // Nack: the revision was refused; the last good one stays in force.
@@ -1042,7 +1060,7 @@ var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"]\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1066,18 +1084,20 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
 	"\x04nack\x18\x03 \x01(\v2\r.weir.v1.NackH\x00R\x04nackB\t\n" +
-	"\amessage\"\xcc\x01\n" +
+	"\amessage\"\xe2\x01\n" +
 	"\tSubscribe\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.weir.v1.Subscribe.LabelsEntryR\x06labels\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06digest\x18\x04 \x01(\fR\x06digest\x1a9\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x14\n" +
+	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
 	"\x03Ack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
-	"\aproblem\x18\x02 \x01(\tR\aproblem\":\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12/\n" +
+	"\aplugins\x18\x03 \x03(\v2\x15.weir.v1.PluginReportR\aplugins\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc6\x02\n" +
@@ -1151,11 +1171,12 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*MemberReport)(nil),          // 14: weir.v1.MemberReport
 	nil,                           // 15: weir.v1.Subscribe.LabelsEntry
 	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Resource)(nil),              // 17: weir.v1.Resource
-	(*ResourceRef)(nil),           // 18: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*ClusterMember)(nil),         // 20: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),           // 21: weir.v1.ProxyStatus
+	(*PluginReport)(nil),          // 17: weir.v1.PluginReport
+	(*Resource)(nil),              // 18: weir.v1.Resource
+	(*ResourceRef)(nil),           // 19: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*ClusterMember)(nil),         // 21: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),           // 22: weir.v1.ProxyStatus
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
@@ -1165,31 +1186,32 @@ var file_weir_v1_node_proto_depIdxs = []int32{
 	7,  // 4: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
 	8,  // 5: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
 	15, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	17, // 7: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	18, // 8: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	19, // 9: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	19, // 10: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
-	14, // 11: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	19, // 12: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	20, // 13: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	16, // 14: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	21, // 15: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	16, // 16: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 17: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 18: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 19: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 20: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	12, // 21: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 22: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 23: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 24: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 25: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	13, // 26: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	17, // 7: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	18, // 8: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	19, // 9: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	20, // 10: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	20, // 11: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	14, // 12: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	20, // 13: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	21, // 14: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	16, // 15: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	22, // 16: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	16, // 17: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 18: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 19: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	5,  // 20: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	10, // 21: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	12, // 22: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 23: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 24: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 25: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 26: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	13, // 27: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1200,6 +1222,7 @@ func file_weir_v1_node_proto_init() {
 	file_weir_v1_admin_proto_init()
 	file_weir_v1_cluster_proto_init()
 	file_weir_v1_meta_proto_init()
+	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
 	file_weir_v1_node_proto_msgTypes[5].OneofWrappers = []any{
 		(*StreamConfigRequest_Subscribe)(nil),

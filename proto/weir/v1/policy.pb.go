@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +22,64 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type PluginTrial_State int32
+
+const (
+	PluginTrial_STATE_UNSPECIFIED PluginTrial_State = 0
+	PluginTrial_RUNNING           PluginTrial_State = 1
+	// It takes no exchange any more, though it may still be declared.
+	PluginTrial_ABORTED PluginTrial_State = 2
+	// It is in force.
+	PluginTrial_PROMOTED PluginTrial_State = 3
+	// Another version, or none, was declared in its place.
+	PluginTrial_ENDED PluginTrial_State = 4
+)
+
+// Enum value maps for PluginTrial_State.
+var (
+	PluginTrial_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "RUNNING",
+		2: "ABORTED",
+		3: "PROMOTED",
+		4: "ENDED",
+	}
+	PluginTrial_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"RUNNING":           1,
+		"ABORTED":           2,
+		"PROMOTED":          3,
+		"ENDED":             4,
+	}
+)
+
+func (x PluginTrial_State) Enum() *PluginTrial_State {
+	p := new(PluginTrial_State)
+	*p = x
+	return p
+}
+
+func (x PluginTrial_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PluginTrial_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (PluginTrial_State) Type() protoreflect.EnumType {
+	return &file_weir_v1_policy_proto_enumTypes[0]
+}
+
+func (x PluginTrial_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PluginTrial_State.Descriptor instead.
+func (PluginTrial_State) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{7, 0}
+}
 
 type PolicySpec_FailureMode int32
 
@@ -57,11 +116,11 @@ func (x PolicySpec_FailureMode) String() string {
 }
 
 func (PolicySpec_FailureMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_v1_policy_proto_enumTypes[0].Descriptor()
+	return file_weir_v1_policy_proto_enumTypes[1].Descriptor()
 }
 
 func (PolicySpec_FailureMode) Type() protoreflect.EnumType {
-	return &file_weir_v1_policy_proto_enumTypes[0]
+	return &file_weir_v1_policy_proto_enumTypes[1]
 }
 
 func (x PolicySpec_FailureMode) Number() protoreflect.EnumNumber {
@@ -70,7 +129,7 @@ func (x PolicySpec_FailureMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicySpec_FailureMode.Descriptor instead.
 func (PolicySpec_FailureMode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{5, 0}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type PolicySpec_Stage int32
@@ -112,11 +171,11 @@ func (x PolicySpec_Stage) String() string {
 }
 
 func (PolicySpec_Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_weir_v1_policy_proto_enumTypes[1].Descriptor()
+	return file_weir_v1_policy_proto_enumTypes[2].Descriptor()
 }
 
 func (PolicySpec_Stage) Type() protoreflect.EnumType {
-	return &file_weir_v1_policy_proto_enumTypes[1]
+	return &file_weir_v1_policy_proto_enumTypes[2]
 }
 
 func (x PolicySpec_Stage) Number() protoreflect.EnumNumber {
@@ -125,7 +184,7 @@ func (x PolicySpec_Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicySpec_Stage.Descriptor instead.
 func (PolicySpec_Stage) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{5, 1}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{15, 1}
 }
 
 // Plugin is a WASM module under a name.
@@ -217,8 +276,13 @@ type PluginSpec struct {
 	// until the plugin continues. True: the plugin is shown the body meanwhile. Plugins
 	// built with Weir's SDK say themselves what they mean.
 	AllowOnHeadersStopIteration bool `protobuf:"varint,4,opt,name=allow_on_headers_stop_iteration,json=allowOnHeadersStopIteration,proto3" json:"allow_on_headers_stop_iteration,omitempty"`
-	unknownFields               protoimpl.UnknownFields
-	sizeCache                   protoimpl.SizeCache
+	// Signatures of the module under this plugin's name: see PluginTrust.
+	Signatures []*PluginSignature `protobuf:"bytes,5,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// Another version, which takes a share of the exchanges. It is given up by itself
+	// where it fares worse than the one in force.
+	Canary        *PluginCanary `protobuf:"bytes,6,opt,name=canary,proto3" json:"canary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PluginSpec) Reset() {
@@ -279,6 +343,138 @@ func (x *PluginSpec) GetAllowOnHeadersStopIteration() bool {
 	return false
 }
 
+func (x *PluginSpec) GetSignatures() []*PluginSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *PluginSpec) GetCanary() *PluginCanary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// PluginSignature says that the owner of a key lets a module run under a name.
+type PluginSignature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which key it is by: "ed25519:" and the first 16 hexadecimal digits of the SHA-256
+	// of the public key.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Ed25519, of the text "weir plugin signature v1\nname: NAME\ndigest: DIGEST\n".
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginSignature) Reset() {
+	*x = PluginSignature{}
+	mi := &file_weir_v1_policy_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginSignature) ProtoMessage() {}
+
+func (x *PluginSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginSignature.ProtoReflect.Descriptor instead.
+func (*PluginSignature) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PluginSignature) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PluginSignature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// PluginCanary is a version on trial.
+type PluginCanary struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Digest     string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signatures []*PluginSignature     `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// How many of a hundred exchanges it takes part in: more than 0, at most 100.
+	Percent       float64 `protobuf:"fixed64,3,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginCanary) Reset() {
+	*x = PluginCanary{}
+	mi := &file_weir_v1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginCanary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginCanary) ProtoMessage() {}
+
+func (x *PluginCanary) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginCanary.ProtoReflect.Descriptor instead.
+func (*PluginCanary) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PluginCanary) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PluginCanary) GetSignatures() []*PluginSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *PluginCanary) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // PluginLimits bounds one VM of the plugin.
 type PluginLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -292,7 +488,7 @@ type PluginLimits struct {
 
 func (x *PluginLimits) Reset() {
 	*x = PluginLimits{}
-	mi := &file_weir_v1_policy_proto_msgTypes[2]
+	mi := &file_weir_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +500,7 @@ func (x *PluginLimits) String() string {
 func (*PluginLimits) ProtoMessage() {}
 
 func (x *PluginLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[2]
+	mi := &file_weir_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +513,7 @@ func (x *PluginLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginLimits.ProtoReflect.Descriptor instead.
 func (*PluginLimits) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PluginLimits) GetMemoryBytes() uint64 {
@@ -341,14 +537,18 @@ type PluginStatus struct {
 	// The proxy-wasm version that the module announces, such as "0.2.1".
 	Abi string `protobuf:"bytes,3,opt,name=abi,proto3" json:"abi,omitempty"`
 	// The JSON schema of the configuration that policies give it, if the module tells.
-	ConfigSchema  *structpb.Struct `protobuf:"bytes,4,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
+	ConfigSchema *structpb.Struct `protobuf:"bytes,4,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
+	// The versions that are kept, the one in force first, then those before it.
+	Versions []*PluginVersion `protobuf:"bytes,5,rep,name=versions,proto3" json:"versions,omitempty"`
+	// The canary, or how the last one ended.
+	Trial         *PluginTrial `protobuf:"bytes,6,opt,name=trial,proto3" json:"trial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PluginStatus) Reset() {
 	*x = PluginStatus{}
-	mi := &file_weir_v1_policy_proto_msgTypes[3]
+	mi := &file_weir_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +560,7 @@ func (x *PluginStatus) String() string {
 func (*PluginStatus) ProtoMessage() {}
 
 func (x *PluginStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[3]
+	mi := &file_weir_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +573,7 @@ func (x *PluginStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginStatus.ProtoReflect.Descriptor instead.
 func (*PluginStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PluginStatus) GetConditions() []*Condition {
@@ -404,6 +604,616 @@ func (x *PluginStatus) GetConfigSchema() *structpb.Struct {
 	return nil
 }
 
+func (x *PluginStatus) GetVersions() []*PluginVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *PluginStatus) GetTrial() *PluginTrial {
+	if x != nil {
+		return x.Trial
+	}
+	return nil
+}
+
+// PluginVersion is a module that is, or was, in force under the plugin's name.
+type PluginVersion struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Digest     string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signatures []*PluginSignature     `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	SizeBytes  uint64                 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Abi        string                 `protobuf:"bytes,4,opt,name=abi,proto3" json:"abi,omitempty"`
+	// When it came into force, and who saw to that.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginVersion) Reset() {
+	*x = PluginVersion{}
+	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginVersion) ProtoMessage() {}
+
+func (x *PluginVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginVersion.ProtoReflect.Descriptor instead.
+func (*PluginVersion) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PluginVersion) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PluginVersion) GetSignatures() []*PluginSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *PluginVersion) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PluginVersion) GetAbi() string {
+	if x != nil {
+		return x.Abi
+	}
+	return ""
+}
+
+func (x *PluginVersion) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PluginVersion) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+// PluginTrial is what became of a canary.
+type PluginTrial struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Digest  string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Percent float64                `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// Tells one trial from another of the same module.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	State     PluginTrial_State      `protobuf:"varint,4,opt,name=state,proto3,enum=weir.v1.PluginTrial_State" json:"state,omitempty"`
+	// Of an aborted one.
+	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// What the proxies had counted when it was aborted.
+	Canary        *PluginCounts `protobuf:"bytes,7,opt,name=canary,proto3" json:"canary,omitempty"`
+	Stable        *PluginCounts `protobuf:"bytes,8,opt,name=stable,proto3" json:"stable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginTrial) Reset() {
+	*x = PluginTrial{}
+	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginTrial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginTrial) ProtoMessage() {}
+
+func (x *PluginTrial) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginTrial.ProtoReflect.Descriptor instead.
+func (*PluginTrial) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PluginTrial) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PluginTrial) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *PluginTrial) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *PluginTrial) GetState() PluginTrial_State {
+	if x != nil {
+		return x.State
+	}
+	return PluginTrial_STATE_UNSPECIFIED
+}
+
+func (x *PluginTrial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PluginTrial) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *PluginTrial) GetCanary() *PluginCounts {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+func (x *PluginTrial) GetStable() *PluginCounts {
+	if x != nil {
+		return x.Stable
+	}
+	return nil
+}
+
+// PluginCounts is how a version of a plugin fared.
+type PluginCounts struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Exchanges uint64                 `protobuf:"varint,1,opt,name=exchanges,proto3" json:"exchanges,omitempty"`
+	// Exchanges that the plugin failed: it trapped, ran out of fuel, or would not begin.
+	Failures uint64 `protobuf:"varint,2,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Those of them that ran out of fuel.
+	OutOfFuel uint64 `protobuf:"varint,3,opt,name=out_of_fuel,json=outOfFuel,proto3" json:"out_of_fuel,omitempty"`
+	// Exchanges that were answered with 500 or more, whoever did, but for those it failed.
+	ServerErrors uint64 `protobuf:"varint,4,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
+	// What all exchanges burned.
+	Fuel          uint64 `protobuf:"varint,5,opt,name=fuel,proto3" json:"fuel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginCounts) Reset() {
+	*x = PluginCounts{}
+	mi := &file_weir_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginCounts) ProtoMessage() {}
+
+func (x *PluginCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginCounts.ProtoReflect.Descriptor instead.
+func (*PluginCounts) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PluginCounts) GetExchanges() uint64 {
+	if x != nil {
+		return x.Exchanges
+	}
+	return 0
+}
+
+func (x *PluginCounts) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *PluginCounts) GetOutOfFuel() uint64 {
+	if x != nil {
+		return x.OutOfFuel
+	}
+	return 0
+}
+
+func (x *PluginCounts) GetServerErrors() uint64 {
+	if x != nil {
+		return x.ServerErrors
+	}
+	return 0
+}
+
+func (x *PluginCounts) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
+	}
+	return 0
+}
+
+// PluginReport is what a proxy says of a canary.
+type PluginReport struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Of the trial.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Canary    *PluginCounts          `protobuf:"bytes,4,opt,name=canary,proto3" json:"canary,omitempty"`
+	Stable    *PluginCounts          `protobuf:"bytes,5,opt,name=stable,proto3" json:"stable,omitempty"`
+	// Why this proxy has given it up; empty: it has not.
+	Aborted       string `protobuf:"bytes,6,opt,name=aborted,proto3" json:"aborted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginReport) Reset() {
+	*x = PluginReport{}
+	mi := &file_weir_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginReport) ProtoMessage() {}
+
+func (x *PluginReport) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginReport.ProtoReflect.Descriptor instead.
+func (*PluginReport) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PluginReport) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PluginReport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PluginReport) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *PluginReport) GetCanary() *PluginCounts {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+func (x *PluginReport) GetStable() *PluginCounts {
+	if x != nil {
+		return x.Stable
+	}
+	return nil
+}
+
+func (x *PluginReport) GetAborted() string {
+	if x != nil {
+		return x.Aborted
+	}
+	return ""
+}
+
+// PluginTrust says whose modules a tenant runs. Its name is "default".
+type PluginTrust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApiVersion    string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Metadata      *Metadata              `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Spec          *PluginTrustSpec       `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *PluginTrustStatus     `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginTrust) Reset() {
+	*x = PluginTrust{}
+	mi := &file_weir_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginTrust) ProtoMessage() {}
+
+func (x *PluginTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginTrust.ProtoReflect.Descriptor instead.
+func (*PluginTrust) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PluginTrust) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *PluginTrust) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PluginTrust) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *PluginTrust) GetSpec() *PluginTrustSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *PluginTrust) GetStatus() *PluginTrustStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+type PluginTrustSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Refuse modules that none of the keys has signed.
+	RequireSignatures bool         `protobuf:"varint,1,opt,name=require_signatures,json=requireSignatures,proto3" json:"require_signatures,omitempty"`
+	Keys              []*PluginKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *PluginTrustSpec) Reset() {
+	*x = PluginTrustSpec{}
+	mi := &file_weir_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginTrustSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginTrustSpec) ProtoMessage() {}
+
+func (x *PluginTrustSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginTrustSpec.ProtoReflect.Descriptor instead.
+func (*PluginTrustSpec) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PluginTrustSpec) GetRequireSignatures() bool {
+	if x != nil {
+		return x.RequireSignatures
+	}
+	return false
+}
+
+func (x *PluginTrustSpec) GetKeys() []*PluginKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// PluginKey is a key whose signatures count.
+type PluginKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// PEM, as weir plugin keygen and openssl pkey -pubout write it. Ed25519.
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// From then on servers take in nothing more that it has signed. What they have
+	// taken in goes on; to end that, too, take the key out.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginKey) Reset() {
+	*x = PluginKey{}
+	mi := &file_weir_v1_policy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginKey) ProtoMessage() {}
+
+func (x *PluginKey) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginKey.ProtoReflect.Descriptor instead.
+func (*PluginKey) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PluginKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PluginKey) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *PluginKey) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+type PluginTrustStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conditions    []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginTrustStatus) Reset() {
+	*x = PluginTrustStatus{}
+	mi := &file_weir_v1_policy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginTrustStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginTrustStatus) ProtoMessage() {}
+
+func (x *PluginTrustStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginTrustStatus.ProtoReflect.Descriptor instead.
+func (*PluginTrustStatus) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PluginTrustStatus) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // Policy is the use of a plugin: where, with what configuration.
 type Policy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -418,7 +1228,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_weir_v1_policy_proto_msgTypes[4]
+	mi := &file_weir_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +1240,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[4]
+	mi := &file_weir_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +1253,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Policy) GetApiVersion() string {
@@ -502,7 +1312,7 @@ type PolicySpec struct {
 
 func (x *PolicySpec) Reset() {
 	*x = PolicySpec{}
-	mi := &file_weir_v1_policy_proto_msgTypes[5]
+	mi := &file_weir_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +1324,7 @@ func (x *PolicySpec) String() string {
 func (*PolicySpec) ProtoMessage() {}
 
 func (x *PolicySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[5]
+	mi := &file_weir_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +1337,7 @@ func (x *PolicySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySpec.ProtoReflect.Descriptor instead.
 func (*PolicySpec) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PolicySpec) GetTargetRefs() []*TargetRef {
@@ -588,7 +1398,7 @@ type ServiceGrant struct {
 
 func (x *ServiceGrant) Reset() {
 	*x = ServiceGrant{}
-	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	mi := &file_weir_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +1410,7 @@ func (x *ServiceGrant) String() string {
 func (*ServiceGrant) ProtoMessage() {}
 
 func (x *ServiceGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[6]
+	mi := &file_weir_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +1423,7 @@ func (x *ServiceGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceGrant.ProtoReflect.Descriptor instead.
 func (*ServiceGrant) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceGrant) GetName() string {
@@ -653,7 +1463,7 @@ type TargetRef struct {
 
 func (x *TargetRef) Reset() {
 	*x = TargetRef{}
-	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	mi := &file_weir_v1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1475,7 @@ func (x *TargetRef) String() string {
 func (*TargetRef) ProtoMessage() {}
 
 func (x *TargetRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[7]
+	mi := &file_weir_v1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1488,7 @@ func (x *TargetRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetRef.ProtoReflect.Descriptor instead.
 func (*TargetRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TargetRef) GetKind() string {
@@ -711,7 +1521,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_weir_v1_policy_proto_msgTypes[8]
+	mi := &file_weir_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1533,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[8]
+	mi := &file_weir_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1546,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyStatus) GetConditions() []*Condition {
@@ -750,23 +1560,36 @@ var File_weir_v1_policy_proto protoreflect.FileDescriptor
 
 const file_weir_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x14weir/v1/policy.proto\x12\aweir.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x12weir/v1/meta.proto\"\xc4\x01\n" +
+	"\x14weir/v1/policy.proto\x12\aweir.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\"\xc4\x01\n" +
 	"\x06Plugin\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.weir.v1.PluginSpecR\x04spec\x12-\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"\xb1\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PluginStatusR\x06status\"\x9a\x02\n" +
 	"\n" +
 	"PluginSpec\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12-\n" +
 	"\x06limits\x18\x02 \x01(\v2\x15.weir.v1.PluginLimitsR\x06limits\x12\x16\n" +
 	"\x06module\x18\x03 \x01(\fR\x06module\x12D\n" +
-	"\x1fallow_on_headers_stop_iteration\x18\x04 \x01(\bR\x1ballowOnHeadersStopIteration\"E\n" +
+	"\x1fallow_on_headers_stop_iteration\x18\x04 \x01(\bR\x1ballowOnHeadersStopIteration\x128\n" +
+	"\n" +
+	"signatures\x18\x05 \x03(\v2\x18.weir.v1.PluginSignatureR\n" +
+	"signatures\x12-\n" +
+	"\x06canary\x18\x06 \x01(\v2\x15.weir.v1.PluginCanaryR\x06canary\"A\n" +
+	"\x0fPluginSignature\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"z\n" +
+	"\fPluginCanary\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x128\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\v2\x18.weir.v1.PluginSignatureR\n" +
+	"signatures\x12\x18\n" +
+	"\apercent\x18\x03 \x01(\x01R\apercent\"E\n" +
 	"\fPluginLimits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x12\n" +
-	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"\xb1\x01\n" +
+	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\"\x91\x02\n" +
 	"\fPluginStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
@@ -774,7 +1597,68 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x10\n" +
 	"\x03abi\x18\x03 \x01(\tR\x03abi\x12<\n" +
-	"\rconfig_schema\x18\x04 \x01(\v2\x17.google.protobuf.StructR\fconfigSchema\"\xc4\x01\n" +
+	"\rconfig_schema\x18\x04 \x01(\v2\x17.google.protobuf.StructR\fconfigSchema\x122\n" +
+	"\bversions\x18\x05 \x03(\v2\x16.weir.v1.PluginVersionR\bversions\x12*\n" +
+	"\x05trial\x18\x06 \x01(\v2\x14.weir.v1.PluginTrialR\x05trial\"\xd8\x01\n" +
+	"\rPluginVersion\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x128\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\v2\x18.weir.v1.PluginSignatureR\n" +
+	"signatures\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x10\n" +
+	"\x03abi\x18\x04 \x01(\tR\x03abi\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05actor\x18\x06 \x01(\tR\x05actor\"\xac\x03\n" +
+	"\vPluginTrial\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x120\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1a.weir.v1.PluginTrial.StateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12-\n" +
+	"\x06canary\x18\a \x01(\v2\x15.weir.v1.PluginCountsR\x06canary\x12-\n" +
+	"\x06stable\x18\b \x01(\v2\x15.weir.v1.PluginCountsR\x06stable\"Q\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aRUNNING\x10\x01\x12\v\n" +
+	"\aABORTED\x10\x02\x12\f\n" +
+	"\bPROMOTED\x10\x03\x12\t\n" +
+	"\x05ENDED\x10\x04\"\xa1\x01\n" +
+	"\fPluginCounts\x12\x1c\n" +
+	"\texchanges\x18\x01 \x01(\x04R\texchanges\x12\x1a\n" +
+	"\bfailures\x18\x02 \x01(\x04R\bfailures\x12\x1e\n" +
+	"\vout_of_fuel\x18\x03 \x01(\x04R\toutOfFuel\x12#\n" +
+	"\rserver_errors\x18\x04 \x01(\x04R\fserverErrors\x12\x12\n" +
+	"\x04fuel\x18\x05 \x01(\x04R\x04fuel\"\xed\x01\n" +
+	"\fPluginReport\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12-\n" +
+	"\x06canary\x18\x04 \x01(\v2\x15.weir.v1.PluginCountsR\x06canary\x12-\n" +
+	"\x06stable\x18\x05 \x01(\v2\x15.weir.v1.PluginCountsR\x06stable\x12\x18\n" +
+	"\aaborted\x18\x06 \x01(\tR\aaborted\"\xd3\x01\n" +
+	"\vPluginTrust\x12\x1f\n" +
+	"\vapi_version\x18\x01 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
+	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12,\n" +
+	"\x04spec\x18\x04 \x01(\v2\x18.weir.v1.PluginTrustSpecR\x04spec\x122\n" +
+	"\x06status\x18\x05 \x01(\v2\x1a.weir.v1.PluginTrustStatusR\x06status\"h\n" +
+	"\x0fPluginTrustSpec\x12-\n" +
+	"\x12require_signatures\x18\x01 \x01(\bR\x11requireSignatures\x12&\n" +
+	"\x04keys\x18\x02 \x03(\v2\x12.weir.v1.PluginKeyR\x04keys\"w\n" +
+	"\tPluginKey\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\tR\tpublicKey\x127\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"G\n" +
+	"\x11PluginTrustStatus\x122\n" +
+	"\n" +
+	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
+	"conditions\"\xc4\x01\n" +
 	"\x06Policy\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -827,45 +1711,78 @@ func file_weir_v1_policy_proto_rawDescGZIP() []byte {
 	return file_weir_v1_policy_proto_rawDescData
 }
 
-var file_weir_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_weir_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_weir_v1_policy_proto_goTypes = []any{
-	(PolicySpec_FailureMode)(0), // 0: weir.v1.PolicySpec.FailureMode
-	(PolicySpec_Stage)(0),       // 1: weir.v1.PolicySpec.Stage
-	(*Plugin)(nil),              // 2: weir.v1.Plugin
-	(*PluginSpec)(nil),          // 3: weir.v1.PluginSpec
-	(*PluginLimits)(nil),        // 4: weir.v1.PluginLimits
-	(*PluginStatus)(nil),        // 5: weir.v1.PluginStatus
-	(*Policy)(nil),              // 6: weir.v1.Policy
-	(*PolicySpec)(nil),          // 7: weir.v1.PolicySpec
-	(*ServiceGrant)(nil),        // 8: weir.v1.ServiceGrant
-	(*TargetRef)(nil),           // 9: weir.v1.TargetRef
-	(*PolicyStatus)(nil),        // 10: weir.v1.PolicyStatus
-	(*Metadata)(nil),            // 11: weir.v1.Metadata
-	(*Condition)(nil),           // 12: weir.v1.Condition
-	(*structpb.Struct)(nil),     // 13: google.protobuf.Struct
+	(PluginTrial_State)(0),        // 0: weir.v1.PluginTrial.State
+	(PolicySpec_FailureMode)(0),   // 1: weir.v1.PolicySpec.FailureMode
+	(PolicySpec_Stage)(0),         // 2: weir.v1.PolicySpec.Stage
+	(*Plugin)(nil),                // 3: weir.v1.Plugin
+	(*PluginSpec)(nil),            // 4: weir.v1.PluginSpec
+	(*PluginSignature)(nil),       // 5: weir.v1.PluginSignature
+	(*PluginCanary)(nil),          // 6: weir.v1.PluginCanary
+	(*PluginLimits)(nil),          // 7: weir.v1.PluginLimits
+	(*PluginStatus)(nil),          // 8: weir.v1.PluginStatus
+	(*PluginVersion)(nil),         // 9: weir.v1.PluginVersion
+	(*PluginTrial)(nil),           // 10: weir.v1.PluginTrial
+	(*PluginCounts)(nil),          // 11: weir.v1.PluginCounts
+	(*PluginReport)(nil),          // 12: weir.v1.PluginReport
+	(*PluginTrust)(nil),           // 13: weir.v1.PluginTrust
+	(*PluginTrustSpec)(nil),       // 14: weir.v1.PluginTrustSpec
+	(*PluginKey)(nil),             // 15: weir.v1.PluginKey
+	(*PluginTrustStatus)(nil),     // 16: weir.v1.PluginTrustStatus
+	(*Policy)(nil),                // 17: weir.v1.Policy
+	(*PolicySpec)(nil),            // 18: weir.v1.PolicySpec
+	(*ServiceGrant)(nil),          // 19: weir.v1.ServiceGrant
+	(*TargetRef)(nil),             // 20: weir.v1.TargetRef
+	(*PolicyStatus)(nil),          // 21: weir.v1.PolicyStatus
+	(*Metadata)(nil),              // 22: weir.v1.Metadata
+	(*Condition)(nil),             // 23: weir.v1.Condition
+	(*structpb.Struct)(nil),       // 24: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_weir_v1_policy_proto_depIdxs = []int32{
-	11, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
-	3,  // 1: weir.v1.Plugin.spec:type_name -> weir.v1.PluginSpec
-	5,  // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
-	4,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
-	12, // 4: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
-	13, // 5: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
-	11, // 6: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
-	7,  // 7: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
-	10, // 8: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
-	9,  // 9: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
-	13, // 10: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
-	0,  // 11: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
-	1,  // 12: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
-	8,  // 13: weir.v1.PolicySpec.services:type_name -> weir.v1.ServiceGrant
-	12, // 14: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	22, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
+	4,  // 1: weir.v1.Plugin.spec:type_name -> weir.v1.PluginSpec
+	8,  // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
+	7,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
+	5,  // 4: weir.v1.PluginSpec.signatures:type_name -> weir.v1.PluginSignature
+	6,  // 5: weir.v1.PluginSpec.canary:type_name -> weir.v1.PluginCanary
+	5,  // 6: weir.v1.PluginCanary.signatures:type_name -> weir.v1.PluginSignature
+	23, // 7: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
+	24, // 8: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
+	9,  // 9: weir.v1.PluginStatus.versions:type_name -> weir.v1.PluginVersion
+	10, // 10: weir.v1.PluginStatus.trial:type_name -> weir.v1.PluginTrial
+	5,  // 11: weir.v1.PluginVersion.signatures:type_name -> weir.v1.PluginSignature
+	25, // 12: weir.v1.PluginVersion.time:type_name -> google.protobuf.Timestamp
+	25, // 13: weir.v1.PluginTrial.start_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: weir.v1.PluginTrial.state:type_name -> weir.v1.PluginTrial.State
+	25, // 15: weir.v1.PluginTrial.end_time:type_name -> google.protobuf.Timestamp
+	11, // 16: weir.v1.PluginTrial.canary:type_name -> weir.v1.PluginCounts
+	11, // 17: weir.v1.PluginTrial.stable:type_name -> weir.v1.PluginCounts
+	25, // 18: weir.v1.PluginReport.start_time:type_name -> google.protobuf.Timestamp
+	11, // 19: weir.v1.PluginReport.canary:type_name -> weir.v1.PluginCounts
+	11, // 20: weir.v1.PluginReport.stable:type_name -> weir.v1.PluginCounts
+	22, // 21: weir.v1.PluginTrust.metadata:type_name -> weir.v1.Metadata
+	14, // 22: weir.v1.PluginTrust.spec:type_name -> weir.v1.PluginTrustSpec
+	16, // 23: weir.v1.PluginTrust.status:type_name -> weir.v1.PluginTrustStatus
+	15, // 24: weir.v1.PluginTrustSpec.keys:type_name -> weir.v1.PluginKey
+	25, // 25: weir.v1.PluginKey.not_after:type_name -> google.protobuf.Timestamp
+	23, // 26: weir.v1.PluginTrustStatus.conditions:type_name -> weir.v1.Condition
+	22, // 27: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
+	18, // 28: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
+	21, // 29: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
+	20, // 30: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
+	24, // 31: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
+	1,  // 32: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
+	2,  // 33: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
+	19, // 34: weir.v1.PolicySpec.services:type_name -> weir.v1.ServiceGrant
+	23, // 35: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_policy_proto_init() }
@@ -879,8 +1796,8 @@ func file_weir_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_policy_proto_rawDesc), len(file_weir_v1_policy_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

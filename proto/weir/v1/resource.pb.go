@@ -32,6 +32,7 @@ type Resource struct {
 	//	*Resource_Plugin
 	//	*Resource_Policy
 	//	*Resource_Certificate
+	//	*Resource_PluginTrust
 	Kind          isResource_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -128,6 +129,15 @@ func (x *Resource) GetCertificate() *Certificate {
 	return nil
 }
 
+func (x *Resource) GetPluginTrust() *PluginTrust {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_PluginTrust); ok {
+			return x.PluginTrust
+		}
+	}
+	return nil
+}
+
 type isResource_Kind interface {
 	isResource_Kind()
 }
@@ -156,6 +166,10 @@ type Resource_Certificate struct {
 	Certificate *Certificate `protobuf:"bytes,6,opt,name=certificate,proto3,oneof"`
 }
 
+type Resource_PluginTrust struct {
+	PluginTrust *PluginTrust `protobuf:"bytes,7,opt,name=plugin_trust,json=pluginTrust,proto3,oneof"`
+}
+
 func (*Resource_Gateway) isResource_Kind() {}
 
 func (*Resource_Service) isResource_Kind() {}
@@ -168,18 +182,21 @@ func (*Resource_Policy) isResource_Kind() {}
 
 func (*Resource_Certificate) isResource_Kind() {}
 
+func (*Resource_PluginTrust) isResource_Kind() {}
+
 var File_weir_v1_resource_proto protoreflect.FileDescriptor
 
 const file_weir_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x19weir/v1/certificate.proto\x1a\x15weir/v1/gateway.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xa6\x02\n" +
+	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x19weir/v1/certificate.proto\x1a\x15weir/v1/gateway.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xe1\x02\n" +
 	"\bResource\x12,\n" +
 	"\agateway\x18\x01 \x01(\v2\x10.weir.v1.GatewayH\x00R\agateway\x12,\n" +
 	"\aservice\x18\x02 \x01(\v2\x10.weir.v1.ServiceH\x00R\aservice\x12&\n" +
 	"\x05route\x18\x03 \x01(\v2\x0e.weir.v1.RouteH\x00R\x05route\x12)\n" +
 	"\x06plugin\x18\x04 \x01(\v2\x0f.weir.v1.PluginH\x00R\x06plugin\x12)\n" +
 	"\x06policy\x18\x05 \x01(\v2\x0f.weir.v1.PolicyH\x00R\x06policy\x128\n" +
-	"\vcertificate\x18\x06 \x01(\v2\x14.weir.v1.CertificateH\x00R\vcertificateB\x06\n" +
+	"\vcertificate\x18\x06 \x01(\v2\x14.weir.v1.CertificateH\x00R\vcertificate\x129\n" +
+	"\fplugin_trust\x18\a \x01(\v2\x14.weir.v1.PluginTrustH\x00R\vpluginTrustB\x06\n" +
 	"\x04kindB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
@@ -203,6 +220,7 @@ var file_weir_v1_resource_proto_goTypes = []any{
 	(*Plugin)(nil),      // 4: weir.v1.Plugin
 	(*Policy)(nil),      // 5: weir.v1.Policy
 	(*Certificate)(nil), // 6: weir.v1.Certificate
+	(*PluginTrust)(nil), // 7: weir.v1.PluginTrust
 }
 var file_weir_v1_resource_proto_depIdxs = []int32{
 	1, // 0: weir.v1.Resource.gateway:type_name -> weir.v1.Gateway
@@ -211,11 +229,12 @@ var file_weir_v1_resource_proto_depIdxs = []int32{
 	4, // 3: weir.v1.Resource.plugin:type_name -> weir.v1.Plugin
 	5, // 4: weir.v1.Resource.policy:type_name -> weir.v1.Policy
 	6, // 5: weir.v1.Resource.certificate:type_name -> weir.v1.Certificate
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 6: weir.v1.Resource.plugin_trust:type_name -> weir.v1.PluginTrust
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_resource_proto_init() }
@@ -235,6 +254,7 @@ func file_weir_v1_resource_proto_init() {
 		(*Resource_Plugin)(nil),
 		(*Resource_Policy)(nil),
 		(*Resource_Certificate)(nil),
+		(*Resource_PluginTrust)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

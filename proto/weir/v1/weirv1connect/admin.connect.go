@@ -38,6 +38,11 @@ const (
 	AdminServiceWaitRevisionProcedure = "/weir.v1.AdminService/WaitRevision"
 	// AdminServicePushPluginProcedure is the procedure name of the AdminService's PushPlugin RPC.
 	AdminServicePushPluginProcedure = "/weir.v1.AdminService/PushPlugin"
+	// AdminServicePromotePluginProcedure is the procedure name of the AdminService's PromotePlugin RPC.
+	AdminServicePromotePluginProcedure = "/weir.v1.AdminService/PromotePlugin"
+	// AdminServiceRollbackPluginProcedure is the procedure name of the AdminService's RollbackPlugin
+	// RPC.
+	AdminServiceRollbackPluginProcedure = "/weir.v1.AdminService/RollbackPlugin"
 	// AdminServicePushModuleProcedure is the procedure name of the AdminService's PushModule RPC.
 	AdminServicePushModuleProcedure = "/weir.v1.AdminService/PushModule"
 	// AdminServiceGetModuleProcedure is the procedure name of the AdminService's GetModule RPC.
@@ -99,6 +104,20 @@ var (
 			Procedure:  AdminServicePushPluginProcedure,
 		}
 	})
+	adminServicePromotePluginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("PromotePlugin"),
+			Procedure:  AdminServicePromotePluginProcedure,
+		}
+	})
+	adminServiceRollbackPluginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("RollbackPlugin"),
+			Procedure:  AdminServiceRollbackPluginProcedure,
+		}
+	})
 	adminServicePushModuleSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -143,6 +162,10 @@ type AdminServiceClient interface {
 	WaitRevision(context.Context, *v1.WaitRevisionRequest) (*v1.WaitRevisionResponse, error)
 	// PushPlugin admits a module, stores it and names it.
 	PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error)
+	// PromotePlugin gives the canary another share, or brings it into force.
+	PromotePlugin(context.Context, *v1.PromotePluginRequest) (*v1.PromotePluginResponse, error)
+	// RollbackPlugin brings a version into force that was there before.
+	RollbackPlugin(context.Context, *v1.RollbackPluginRequest) (*v1.RollbackPluginResponse, error)
 	// PushModule admits a module and stores it under its digest alone, for the
 	// Plugins that an Apply will point at it. What nothing points at goes again.
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
@@ -191,6 +214,10 @@ type AdminServiceHandler interface {
 	WaitRevision(context.Context, *v1.WaitRevisionRequest) (*v1.WaitRevisionResponse, error)
 	// PushPlugin admits a module, stores it and names it.
 	PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error)
+	// PromotePlugin gives the canary another share, or brings it into force.
+	PromotePlugin(context.Context, *v1.PromotePluginRequest) (*v1.PromotePluginResponse, error)
+	// RollbackPlugin brings a version into force that was there before.
+	RollbackPlugin(context.Context, *v1.RollbackPluginRequest) (*v1.RollbackPluginResponse, error)
 	// PushModule admits a module and stores it under its digest alone, for the
 	// Plugins that an Apply will point at it. What nothing points at goes again.
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
@@ -210,6 +237,8 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: adminServiceWaitRevisionSpec(), Handler: adapter.waitRevision},
 		connect.Method{Spec: adminServicePushPluginSpec(), Handler: adapter.pushPlugin},
+		connect.Method{Spec: adminServicePromotePluginSpec(), Handler: adapter.promotePlugin},
+		connect.Method{Spec: adminServiceRollbackPluginSpec(), Handler: adapter.rollbackPlugin},
 		connect.Method{Spec: adminServicePushModuleSpec(), Handler: adapter.pushModule},
 		connect.Method{Spec: adminServiceGetModuleSpec(), Handler: adapter.getModule},
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
@@ -261,6 +290,14 @@ func (UnimplementedAdminServiceHandler) WaitRevision(context.Context, *v1.WaitRe
 
 func (UnimplementedAdminServiceHandler) PushPlugin(context.Context, *v1.PushPluginRequest) (*v1.PushPluginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.PushPlugin is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) PromotePlugin(context.Context, *v1.PromotePluginRequest) (*v1.PromotePluginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.PromotePlugin is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) RollbackPlugin(context.Context, *v1.RollbackPluginRequest) (*v1.RollbackPluginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.RollbackPlugin is not implemented")
 }
 
 func (UnimplementedAdminServiceHandler) PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error) {
@@ -334,6 +371,22 @@ func (c *adminServiceClient) WaitRevision(ctx context.Context, req *v1.WaitRevis
 func (c *adminServiceClient) PushPlugin(ctx context.Context, req *v1.PushPluginRequest) (*v1.PushPluginResponse, error) {
 	var res v1.PushPluginResponse
 	if err := c.client.CallUnary(ctx, adminServicePushPluginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) PromotePlugin(ctx context.Context, req *v1.PromotePluginRequest) (*v1.PromotePluginResponse, error) {
+	var res v1.PromotePluginResponse
+	if err := c.client.CallUnary(ctx, adminServicePromotePluginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) RollbackPlugin(ctx context.Context, req *v1.RollbackPluginRequest) (*v1.RollbackPluginResponse, error) {
+	var res v1.RollbackPluginResponse
+	if err := c.client.CallUnary(ctx, adminServiceRollbackPluginSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -447,6 +500,30 @@ func (h adminServiceHandler) pushPlugin(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.PushPlugin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) promotePlugin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PromotePluginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PromotePlugin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) rollbackPlugin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RollbackPluginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RollbackPlugin(ctx, &req)
 	if err != nil {
 		return err
 	}

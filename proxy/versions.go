@@ -1,0 +1,225 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/weirmesh/weir/internal/signature"
+	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/canary"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/resource"
+)
+
+// versions is what the proxy knows of the versions of plugins. It is changed with
+// Proxy.mu held, and shown where that says.
+//
+// # Trust
+//
+// A module whose signatures are not what the tenant's PluginTrust, or this proxy's own
+// keys, ask for is not made: whoever holds the servers or the disk can bring in none.
+// It holds nobody else up either: the plugin's last good version goes on, and where
+// there is none its policies fail, each as its failureMode says. The proxy's problem
+// says so.
+type versions struct {
+	// good are those that were trusted when they were made, the last of each plugin.
+	good map[resource.Ref]pluginVersion
+	// distrusted says what is not made; shown.
+	distrusted map[resource.Ref]string
+	// trials are those that go on; shown.
+	trials map[trialKey]*trial
+}
+
+// pluginVersion is a module as it was declared.
+type pluginVersion struct {
+	digest     string
+	signatures []*weirv1.PluginSignature
+}
+
+// trialKey: each trial counts anew.
+type trialKey struct {
+	plugin resource.Ref
+	start  int64
+}
+
+type trial struct {
+	*canary.Trial
+	digest, stable string
+	start          *timestamppb.Timestamp
+}
+
+func newVersions() versions {
+	return versions{good: map[resource.Ref]pluginVersion{}, distrusted: map[resource.Ref]string{}, trials: map[trialKey]*trial{}}
+}
+
+// check says why a module may not run.
+func (p *Proxy) check(plugin resource.Ref, v pluginVersion) error {
+	signatures := resource.Signatures(v.signatures)
+	trust := resource.Trust(p.desired.resources[resource.TrustRef(plugin.Tenant)].GetPluginTrust())
+	if _, err := trust.Check(plugin.Name, v.digest, signatures); err != nil {
+		return err
+	}
+	if len(p.cfg.PluginKeys) == 0 {
+		return nil
+	}
+	own := signature.Trust{Require: true}
+	for i, key := range p.cfg.PluginKeys {
+		own.Keys = append(own.Keys, signature.Key{Name: fmt.Sprintf("%d of this proxy's own", i+1), Public: key})
+	}
+	_, err := own.Check(plugin.Name, v.digest, signatures)
+	return err
+}
+
+// trusted is the version of a plugin that may run, or why none may.
+func (p *Proxy) trusted(plugin resource.Ref, spec *weirv1.PluginSpec) (pluginVersion, error) {
+	declared := pluginVersion{spec.GetDigest(), spec.GetSignatures()}
+	err := p.check(plugin, declared)
+	if err == nil {
+		p.show(func() { delete(p.versions.distrusted, plugin) })
+		return declared, nil
+	}
+	good, runs := p.versions.good[plugin]
+	instead := "its policies fail"
+	if runs {
+		instead = good.digest + " goes on"
+	}
+	p.show(func() {
+		p.versions.distrusted[plugin] = fmt.Sprintf("%s: module %s is refused: %s; %s", plugin, declared.digest, err, instead)
+	})
+	if runs {
+		return good, nil
+	}
+	return declared, fmt.Errorf("module %s is refused: %w", declared.digest, err)
+}
+
+// makePolicy makes what a Policy declares, with the canary beside it where the plugin
+// has one.
+func (p *Proxy) makePolicy(ctx context.Context, spec *weirv1.Policy, services policy.Services) (policy.Policy, error) {
+	s, err := p.policySpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	plugin := resource.Ref{Kind: resource.KindPlugin, Tenant: s.Tenant, Name: s.Plugin}
+	declared := p.desired.resources[plugin].GetPlugin()
+	version, err := p.trusted(plugin, declared.GetSpec())
+	if s.Digest = version.digest; err != nil {
+		return distrusted{s, err}, nil
+	}
+	stable, err := p.cfg.Policies.Make(ctx, s, services)
+	if err != nil {
+		return nil, err
+	}
+	p.versions.good[plugin] = version
+	t := p.trialOf(plugin, declared)
+	if t == nil || t.Aborted() != "" {
+		return stable, nil
+	}
+	if err := p.check(plugin, pluginVersion{t.digest, declared.GetSpec().GetCanary().GetSignatures()}); err != nil {
+		t.Abort("refused: " + err.Error())
+		return stable, nil
+	}
+	s.Digest = t.digest
+	beside, err := p.cfg.Policies.Make(ctx, s, services)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		stable.Release()
+		return nil, err
+	case err != nil:
+		t.Abort("cannot be made: " + err.Error())
+		return stable, nil
+	}
+	return canary.New(stable, beside, t.Trial), nil
+}
+
+// trialOf is the trial of a plugin's canary; nil: there is none.
+func (p *Proxy) trialOf(ref resource.Ref, plugin *weirv1.Plugin) *trial {
+	c, status := plugin.GetSpec().GetCanary(), plugin.GetStatus().GetTrial()
+	if c == nil || status.GetState() != weirv1.PluginTrial_RUNNING || status.GetDigest() != c.GetDigest() {
+		return nil
+	}
+	key := trialKey{ref, status.GetStartTime().AsTime().UnixNano()}
+	t := p.versions.trials[key]
+	if t == nil {
+		t = &trial{digest: c.GetDigest(), stable: plugin.GetSpec().GetDigest(), start: status.GetStartTime()}
+		t.Trial = canary.NewTrial(canary.Config{Percent: c.GetPercent(), OnAbort: func(reason string) {
+			p.cfg.Logger.Warn("canary aborted here: every exchange has the version in force", "plugin", ref.String(), "canary", t.digest, "reason", reason)
+		}})
+		p.show(func() { p.versions.trials[key] = t })
+	}
+	return t
+}
+
+// forgetVersions drops what is known of plugins and trials that are no more.
+func (p *Proxy) forgetVersions() {
+	p.show(func() {
+		for ref := range p.versions.distrusted {
+			if p.desired.resources[ref] == nil || len(p.desired.users[ref]) == 0 {
+				delete(p.versions.distrusted, ref)
+			}
+		}
+		for key := range p.versions.trials {
+			status := p.desired.resources[key.plugin].GetPlugin().GetStatus().GetTrial()
+			if status.GetState() != weirv1.PluginTrial_RUNNING || status.GetStartTime().AsTime().UnixNano() != key.start {
+				delete(p.versions.trials, key)
+			}
+		}
+	})
+	for ref := range p.versions.good {
+		if p.desired.resources[ref] == nil {
+			delete(p.versions.good, ref)
+		}
+	}
+}
+
+// Canaries says how the canaries fare here, by tenant and name.
+func (p *Proxy) Canaries() []*weirv1.PluginReport {
+	p.shown.Lock()
+	defer p.shown.Unlock()
+	var all []*weirv1.PluginReport
+	for key, t := range p.versions.trials {
+		r := &weirv1.PluginReport{Tenant: key.plugin.Tenant, Name: key.plugin.Name, StartTime: t.start, Aborted: t.Aborted()}
+		r.Canary, r.Stable = t.Counts()
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b *weirv1.PluginReport) int {
+		return strings.Compare(a.GetTenant()+"\n"+a.GetName(), b.GetTenant()+"\n"+b.GetName())
+	})
+	return all
+}
+
+// distrusted is a policy whose module may not run: it fails each exchange.
+type distrusted struct {
+	spec policy.Spec
+	err  error
+}
+
+func (d distrusted) Spec() policy.Spec        { return d.spec }
+func (d distrusted) Phases() policy.Phases    { return 0 }
+func (d distrusted) NewFilter() policy.Filter { return d }
+func (d distrusted) Release()                 {}
+
+// Begin implements policy.Filter: nothing else is called after it.
+func (d distrusted) Begin(*exchange.Exchange) error { return d.err }
+
+func (d distrusted) OnRequest(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func (d distrusted) OnRequestBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func (d distrusted) OnResponse(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func (d distrusted) OnResponseBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func (d distrusted) Close(*exchange.Exchange) {}
