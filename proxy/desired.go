@@ -131,7 +131,9 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 			to[ref.To] = struct{}{}
 		}
 	case r.GetPolicy() != nil:
-		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
+		if plugin := r.GetPolicy().GetSpec().GetPlugin(); plugin != "" {
+			add(resource.KindPlugin, "", plugin)
+		}
 		for _, s := range r.GetPolicy().GetSpec().GetServices() {
 			add(resource.KindService, "", s.GetName())
 		}

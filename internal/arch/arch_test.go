@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections", "policy/jose", "policy/jsonpath"},
+	"policy/waf":           {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/jose":          {},
 	"policy/jsonpath":      {},
 	"policy/wasm/sections": {},
@@ -86,7 +87,7 @@ var allowed = map[string][]string{
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
-		"proxy", "proxy/overload", "policy", "policy/wasm", "examples/bookshop", "examples/plugins"},
+		"proxy", "proxy/overload", "policy", "policy/waf", "policy/wasm", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
@@ -131,14 +132,17 @@ var allowed = map[string][]string{
 // onlyIn names third-party libraries that one package alone may import, so
 // that replacing one is one package's work.
 var onlyIn = map[string][]string{
-	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
-	"github.com/go-jose/go-jose/v4":     {"policy/jose"},
-	"github.com/hashicorp/raft":         {"cluster", "cluster/wal", "internal/testcluster"},
-	"go.etcd.io/bbolt":                  {"store"},
-	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
-	"github.com/anishathalye/porcupine": {"test/linear"},
-	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi"},
-	"github.com/andybalholm/brotli":     {"proxy/compress"},
+	"github.com/tetratelabs/wazero":  {"policy/wasm", "policy/wasm/fuel"},
+	"github.com/corazawaf/coraza/v3": {"policy/waf"},
+	"github.com/go-jose/go-jose/v4":  {"policy/jose"},
+
+	"github.com/corazawaf/coraza-coreruleset/v4": {"policy/waf"},
+	"github.com/hashicorp/raft":                  {"cluster", "cluster/wal", "internal/testcluster"},
+	"go.etcd.io/bbolt":                           {"store"},
+	"github.com/hanwen/go-fuse/v2":               {"test/powercut"},
+	"github.com/anishathalye/porcupine":          {"test/linear"},
+	"github.com/klauspost/compress":              {"proxy/compress", "nodeapi"},
+	"github.com/andybalholm/brotli":              {"proxy/compress"},
 }
 
 func TestImports(t *testing.T) {
