@@ -13,7 +13,7 @@ import (
 // What bounds the line of an exchange: its hits, and what clients or rules' authors
 // wrote into it.
 const (
-	maxHits = 32
+	maxHits = 64
 	maxText = 256
 )
 

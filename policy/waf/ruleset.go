@@ -187,6 +187,9 @@ SecResponseBodyLimitAction ProcessPartial
 SecResponseBodyMimeType text/plain text/html text/xml application/json application/xml
 SecDefaultAction "phase:1,log,noauditlog,pass"
 SecDefaultAction "phase:2,log,noauditlog,pass"
+SecDefaultAction "phase:3,log,noauditlog,pass"
+SecDefaultAction "phase:4,log,noauditlog,pass"
+SecDefaultAction "phase:5,log,noauditlog,pass"
 %s`, mode, maxArguments, r.limit+1, maxDepth, response, r.responseLimit+1, engineRules)
 }
 
