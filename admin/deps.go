@@ -122,6 +122,9 @@ type Admission interface {
 	// Try starts the plugin under the configuration of each policy, and returns what it
 	// has against each, nil where it is content.
 	Try(ctx context.Context, plugin *weirv1.Plugin, module []byte, policies []*weirv1.Policy) ([]error, error)
+	// TryFirewall compiles the settings of a web application firewall. The message says
+	// what it has against them, and the field, below the settings, where; "": nothing.
+	TryFirewall(ctx context.Context, settings *weirv1.Firewall) (field, message string, err error)
 }
 
 // Servers is the cluster of servers, as this member knows and moves it. Its

@@ -24,7 +24,7 @@ func (s *service) tryPolicies(ctx context.Context, puts []*weirv1.Resource, inde
 	}
 	for _, r := range puts {
 		p := r.GetPolicy()
-		if p == nil {
+		if p == nil || p.GetSpec().GetWaf() != nil {
 			continue
 		}
 		plugin := resource.Ref{Kind: resource.KindPlugin, Tenant: resource.Of(r).Tenant, Name: p.GetSpec().GetPlugin()}
@@ -36,7 +36,10 @@ func (s *service) tryPolicies(ctx context.Context, puts []*weirv1.Resource, inde
 		}
 		byPlugin[plugin] = append(byPlugin[plugin], p)
 	}
-	var violations []Violation
+	violations, err := s.tryFirewalls(ctx, puts)
+	if err != nil {
+		return err
+	}
 	for _, ref := range order {
 		plugin := put[ref]
 		if plugin == nil {
@@ -53,6 +56,31 @@ func (s *service) tryPolicies(ctx context.Context, puts []*weirv1.Resource, inde
 		return refusal(&Refused{Violations: violations}, index)
 	}
 	return nil
+}
+
+// tryFirewalls compiles the rules of those policies that are the web application
+// firewall's use, unless they are stored as they are.
+func (s *service) tryFirewalls(ctx context.Context, puts []*weirv1.Resource) (violations []Violation, err error) {
+	for _, r := range puts {
+		settings := r.GetPolicy().GetSpec().GetWaf()
+		stored, _ := s.Store.View().Get(resource.Of(r))
+		if settings == nil || proto.Equal(stored.GetPolicy().GetSpec().GetWaf(), settings) {
+			continue
+		}
+		field, message, err := s.Admission.TryFirewall(ctx, settings)
+		if err != nil {
+			return nil, fmt.Errorf("try firewall %s: %w", r.GetPolicy().GetMetadata().GetName(), err)
+		}
+		if message == "" {
+			continue
+		}
+		at := resource.Path("spec.waf")
+		if field != "" {
+			at = at.Field(field)
+		}
+		violations = append(violations, Violation{Ref: resource.Of(r), Field: string(at), Reason: ReasonInvalid, Message: message})
+	}
+	return violations, nil
 }
 
 // sameConfig reports whether the policy that is stored has the same plugin and

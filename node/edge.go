@@ -116,6 +116,9 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
+	if err = metrics.Register(host.firewall); err != nil {
+		return fmt.Errorf("start edge: %w", err)
+	}
 	p.onStop("proxy", func() error { return e.drain(p, cmp.Or(ec.Drain, drain)) })
 	return nil
 }

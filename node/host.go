@@ -13,15 +13,17 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/waf"
 	"github.com/weirmesh/weir/policy/wasm"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
-// host is the process's one WASM host: it judges modules for the admin API and
-// runs them for the proxy, so that what was compiled for one is there for the
-// other.
+// host is the process's one WASM host, and its one web application firewall: it
+// judges modules and rules for the admin API and runs them for the proxy, so that
+// what was compiled for one is there for the other.
 type host struct {
 	*wasm.Host
+	firewall *waf.Host
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -29,7 +31,7 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := new(host)
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")})}
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -51,6 +53,23 @@ func (p *process) startHost(cfg Config) (*host, error) {
 	}
 	p.onStop("WASM host", h.Close)
 	return h, nil
+}
+
+// Make implements policy.Maker.
+func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
+	if spec.Native == policy.Firewall {
+		return h.firewall.Make(ctx, spec, services)
+	}
+	return h.Host.Make(ctx, spec, services)
+}
+
+// TryFirewall is for the admin API.
+func (h *host) TryFirewall(ctx context.Context, settings *weirv1.Firewall) (field, message string, err error) {
+	var problem *waf.Problem
+	if err = h.firewall.Check(ctx, settings); errors.As(err, &problem) {
+		return problem.Field, problem.Message, nil
+	}
+	return "", "", err
 }
 
 // Admit is for the admin API.

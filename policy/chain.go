@@ -32,7 +32,8 @@ const DefaultHoldLimit = 1 << 20
 // A filter may change a body's length, so the chain owns Content-Length of a
 // body that passes through a filter: it is what is left when that is known (all
 // was held, or came in one piece), and is removed otherwise. Codecs frame by
-// Body.Length, never by the field.
+// Body.Length, never by the field. From Pass on a body goes through untouched, and
+// its length is what its source says.
 //
 // # Errors
 //
@@ -252,7 +253,7 @@ func (s *step) onRequest() error {
 		s.silent = true
 		return ErrAnswered
 	}
-	if x.Request.Body == nil || !s.wants(RequestBody) {
+	if x.Request.Body == nil || !s.wants(RequestBody) || verdict == Pass {
 		return nil
 	}
 	return s.request.begin(&x.Request.Body, &x.Request.Fields, verdict == Hold)
@@ -274,7 +275,7 @@ func (s *step) onResponse() error {
 		s.silent = true
 		return ErrAnswered
 	}
-	if x.Response.Body == nil || !s.wants(ResponseBody) {
+	if x.Response.Body == nil || !s.wants(ResponseBody) || verdict == Pass {
 		return nil
 	}
 	return s.response.begin(&x.Response.Body, &x.Response.Fields, verdict == Hold)

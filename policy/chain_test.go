@@ -89,6 +89,16 @@ func body(v Verdict, err error) func(*exchange.Exchange, *[]byte, bool) (Verdict
 	return func(*exchange.Exchange, *[]byte, bool) (Verdict, error) { return v, err }
 }
 
+// passFrom holds until there are so many bytes.
+func passFrom(n int) func(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
+	return func(_ *exchange.Exchange, chunk *[]byte, _ bool) (Verdict, error) {
+		if len(*chunk) < n {
+			return Hold, nil
+		}
+		return Pass, nil
+	}
+}
+
 func replace(from, to string) func(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
 	return func(_ *exchange.Exchange, chunk *[]byte, _ bool) (Verdict, error) {
 		*chunk = bytes.ReplaceAll(*chunk, []byte(from), []byte(to))
@@ -278,6 +288,20 @@ func TestChain(t *testing.T) {
 			policies: []*native{{name: "a", request: head(Hold, nil), response: head(Hold, nil), resBody: body(Hold, nil)}},
 			request:  &chunks{parts: []string{"x"}},
 			want:     result{asked: "x", status: 200, log: []string{"a request end=false", "a response 200 end=true", "a close"}},
+		},
+		{
+			name:     "what a filter passes it is shown nothing of, and its length stays",
+			policies: []*native{{name: "a", request: head(Pass, nil), reqBody: body(Continue, nil), response: head(Pass, nil), resBody: body(Continue, nil)}},
+			request:  &chunks{parts: []string{"x", "y"}, known: true},
+			response: &chunks{parts: []string{"1", "2"}},
+			want:     result{asked: "xy", status: 200, got: "12", gotLen: "999", log: []string{"a request end=false", "a response 200 end=false", "a close"}},
+		},
+		{
+			name:     "a filter that held passes the rest, whose length is known then",
+			policies: []*native{{name: "a", request: head(Hold, nil), reqBody: passFrom(2)}},
+			request:  &chunks{parts: []string{"x", "y", "zz"}, known: true},
+			want: result{asked: "xyzz", askedLen: "4", status: 200, log: []string{"a request end=false",
+				`a request body "x" end=false`, `a request body "xy" end=false`, "a close"}},
 		},
 		{
 			name:     "a request that is too large to hold",

@@ -22,6 +22,8 @@ package policy
 import (
 	"context"
 
+	"google.golang.org/protobuf/proto"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -38,13 +40,25 @@ type Spec struct {
 	FailureMode weirv1.PolicySpec_FailureMode
 	// MemoryBytes and Fuel bound a VM; 0: the host's defaults.
 	MemoryBytes, Fuel uint64
+	// Native names what the policy is the use of where that is no plugin: Firewall.
+	// Config is then its settings, a weirv1.Firewall in deterministic encoding.
+	Native string
 	// StopIteration says what a pause on a head means, as Envoy's option
 	// allow_on_headers_stop_iteration does: false, nothing of the message is shown
 	// until the plugin continues; true, its body is.
 	StopIteration bool
 }
 
-// Maker makes policies. It is met by policy/wasm's Host.
+// Firewall is the web application firewall, in Spec.Native.
+const Firewall = "waf"
+
+// EncodeFirewall is what Spec.Config is for these settings.
+func EncodeFirewall(f *weirv1.Firewall) (string, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(f)
+	return string(b), err
+}
+
+// Maker makes policies. It is met by policy/wasm's Host, and by policy/waf's.
 type Maker interface {
 	// Make compiles what must be compiled, starts one instance and configures
 	// it, so that a policy that is made also works. Equal specs share what they
@@ -54,7 +68,7 @@ type Maker interface {
 	Make(ctx context.Context, spec Spec, services Services) (Policy, error)
 }
 
-// Policy is a plugin under one configuration.
+// Policy is a plugin, or the firewall, under one configuration.
 type Policy interface {
 	Spec() Spec
 	// Phases says which callbacks its filters want; the rest are not called.
@@ -91,6 +105,9 @@ const (
 	Hold
 	// Respond: Exchange.Response holds the answer.
 	Respond
+	// Pass: go on, and show me nothing more of this message: what follows of its
+	// body is as it was, and so is its length.
+	Pass
 )
 
 // Filter sees one exchange, and when that is over another. Its methods are called

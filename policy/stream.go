@@ -32,6 +32,8 @@ type stream struct {
 	ready []byte
 	// begun: begin has returned, so the head may be on its way.
 	begun bool
+	// passed: the filter has seen enough.
+	passed bool
 	// ended: the filter has seen the end of the body. drained: so have we.
 	ended, drained bool
 	err            error
@@ -84,6 +86,11 @@ func (b *stream) Length() int64 {
 	if b.ended {
 		return int64(len(b.ready))
 	}
+	if b.passed {
+		if rest := b.source.Length(); rest >= 0 {
+			return int64(len(b.ready)) + rest
+		}
+	}
 	return -1
 }
 
@@ -91,6 +98,11 @@ func (b *stream) Length() int64 {
 func (b *stream) pull() ([]byte, error) {
 	if b.err != nil {
 		return nil, b.err
+	}
+	if b.passed && !b.ended {
+		var chunk []byte
+		chunk, b.err = b.source.Next()
+		return chunk, b.err
 	}
 	for !b.ended {
 		chunk, err := b.source.Next()
@@ -141,6 +153,8 @@ func (b *stream) show(chunk []byte) ([]byte, error) {
 		return chunk, s.fail(b.phase(), err)
 	case verdict == Respond:
 		return nil, b.answered()
+	case verdict == Pass:
+		b.passed = true
 	case verdict == Hold && !b.ended:
 		if len(b.left) > s.run.chain.config.HoldLimit {
 			return nil, b.tooLarge()

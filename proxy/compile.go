@@ -242,6 +242,9 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 
 func (p *Proxy) policySpec(spec *weirv1.Policy) (policy.Spec, error) {
 	ref := resource.Of(resource.Wrap(spec))
+	if firewall := spec.GetSpec().GetWaf(); firewall != nil {
+		return firewallSpec(ref, spec.GetSpec())
+	}
 	plugin := resource.Ref{Kind: resource.KindPlugin, Tenant: ref.Tenant, Name: spec.GetSpec().GetPlugin()}
 	declared := p.desired.resources[plugin].GetPlugin()
 	if declared == nil {
@@ -263,6 +266,16 @@ func (p *Proxy) policySpec(spec *weirv1.Policy) (policy.Spec, error) {
 		s.Config = string(text)
 	}
 	return s, nil
+}
+
+// firewallSpec is that of a policy which is the web application firewall's use. Its
+// configuration is the same bytes for the same settings.
+func firewallSpec(ref resource.Ref, spec *weirv1.PolicySpec) (policy.Spec, error) {
+	settings, err := policy.EncodeFirewall(spec.GetWaf())
+	if err != nil {
+		return policy.Spec{}, fmt.Errorf("%s: encode the firewall's settings: %w", ref, err)
+	}
+	return policy.Spec{Tenant: ref.Tenant, Name: ref.Name, Native: policy.Firewall, Config: settings, FailureMode: spec.GetFailureMode()}, nil
 }
 
 // policyFailed is told of every failure of a policy, whatever its mode.

@@ -133,7 +133,9 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 	case r.GetPlugin() != nil:
 		to[resource.TrustRef(tenant)] = struct{}{}
 	case r.GetPolicy() != nil:
-		add(resource.KindPlugin, "", r.GetPolicy().GetSpec().GetPlugin())
+		if plugin := r.GetPolicy().GetSpec().GetPlugin(); plugin != "" {
+			add(resource.KindPlugin, "", plugin)
+		}
 		for _, s := range r.GetPolicy().GetSpec().GetServices() {
 			add(resource.KindService, "", s.GetName())
 		}

@@ -104,6 +104,9 @@ func (p *Proxy) makePolicy(ctx context.Context, spec *weirv1.Policy, services po
 	if err != nil {
 		return nil, err
 	}
+	if s.Native != "" { // it has no versions
+		return p.cfg.Policies.Make(ctx, s, services)
+	}
 	plugin := resource.Ref{Kind: resource.KindPlugin, Tenant: s.Tenant, Name: s.Plugin}
 	declared := p.desired.resources[plugin].GetPlugin()
 	version, err := p.trusted(plugin, declared.GetSpec())

@@ -65,7 +65,15 @@ func (c *check) policy(spec *weirv1.PolicySpec) {
 		c.optional(at.Field("sectionName"), t.GetSectionName(), checkLabel)
 		c.unique(targets, at, t.GetKind()+" "+attachment(t.GetName(), t.GetSectionName(), 0), "the target")
 	}
-	c.syntax(at.Field("plugin"), checkLabel(spec.GetPlugin()))
+	if spec.GetWaf() != nil {
+		c.native(at, spec)
+		return
+	}
+	if spec.GetPlugin() == "" {
+		c.add(at.Field("plugin"), "is required, or waf: a policy is the use of a plugin, or of the web application firewall")
+	} else {
+		c.syntax(at.Field("plugin"), checkLabel(spec.GetPlugin()))
+	}
 	c.grants(at.Field("services"), spec.GetServices())
 	if config := spec.GetConfig(); config != nil && !shallow(structpb.NewStructValue(config), MaxDepth) {
 		c.add(at.Field("config"), "is nested more than %d deep", MaxDepth)

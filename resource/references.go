@@ -147,7 +147,7 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 				return
 			}
 		}
-		if !yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
+		if spec.GetWaf() == nil && !yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
 			return
 		}
 		for i, g := range spec.GetServices() {

@@ -80,12 +80,7 @@ func (c *check) backend(at Path, b *weirv1.BackendRef) {
 
 func (c *check) match(at Path, m *weirv1.RouteMatch) {
 	if p := m.GetPath(); p != nil {
-		value := at.Field("path").Field("value")
-		if p.GetType() == weirv1.PathMatch_REGULAR_EXPRESSION {
-			c.syntax(value, checkRegexp(p.GetValue()))
-		} else {
-			c.syntax(value, checkPath(p.GetValue()))
-		}
+		c.path(at.Field("path").Field("value"), p)
 	}
 	c.headerMatches(at.Field("headers"), m.GetHeaders())
 	c.count(at.Field("queryParams"), len(m.GetQueryParams()), 0, maxEntries, "query parameter")
@@ -94,6 +89,14 @@ func (c *check) match(at Path, m *weirv1.RouteMatch) {
 		c.queryParam(at.Field("queryParams").Index(i), q, params)
 	}
 	c.optional(at.Field("method"), m.GetMethod(), checkMethod)
+}
+
+func (c *check) path(at Path, p *weirv1.PathMatch) {
+	if p.GetType() == weirv1.PathMatch_REGULAR_EXPRESSION {
+		c.syntax(at, checkRegexp(p.GetValue()))
+	} else {
+		c.syntax(at, checkPath(p.GetValue()))
+	}
 }
 
 func (c *check) headerMatches(at Path, matches []*weirv1.HeaderMatch) {

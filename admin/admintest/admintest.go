@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,6 +201,14 @@ func (Admission) Try(_ context.Context, _ *weirv1.Plugin, _ []byte, policies []*
 		}
 	}
 	return wrong, nil
+}
+
+// TryFirewall implements admin.Admission: rules that hold "wrong" are refused.
+func (Admission) TryFirewall(_ context.Context, settings *weirv1.Firewall) (field, message string, err error) {
+	if strings.Contains(settings.GetRules(), "wrong") {
+		return "rules", "line 1: it refuses its rules", nil
+	}
+	return "", "", nil
 }
 
 // Sealer turns bytes around, under the purpose in clear.

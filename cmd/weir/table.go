@@ -161,7 +161,11 @@ func policyCells(r *weirv1.Resource) []string {
 	if m := spec.GetFailureMode(); m != weirv1.PolicySpec_FAILURE_MODE_UNSPECIFIED {
 		mode = m.String()
 	}
-	return []string{spec.GetPlugin(), stage, few(targets), mode}
+	plugin := spec.GetPlugin()
+	if spec.GetWaf() != nil {
+		plugin = "(waf)"
+	}
+	return []string{plugin, stage, few(targets), mode}
 }
 
 func pluginTrustCells(r *weirv1.Resource) []string {

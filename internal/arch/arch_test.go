@@ -73,6 +73,7 @@ var allowed = map[string][]string{
 	"policy/canary":        {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections", "policy/jose", "policy/jsonpath"},
+	"policy/waf":           {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/jose":          {},
 	"policy/jsonpath":      {},
 	"policy/wasm/sections": {},
@@ -89,7 +90,7 @@ var allowed = map[string][]string{
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
-		"proxy", "proxy/overload", "policy", "policy/canary", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
+		"proxy", "proxy/overload", "policy", "policy/canary", "policy/waf", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
@@ -134,14 +135,16 @@ var allowed = map[string][]string{
 // onlyIn names third-party libraries that one package alone may import, so
 // that replacing one is one package's work.
 var onlyIn = map[string][]string{
-	"github.com/tetratelabs/wazero":     {"policy/wasm", "policy/wasm/fuel"},
-	"github.com/go-jose/go-jose/v4":     {"policy/jose"},
-	"github.com/hashicorp/raft":         {"cluster", "cluster/wal", "internal/testcluster"},
-	"go.etcd.io/bbolt":                  {"store"},
-	"github.com/hanwen/go-fuse/v2":      {"test/powercut"},
-	"github.com/anishathalye/porcupine": {"test/linear"},
-	"github.com/klauspost/compress":     {"proxy/compress", "nodeapi", "internal/oci"},
-	"github.com/andybalholm/brotli":     {"proxy/compress"},
+	"github.com/tetratelabs/wazero":              {"policy/wasm", "policy/wasm/fuel"},
+	"github.com/go-jose/go-jose/v4":              {"policy/jose"},
+	"github.com/hashicorp/raft":                  {"cluster", "cluster/wal", "internal/testcluster"},
+	"go.etcd.io/bbolt":                           {"store"},
+	"github.com/hanwen/go-fuse/v2":               {"test/powercut"},
+	"github.com/anishathalye/porcupine":          {"test/linear"},
+	"github.com/klauspost/compress":              {"proxy/compress", "nodeapi", "internal/oci"},
+	"github.com/andybalholm/brotli":              {"proxy/compress"},
+	"github.com/corazawaf/coraza/v3":             {"policy/waf"},
+	"github.com/corazawaf/coraza-coreruleset/v4": {"policy/waf"},
 }
 
 func TestImports(t *testing.T) {

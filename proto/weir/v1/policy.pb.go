@@ -187,6 +187,108 @@ func (PolicySpec_Stage) EnumDescriptor() ([]byte, []int) {
 	return file_weir_v1_policy_proto_rawDescGZIP(), []int{15, 1}
 }
 
+type Firewall_Mode int32
+
+const (
+	Firewall_MODE_UNSPECIFIED Firewall_Mode = 0
+	// Requests whose anomaly score reaches the threshold are refused with 403.
+	Firewall_BLOCK Firewall_Mode = 1
+	// They are logged and counted, and pass.
+	Firewall_DETECT Firewall_Mode = 2
+)
+
+// Enum value maps for Firewall_Mode.
+var (
+	Firewall_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "BLOCK",
+		2: "DETECT",
+	}
+	Firewall_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"BLOCK":            1,
+		"DETECT":           2,
+	}
+)
+
+func (x Firewall_Mode) Enum() *Firewall_Mode {
+	p := new(Firewall_Mode)
+	*p = x
+	return p
+}
+
+func (x Firewall_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Firewall_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_policy_proto_enumTypes[3].Descriptor()
+}
+
+func (Firewall_Mode) Type() protoreflect.EnumType {
+	return &file_weir_v1_policy_proto_enumTypes[3]
+}
+
+func (x Firewall_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Firewall_Mode.Descriptor instead.
+func (Firewall_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{16, 0}
+}
+
+type Firewall_Oversize int32
+
+const (
+	Firewall_OVERSIZE_UNSPECIFIED Firewall_Oversize = 0
+	// A body that is longer is refused with 413.
+	Firewall_REJECT Firewall_Oversize = 1
+	// Its beginning is looked at, the rest passes unseen.
+	Firewall_PARTIAL Firewall_Oversize = 2
+)
+
+// Enum value maps for Firewall_Oversize.
+var (
+	Firewall_Oversize_name = map[int32]string{
+		0: "OVERSIZE_UNSPECIFIED",
+		1: "REJECT",
+		2: "PARTIAL",
+	}
+	Firewall_Oversize_value = map[string]int32{
+		"OVERSIZE_UNSPECIFIED": 0,
+		"REJECT":               1,
+		"PARTIAL":              2,
+	}
+)
+
+func (x Firewall_Oversize) Enum() *Firewall_Oversize {
+	p := new(Firewall_Oversize)
+	*p = x
+	return p
+}
+
+func (x Firewall_Oversize) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Firewall_Oversize) Descriptor() protoreflect.EnumDescriptor {
+	return file_weir_v1_policy_proto_enumTypes[4].Descriptor()
+}
+
+func (Firewall_Oversize) Type() protoreflect.EnumType {
+	return &file_weir_v1_policy_proto_enumTypes[4]
+}
+
+func (x Firewall_Oversize) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Firewall_Oversize.Descriptor instead.
+func (Firewall_Oversize) EnumDescriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{16, 1}
+}
+
 // Plugin is a WASM module under a name.
 type Plugin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1214,7 +1316,8 @@ func (x *PluginTrustStatus) GetConditions() []*Condition {
 	return nil
 }
 
-// Policy is the use of a plugin: where, with what configuration.
+// Policy is the use of a plugin, or of the web application firewall: where, with
+// what configuration.
 type Policy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ApiVersion    string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
@@ -1294,7 +1397,7 @@ func (x *Policy) GetStatus() *PolicyStatus {
 type PolicySpec struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	TargetRefs []*TargetRef           `protobuf:"bytes,1,rep,name=target_refs,json=targetRefs,proto3" json:"target_refs,omitempty"`
-	// The name of a Plugin of the same tenant.
+	// The name of a Plugin of the same tenant. Either this or waf.
 	Plugin string `protobuf:"bytes,2,opt,name=plugin,proto3" json:"plugin,omitempty"`
 	// Given to the plugin as JSON.
 	Config *structpb.Struct `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
@@ -1305,7 +1408,10 @@ type PolicySpec struct {
 	// Route, of the Service; then by name.
 	Stage PolicySpec_Stage `protobuf:"varint,5,opt,name=stage,proto3,enum=weir.v1.PolicySpec_Stage" json:"stage,omitempty"`
 	// The services that the plugin may call. It can reach nothing else.
-	Services      []*ServiceGrant `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	Services []*ServiceGrant `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	// The web application firewall: requests are compared with the OWASP core rule
+	// set. Either this or plugin.
+	Waf           *Firewall `protobuf:"bytes,7,opt,name=waf,proto3" json:"waf,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1382,6 +1488,298 @@ func (x *PolicySpec) GetServices() []*ServiceGrant {
 	return nil
 }
 
+func (x *PolicySpec) GetWaf() *Firewall {
+	if x != nil {
+		return x.Waf
+	}
+	return nil
+}
+
+// Firewall is what the web application firewall looks for, and what it does then.
+type Firewall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unspecified means BLOCK.
+	Mode Firewall_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=weir.v1.Firewall_Mode" json:"mode,omitempty"`
+	// How suspicious the rules are, from 1 (few false alarms) to 4. 0 means 1.
+	ParanoiaLevel uint32 `protobuf:"varint,2,opt,name=paranoia_level,json=paranoiaLevel,proto3" json:"paranoia_level,omitempty"`
+	// The score of a request from which on it is refused; a critical rule that
+	// matches adds 5. 0 means 5.
+	AnomalyThreshold uint32 `protobuf:"varint,3,opt,name=anomaly_threshold,json=anomalyThreshold,proto3" json:"anomaly_threshold,omitempty"`
+	// The same for answers. 0 means 4.
+	OutboundThreshold uint32 `protobuf:"varint,4,opt,name=outbound_threshold,json=outboundThreshold,proto3" json:"outbound_threshold,omitempty"`
+	// Where rules do not apply.
+	Exclusions []*FirewallExclusion `protobuf:"bytes,5,rep,name=exclusions,proto3" json:"exclusions,omitempty"`
+	// Rules of one's own, in the language of ModSecurity (SecRule, SecAction,
+	// SecMarker, SecDataset, SecRuleRemoveBy…, SecRuleUpdate…). They are evaluated
+	// after the core rules' variables are set and before their first rule.
+	Rules string `protobuf:"bytes,6,opt,name=rules,proto3" json:"rules,omitempty"`
+	// Bytes of a request's body that are looked at, up to 768 KiB. 0: 128 KiB.
+	BodyLimit uint32 `protobuf:"varint,7,opt,name=body_limit,json=bodyLimit,proto3" json:"body_limit,omitempty"`
+	// What becomes of longer bodies. Unspecified means REJECT in mode BLOCK, and
+	// PARTIAL in mode DETECT, in which nothing is refused.
+	Oversize Firewall_Oversize `protobuf:"varint,8,opt,name=oversize,proto3,enum=weir.v1.Firewall_Oversize" json:"oversize,omitempty"`
+	// Answers are looked at, too: their heads, and the bodies of those that are text.
+	InspectResponse bool `protobuf:"varint,9,opt,name=inspect_response,json=inspectResponse,proto3" json:"inspect_response,omitempty"`
+	// Bytes of an answer's body that are looked at, up to 768 KiB; the rest passes
+	// unseen. 0: 512 KiB.
+	ResponseBodyLimit uint32 `protobuf:"varint,10,opt,name=response_body_limit,json=responseBodyLimit,proto3" json:"response_body_limit,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Firewall) Reset() {
+	*x = Firewall{}
+	mi := &file_weir_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Firewall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Firewall) ProtoMessage() {}
+
+func (x *Firewall) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Firewall.ProtoReflect.Descriptor instead.
+func (*Firewall) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Firewall) GetMode() Firewall_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Firewall_MODE_UNSPECIFIED
+}
+
+func (x *Firewall) GetParanoiaLevel() uint32 {
+	if x != nil {
+		return x.ParanoiaLevel
+	}
+	return 0
+}
+
+func (x *Firewall) GetAnomalyThreshold() uint32 {
+	if x != nil {
+		return x.AnomalyThreshold
+	}
+	return 0
+}
+
+func (x *Firewall) GetOutboundThreshold() uint32 {
+	if x != nil {
+		return x.OutboundThreshold
+	}
+	return 0
+}
+
+func (x *Firewall) GetExclusions() []*FirewallExclusion {
+	if x != nil {
+		return x.Exclusions
+	}
+	return nil
+}
+
+func (x *Firewall) GetRules() string {
+	if x != nil {
+		return x.Rules
+	}
+	return ""
+}
+
+func (x *Firewall) GetBodyLimit() uint32 {
+	if x != nil {
+		return x.BodyLimit
+	}
+	return 0
+}
+
+func (x *Firewall) GetOversize() Firewall_Oversize {
+	if x != nil {
+		return x.Oversize
+	}
+	return Firewall_OVERSIZE_UNSPECIFIED
+}
+
+func (x *Firewall) GetInspectResponse() bool {
+	if x != nil {
+		return x.InspectResponse
+	}
+	return false
+}
+
+func (x *Firewall) GetResponseBodyLimit() uint32 {
+	if x != nil {
+		return x.ResponseBodyLimit
+	}
+	return 0
+}
+
+// FirewallExclusion takes rules out: everywhere or for some paths, as a whole or
+// for some parts of requests.
+type FirewallExclusion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rules: by number, from one number to another, by tag. At least one.
+	RuleIds    []uint32             `protobuf:"varint,1,rep,packed,name=rule_ids,json=ruleIds,proto3" json:"rule_ids,omitempty"`
+	RuleRanges []*FirewallRuleRange `protobuf:"bytes,2,rep,name=rule_ranges,json=ruleRanges,proto3" json:"rule_ranges,omitempty"`
+	Tags       []string             `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	// The paths for which they are taken out. Empty: all.
+	Paths []*PathMatch `protobuf:"bytes,4,rep,name=paths,proto3" json:"paths,omitempty"`
+	// The parts of a request that they no longer look at: parameters (of the query,
+	// of a form, of JSON as json.a.b), header fields and cookies, by name. All three
+	// empty: the rules are taken out as a whole.
+	Parameters    []string `protobuf:"bytes,5,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	Headers       []string `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty"`
+	Cookies       []string `protobuf:"bytes,7,rep,name=cookies,proto3" json:"cookies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallExclusion) Reset() {
+	*x = FirewallExclusion{}
+	mi := &file_weir_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallExclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallExclusion) ProtoMessage() {}
+
+func (x *FirewallExclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallExclusion.ProtoReflect.Descriptor instead.
+func (*FirewallExclusion) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FirewallExclusion) GetRuleIds() []uint32 {
+	if x != nil {
+		return x.RuleIds
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetRuleRanges() []*FirewallRuleRange {
+	if x != nil {
+		return x.RuleRanges
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetPaths() []*PathMatch {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetParameters() []string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetHeaders() []string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *FirewallExclusion) GetCookies() []string {
+	if x != nil {
+		return x.Cookies
+	}
+	return nil
+}
+
+// FirewallRuleRange is rules by their numbers.
+type FirewallRuleRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The last one, which is among them.
+	Last          uint32 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FirewallRuleRange) Reset() {
+	*x = FirewallRuleRange{}
+	mi := &file_weir_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FirewallRuleRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FirewallRuleRange) ProtoMessage() {}
+
+func (x *FirewallRuleRange) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FirewallRuleRange.ProtoReflect.Descriptor instead.
+func (*FirewallRuleRange) Descriptor() ([]byte, []int) {
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FirewallRuleRange) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *FirewallRuleRange) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 // ServiceGrant lets a plugin call a service.
 type ServiceGrant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1398,7 +1796,7 @@ type ServiceGrant struct {
 
 func (x *ServiceGrant) Reset() {
 	*x = ServiceGrant{}
-	mi := &file_weir_v1_policy_proto_msgTypes[16]
+	mi := &file_weir_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1808,7 @@ func (x *ServiceGrant) String() string {
 func (*ServiceGrant) ProtoMessage() {}
 
 func (x *ServiceGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[16]
+	mi := &file_weir_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1821,7 @@ func (x *ServiceGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceGrant.ProtoReflect.Descriptor instead.
 func (*ServiceGrant) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ServiceGrant) GetName() string {
@@ -1463,7 +1861,7 @@ type TargetRef struct {
 
 func (x *TargetRef) Reset() {
 	*x = TargetRef{}
-	mi := &file_weir_v1_policy_proto_msgTypes[17]
+	mi := &file_weir_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1873,7 @@ func (x *TargetRef) String() string {
 func (*TargetRef) ProtoMessage() {}
 
 func (x *TargetRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[17]
+	mi := &file_weir_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1886,7 @@ func (x *TargetRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetRef.ProtoReflect.Descriptor instead.
 func (*TargetRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TargetRef) GetKind() string {
@@ -1521,7 +1919,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_weir_v1_policy_proto_msgTypes[18]
+	mi := &file_weir_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1931,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_policy_proto_msgTypes[18]
+	mi := &file_weir_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1944,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_weir_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PolicyStatus) GetConditions() []*Condition {
@@ -1560,7 +1958,7 @@ var File_weir_v1_policy_proto protoreflect.FileDescriptor
 
 const file_weir_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x14weir/v1/policy.proto\x12\aweir.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\"\xc4\x01\n" +
+	"\x14weir/v1/policy.proto\x12\aweir.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x13weir/v1/route.proto\"\xc4\x01\n" +
 	"\x06Plugin\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -1665,7 +2063,7 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12'\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.weir.v1.PolicySpecR\x04spec\x12-\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PolicyStatusR\x06status\"\xc5\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.weir.v1.PolicyStatusR\x06status\"\xea\x03\n" +
 	"\n" +
 	"PolicySpec\x123\n" +
 	"\vtarget_refs\x18\x01 \x03(\v2\x12.weir.v1.TargetRefR\n" +
@@ -1674,7 +2072,8 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x06config\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x06config\x12B\n" +
 	"\ffailure_mode\x18\x04 \x01(\x0e2\x1f.weir.v1.PolicySpec.FailureModeR\vfailureMode\x12/\n" +
 	"\x05stage\x18\x05 \x01(\x0e2\x19.weir.v1.PolicySpec.StageR\x05stage\x121\n" +
-	"\bservices\x18\x06 \x03(\v2\x15.weir.v1.ServiceGrantR\bservices\"A\n" +
+	"\bservices\x18\x06 \x03(\v2\x15.weir.v1.ServiceGrantR\bservices\x12#\n" +
+	"\x03waf\x18\a \x01(\v2\x11.weir.v1.FirewallR\x03waf\"A\n" +
 	"\vFailureMode\x12\x1c\n" +
 	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1685,7 +2084,46 @@ const file_weir_v1_policy_proto_rawDesc = "" +
 	"\x05AUTHN\x10\x01\x12\t\n" +
 	"\x05AUTHZ\x10\x02\x12\t\n" +
 	"\x05LIMIT\x10\x03\x12\r\n" +
-	"\tTRANSFORM\x10\x04\"J\n" +
+	"\tTRANSFORM\x10\x04\"\xb1\x04\n" +
+	"\bFirewall\x12*\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x16.weir.v1.Firewall.ModeR\x04mode\x12%\n" +
+	"\x0eparanoia_level\x18\x02 \x01(\rR\rparanoiaLevel\x12+\n" +
+	"\x11anomaly_threshold\x18\x03 \x01(\rR\x10anomalyThreshold\x12-\n" +
+	"\x12outbound_threshold\x18\x04 \x01(\rR\x11outboundThreshold\x12:\n" +
+	"\n" +
+	"exclusions\x18\x05 \x03(\v2\x1a.weir.v1.FirewallExclusionR\n" +
+	"exclusions\x12\x14\n" +
+	"\x05rules\x18\x06 \x01(\tR\x05rules\x12\x1d\n" +
+	"\n" +
+	"body_limit\x18\a \x01(\rR\tbodyLimit\x126\n" +
+	"\boversize\x18\b \x01(\x0e2\x1a.weir.v1.Firewall.OversizeR\boversize\x12)\n" +
+	"\x10inspect_response\x18\t \x01(\bR\x0finspectResponse\x12.\n" +
+	"\x13response_body_limit\x18\n" +
+	" \x01(\rR\x11responseBodyLimit\"3\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05BLOCK\x10\x01\x12\n" +
+	"\n" +
+	"\x06DETECT\x10\x02\"=\n" +
+	"\bOversize\x12\x18\n" +
+	"\x14OVERSIZE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06REJECT\x10\x01\x12\v\n" +
+	"\aPARTIAL\x10\x02\"\xfd\x01\n" +
+	"\x11FirewallExclusion\x12\x19\n" +
+	"\brule_ids\x18\x01 \x03(\rR\aruleIds\x12;\n" +
+	"\vrule_ranges\x18\x02 \x03(\v2\x1a.weir.v1.FirewallRuleRangeR\n" +
+	"ruleRanges\x12\x12\n" +
+	"\x04tags\x18\x03 \x03(\tR\x04tags\x12(\n" +
+	"\x05paths\x18\x04 \x03(\v2\x12.weir.v1.PathMatchR\x05paths\x12\x1e\n" +
+	"\n" +
+	"parameters\x18\x05 \x03(\tR\n" +
+	"parameters\x12\x18\n" +
+	"\aheaders\x18\x06 \x03(\tR\aheaders\x12\x18\n" +
+	"\acookies\x18\a \x03(\tR\acookies\"=\n" +
+	"\x11FirewallRuleRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"J\n" +
 	"\fServiceGrant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06subset\x18\x02 \x01(\tR\x06subset\x12\x0e\n" +
@@ -1711,78 +2149,90 @@ func file_weir_v1_policy_proto_rawDescGZIP() []byte {
 	return file_weir_v1_policy_proto_rawDescData
 }
 
-var file_weir_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_weir_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weir_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_weir_v1_policy_proto_goTypes = []any{
 	(PluginTrial_State)(0),        // 0: weir.v1.PluginTrial.State
 	(PolicySpec_FailureMode)(0),   // 1: weir.v1.PolicySpec.FailureMode
 	(PolicySpec_Stage)(0),         // 2: weir.v1.PolicySpec.Stage
-	(*Plugin)(nil),                // 3: weir.v1.Plugin
-	(*PluginSpec)(nil),            // 4: weir.v1.PluginSpec
-	(*PluginSignature)(nil),       // 5: weir.v1.PluginSignature
-	(*PluginCanary)(nil),          // 6: weir.v1.PluginCanary
-	(*PluginLimits)(nil),          // 7: weir.v1.PluginLimits
-	(*PluginStatus)(nil),          // 8: weir.v1.PluginStatus
-	(*PluginVersion)(nil),         // 9: weir.v1.PluginVersion
-	(*PluginTrial)(nil),           // 10: weir.v1.PluginTrial
-	(*PluginCounts)(nil),          // 11: weir.v1.PluginCounts
-	(*PluginReport)(nil),          // 12: weir.v1.PluginReport
-	(*PluginTrust)(nil),           // 13: weir.v1.PluginTrust
-	(*PluginTrustSpec)(nil),       // 14: weir.v1.PluginTrustSpec
-	(*PluginKey)(nil),             // 15: weir.v1.PluginKey
-	(*PluginTrustStatus)(nil),     // 16: weir.v1.PluginTrustStatus
-	(*Policy)(nil),                // 17: weir.v1.Policy
-	(*PolicySpec)(nil),            // 18: weir.v1.PolicySpec
-	(*ServiceGrant)(nil),          // 19: weir.v1.ServiceGrant
-	(*TargetRef)(nil),             // 20: weir.v1.TargetRef
-	(*PolicyStatus)(nil),          // 21: weir.v1.PolicyStatus
-	(*Metadata)(nil),              // 22: weir.v1.Metadata
-	(*Condition)(nil),             // 23: weir.v1.Condition
-	(*structpb.Struct)(nil),       // 24: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(Firewall_Mode)(0),            // 3: weir.v1.Firewall.Mode
+	(Firewall_Oversize)(0),        // 4: weir.v1.Firewall.Oversize
+	(*Plugin)(nil),                // 5: weir.v1.Plugin
+	(*PluginSpec)(nil),            // 6: weir.v1.PluginSpec
+	(*PluginSignature)(nil),       // 7: weir.v1.PluginSignature
+	(*PluginCanary)(nil),          // 8: weir.v1.PluginCanary
+	(*PluginLimits)(nil),          // 9: weir.v1.PluginLimits
+	(*PluginStatus)(nil),          // 10: weir.v1.PluginStatus
+	(*PluginVersion)(nil),         // 11: weir.v1.PluginVersion
+	(*PluginTrial)(nil),           // 12: weir.v1.PluginTrial
+	(*PluginCounts)(nil),          // 13: weir.v1.PluginCounts
+	(*PluginReport)(nil),          // 14: weir.v1.PluginReport
+	(*PluginTrust)(nil),           // 15: weir.v1.PluginTrust
+	(*PluginTrustSpec)(nil),       // 16: weir.v1.PluginTrustSpec
+	(*PluginKey)(nil),             // 17: weir.v1.PluginKey
+	(*PluginTrustStatus)(nil),     // 18: weir.v1.PluginTrustStatus
+	(*Policy)(nil),                // 19: weir.v1.Policy
+	(*PolicySpec)(nil),            // 20: weir.v1.PolicySpec
+	(*Firewall)(nil),              // 21: weir.v1.Firewall
+	(*FirewallExclusion)(nil),     // 22: weir.v1.FirewallExclusion
+	(*FirewallRuleRange)(nil),     // 23: weir.v1.FirewallRuleRange
+	(*ServiceGrant)(nil),          // 24: weir.v1.ServiceGrant
+	(*TargetRef)(nil),             // 25: weir.v1.TargetRef
+	(*PolicyStatus)(nil),          // 26: weir.v1.PolicyStatus
+	(*Metadata)(nil),              // 27: weir.v1.Metadata
+	(*Condition)(nil),             // 28: weir.v1.Condition
+	(*structpb.Struct)(nil),       // 29: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*PathMatch)(nil),             // 31: weir.v1.PathMatch
 }
 var file_weir_v1_policy_proto_depIdxs = []int32{
-	22, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
-	4,  // 1: weir.v1.Plugin.spec:type_name -> weir.v1.PluginSpec
-	8,  // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
-	7,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
-	5,  // 4: weir.v1.PluginSpec.signatures:type_name -> weir.v1.PluginSignature
-	6,  // 5: weir.v1.PluginSpec.canary:type_name -> weir.v1.PluginCanary
-	5,  // 6: weir.v1.PluginCanary.signatures:type_name -> weir.v1.PluginSignature
-	23, // 7: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
-	24, // 8: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
-	9,  // 9: weir.v1.PluginStatus.versions:type_name -> weir.v1.PluginVersion
-	10, // 10: weir.v1.PluginStatus.trial:type_name -> weir.v1.PluginTrial
-	5,  // 11: weir.v1.PluginVersion.signatures:type_name -> weir.v1.PluginSignature
-	25, // 12: weir.v1.PluginVersion.time:type_name -> google.protobuf.Timestamp
-	25, // 13: weir.v1.PluginTrial.start_time:type_name -> google.protobuf.Timestamp
+	27, // 0: weir.v1.Plugin.metadata:type_name -> weir.v1.Metadata
+	6,  // 1: weir.v1.Plugin.spec:type_name -> weir.v1.PluginSpec
+	10, // 2: weir.v1.Plugin.status:type_name -> weir.v1.PluginStatus
+	9,  // 3: weir.v1.PluginSpec.limits:type_name -> weir.v1.PluginLimits
+	7,  // 4: weir.v1.PluginSpec.signatures:type_name -> weir.v1.PluginSignature
+	8,  // 5: weir.v1.PluginSpec.canary:type_name -> weir.v1.PluginCanary
+	7,  // 6: weir.v1.PluginCanary.signatures:type_name -> weir.v1.PluginSignature
+	28, // 7: weir.v1.PluginStatus.conditions:type_name -> weir.v1.Condition
+	29, // 8: weir.v1.PluginStatus.config_schema:type_name -> google.protobuf.Struct
+	11, // 9: weir.v1.PluginStatus.versions:type_name -> weir.v1.PluginVersion
+	12, // 10: weir.v1.PluginStatus.trial:type_name -> weir.v1.PluginTrial
+	7,  // 11: weir.v1.PluginVersion.signatures:type_name -> weir.v1.PluginSignature
+	30, // 12: weir.v1.PluginVersion.time:type_name -> google.protobuf.Timestamp
+	30, // 13: weir.v1.PluginTrial.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 14: weir.v1.PluginTrial.state:type_name -> weir.v1.PluginTrial.State
-	25, // 15: weir.v1.PluginTrial.end_time:type_name -> google.protobuf.Timestamp
-	11, // 16: weir.v1.PluginTrial.canary:type_name -> weir.v1.PluginCounts
-	11, // 17: weir.v1.PluginTrial.stable:type_name -> weir.v1.PluginCounts
-	25, // 18: weir.v1.PluginReport.start_time:type_name -> google.protobuf.Timestamp
-	11, // 19: weir.v1.PluginReport.canary:type_name -> weir.v1.PluginCounts
-	11, // 20: weir.v1.PluginReport.stable:type_name -> weir.v1.PluginCounts
-	22, // 21: weir.v1.PluginTrust.metadata:type_name -> weir.v1.Metadata
-	14, // 22: weir.v1.PluginTrust.spec:type_name -> weir.v1.PluginTrustSpec
-	16, // 23: weir.v1.PluginTrust.status:type_name -> weir.v1.PluginTrustStatus
-	15, // 24: weir.v1.PluginTrustSpec.keys:type_name -> weir.v1.PluginKey
-	25, // 25: weir.v1.PluginKey.not_after:type_name -> google.protobuf.Timestamp
-	23, // 26: weir.v1.PluginTrustStatus.conditions:type_name -> weir.v1.Condition
-	22, // 27: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
-	18, // 28: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
-	21, // 29: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
-	20, // 30: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
-	24, // 31: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
+	30, // 15: weir.v1.PluginTrial.end_time:type_name -> google.protobuf.Timestamp
+	13, // 16: weir.v1.PluginTrial.canary:type_name -> weir.v1.PluginCounts
+	13, // 17: weir.v1.PluginTrial.stable:type_name -> weir.v1.PluginCounts
+	30, // 18: weir.v1.PluginReport.start_time:type_name -> google.protobuf.Timestamp
+	13, // 19: weir.v1.PluginReport.canary:type_name -> weir.v1.PluginCounts
+	13, // 20: weir.v1.PluginReport.stable:type_name -> weir.v1.PluginCounts
+	27, // 21: weir.v1.PluginTrust.metadata:type_name -> weir.v1.Metadata
+	16, // 22: weir.v1.PluginTrust.spec:type_name -> weir.v1.PluginTrustSpec
+	18, // 23: weir.v1.PluginTrust.status:type_name -> weir.v1.PluginTrustStatus
+	17, // 24: weir.v1.PluginTrustSpec.keys:type_name -> weir.v1.PluginKey
+	30, // 25: weir.v1.PluginKey.not_after:type_name -> google.protobuf.Timestamp
+	28, // 26: weir.v1.PluginTrustStatus.conditions:type_name -> weir.v1.Condition
+	27, // 27: weir.v1.Policy.metadata:type_name -> weir.v1.Metadata
+	20, // 28: weir.v1.Policy.spec:type_name -> weir.v1.PolicySpec
+	26, // 29: weir.v1.Policy.status:type_name -> weir.v1.PolicyStatus
+	25, // 30: weir.v1.PolicySpec.target_refs:type_name -> weir.v1.TargetRef
+	29, // 31: weir.v1.PolicySpec.config:type_name -> google.protobuf.Struct
 	1,  // 32: weir.v1.PolicySpec.failure_mode:type_name -> weir.v1.PolicySpec.FailureMode
 	2,  // 33: weir.v1.PolicySpec.stage:type_name -> weir.v1.PolicySpec.Stage
-	19, // 34: weir.v1.PolicySpec.services:type_name -> weir.v1.ServiceGrant
-	23, // 35: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	24, // 34: weir.v1.PolicySpec.services:type_name -> weir.v1.ServiceGrant
+	21, // 35: weir.v1.PolicySpec.waf:type_name -> weir.v1.Firewall
+	3,  // 36: weir.v1.Firewall.mode:type_name -> weir.v1.Firewall.Mode
+	22, // 37: weir.v1.Firewall.exclusions:type_name -> weir.v1.FirewallExclusion
+	4,  // 38: weir.v1.Firewall.oversize:type_name -> weir.v1.Firewall.Oversize
+	23, // 39: weir.v1.FirewallExclusion.rule_ranges:type_name -> weir.v1.FirewallRuleRange
+	31, // 40: weir.v1.FirewallExclusion.paths:type_name -> weir.v1.PathMatch
+	28, // 41: weir.v1.PolicyStatus.conditions:type_name -> weir.v1.Condition
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_policy_proto_init() }
@@ -1791,13 +2241,14 @@ func file_weir_v1_policy_proto_init() {
 		return
 	}
 	file_weir_v1_meta_proto_init()
+	file_weir_v1_route_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_policy_proto_rawDesc), len(file_weir_v1_policy_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   19,
+			NumEnums:      5,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
