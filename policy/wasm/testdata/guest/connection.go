@@ -1,8 +1,6 @@
 package main
 
-import (
-	"strings"
-)
+import "strings"
 
 // Of a connection the guest keeps what the client says until a line is complete, and
 // does what the line says; what the service says it makes upper-case, but for what has
@@ -22,12 +20,19 @@ func onNewConnection(id uint32) uint32 {
 //go:wasmexport proxy_on_downstream_data
 func onDownstreamData(id, n, end uint32) uint32 {
 	data, _ := buffer(downstream, 0, n)
+	if passes("") {
+		return 0
+	}
 	data = strings.Clone(data)
 	if end == 0 && !strings.HasSuffix(data, "\n") {
 		return 1
 	}
 	return line(id, strings.TrimSuffix(data, "\n"), n)
 }
+
+// passes: whatever it is, it is left alone, if the configuration says "pass client", or
+// "pass both" ways.
+func passes(what string) bool { return strings.Contains(config, "pass "+what) }
 
 func line(id uint32, do string, n uint32) uint32 {
 	word, rest, _ := strings.Cut(do, " ")
@@ -70,6 +75,9 @@ func line(id uint32, do string, n uint32) uint32 {
 //go:wasmexport proxy_on_upstream_data
 func onUpstreamData(id, n, end uint32) uint32 {
 	data, _ := buffer(upstream, 0, n)
+	if passes("both") {
+		return 0
+	}
 	if strings.Contains(data, "(wait)") {
 		return 1
 	}
