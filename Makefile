@@ -9,6 +9,9 @@
 #   make garden  other people's servers behind an edge (installs them by apt)
 #   make websocket   other people's WebSocket, client and server, through an edge
 #                (installs them by apt and npm; SEED=7 is another order)
+#   make plugins-foreign   the plugin that is written in other people's languages,
+#                with their compilers and SDKs, built and run (installs them by apt
+#                and npm)
 #   make bench   what a request costs, beside nginx, HAProxy, Caddy and Traefik
 #                (make bench-peers installs them; ARGS="-rounds 3 -only weir,nginx")
 #   make bench-sandbox  modules exchanged under load, and what a plugin that goes
@@ -24,7 +27,7 @@ PLUGINS := $(patsubst examples/plugins/%/main.go,%,$(wildcard examples/plugins/*
 # Runs its argument in each of the Go modules beside the root's.
 each = @for m in plugins-sdk $(PLUGINS:%=examples/plugins/%); do (cd $$m && $(1)) || exit 1; done
 
-.PHONY: demo build plugins test race scenarios garden websocket soak check vet h2spec conformance bench bench-raft bench-sandbox bench-peers generate generate-check tools clean
+.PHONY: demo build plugins plugins-foreign test race scenarios garden websocket soak check vet h2spec conformance bench bench-raft bench-sandbox bench-peers generate generate-check tools clean
 
 demo: build
 	$(BIN)/weir dev --demo
@@ -60,6 +63,14 @@ garden:
 websocket:
 	test/websocket/peers.sh
 	$(GO) test -count=1 -timeout 30m ./test/websocket -whole -seed $(or $(SEED),1)
+
+plugins-foreign:
+	examples/plugins-foreign/toolchains.sh
+	@mkdir -p $(BIN)/plugins
+	@for l in c rust assemblyscript; do \
+	  examples/plugins-foreign/build.sh $$l $(BIN)/plugins/usher-$$l.wasm || exit 1; \
+	done
+	$(GO) test -count=1 ./test/foreign
 
 check: tools generate-check vet race
 	$(call each,$(GO) vet ./... && $(TOOLS)/staticcheck ./... && $(GO) test -race ./...)

@@ -285,27 +285,33 @@ func (s *step) onResponse() error {
 // filter.
 func (s *step) fail(phase string, cause error) error {
 	s.silent = true
-	spec := s.run.chain.policies[s.index].Spec()
-	err := &Error{Policy: spec.Tenant + "/" + spec.Name, Phase: phase, Status: 500, Err: cause}
-	if errors.Is(cause, ErrWaited) {
-		err.Status = 504
-	}
-	if f := s.run.chain.config.OnFailure; f != nil {
-		f(s.run.x, err)
-	}
-	if spec.FailureMode == weirv1.PolicySpec_OPEN {
-		return nil
-	}
-	return err
+	c := s.run.chain
+	return c.forgive(c.failure(s.run.x, s.index, phase, 500, cause), s.index)
 }
 
 // tooLarge fails whatever the failure mode is.
 func (s *step) tooLarge(phase string, status int) error {
 	s.silent = true
-	spec := s.run.chain.policies[s.index].Spec()
-	err := &Error{Policy: spec.Tenant + "/" + spec.Name, Phase: phase, Status: status, Err: errTooLarge}
-	if f := s.run.chain.config.OnFailure; f != nil {
-		f(s.run.x, err)
+	return s.run.chain.failure(s.run.x, s.index, phase, status, errTooLarge)
+}
+
+// failure says that a policy has failed, and tells who wants to know.
+func (c *Chain) failure(x *exchange.Exchange, i int, phase string, status int, cause error) *Error {
+	spec := c.policies[i].Spec()
+	err := &Error{Policy: spec.Tenant + "/" + spec.Name, Phase: phase, Status: status, Err: cause}
+	if errors.Is(cause, ErrWaited) {
+		err.Status = 504
+	}
+	if f := c.config.OnFailure; f != nil {
+		f(x, err)
+	}
+	return err
+}
+
+// forgive is nil for a failure that failureMode OPEN lets pass.
+func (c *Chain) forgive(err *Error, i int) error {
+	if c.policies[i].Spec().FailureMode == weirv1.PolicySpec_OPEN {
+		return nil
 	}
 	return err
 }

@@ -14,6 +14,9 @@
 // request, the upstream is not asked. Filters that saw the request still see
 // the response, in reverse order, but for the one that made it.
 //
+// Connections that carry no HTTP have filters of another kind: see
+// [ConnectionPolicy] and [Connection].
+//
 // What failure means: a filter that returns an error has failed, not refused.
 // The chain then does what the policy's FailureMode says: CLOSED ends the
 // exchange with 500, OPEN goes on as if the filter were not there.

@@ -25,6 +25,7 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/resource"
+	"github.com/weirmesh/weir/telemetry"
 )
 
 // caller is the WASM host's own test plugin, which does what the field x-do says.
@@ -46,6 +47,11 @@ var caller = sync.OnceValues(func() ([]byte, error) {
 // startCaller starts an edge whose route / runs the plugin, which may call these.
 func startCaller(t *testing.T, grants []*weirv1.ServiceGrant, resources ...resource.Message) *edge {
 	t.Helper()
+	return startCallerWith(t, new(journal), grants, resources...)
+}
+
+func startCallerWith(t *testing.T, j *journal, grants []*weirv1.ServiceGrant, resources ...resource.Message) *edge {
+	t.Helper()
 	module, err := caller()
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +68,11 @@ func startCaller(t *testing.T, grants []*weirv1.ServiceGrant, resources ...resou
 		}
 	})
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(module))
-	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = host }, append(resources,
+	return startEdgeWith(t, func(c *proxy.Config) {
+		c.Policies = host
+		c.Access = telemetry.NewAccessLog(j, c.Metrics.LogLost)
+		t.Cleanup(c.Access.Close)
+	}, append(resources,
 		&weirv1.Plugin{Metadata: &weirv1.Metadata{Name: "caller"}, Spec: &weirv1.PluginSpec{Digest: digest}}, callerPolicy(grants))...)
 }
 

@@ -63,11 +63,6 @@ func (c *chains) at(l *router.Listener) *policy.Chain {
 	return c.plain
 }
 
-// hasPolicies tells whether there are any on what comes in by a listener.
-func (r *rule) hasPolicies(l *router.Listener) bool {
-	return r.ofBackends != nil || r.chains.at(l).Len() > 0
-}
-
 // release gives back the pools and policies that the rule holds.
 func (r *rule) release() {
 	for _, give := range r.held {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -35,6 +36,7 @@ type connection struct {
 	said       []byte   // what the client has said that the service has to hear first
 	offers     []string // the protocols that it offers by ALPN
 	client     relay.Side
+	policies   *policy.Connection // nil: there are none
 }
 
 // A connection that does not come about, or does not end well, has one of these
@@ -45,6 +47,8 @@ const (
 	resultUnknown   = "unrecognized_name"
 	resultNoRoute   = "no_route"
 	resultPolicies  = "policies_need_http"
+	resultFailed    = "policy_failed"
+	resultClosed    = "policy_closed"
 	resultHandshake = "handshake_failed"
 	resultNoBackend = "no_backend"
 	resultChallenge = "acme_challenge"
@@ -61,7 +65,7 @@ type endedBy struct {
 
 // polite: the client has been told all that there is to tell.
 func (e endedBy) polite() bool {
-	return e.result == resultDone || e.result == resultUnknown || e.result == resultChallenge
+	return e.result == resultDone || e.result == resultUnknown || e.result == resultChallenge || e.result == resultClosed
 }
 
 // ServeStream implements listener.StreamHandler.
@@ -108,7 +112,8 @@ func (c *connection) serve(ctx context.Context) endedBy {
 	}
 	c.rule = hit.Rule.Value
 	c.x.Route, c.x.Rule, c.series = c.rule.route, c.rule.name, c.rule.connections
-	if c.rule.hasPolicies(hit.Listener) { // who set them counts on them
+	chain := c.rule.chains.at(hit.Listener)
+	if c.rule.ofBackends != nil || chain.Len() > 0 && !chain.Connects() { // who set them counts on them
 		return endedBy{resultPolicies, nil}
 	}
 	c.series.Active.Add(1)
@@ -117,6 +122,9 @@ func (c *connection) serve(ctx context.Context) endedBy {
 		if err := c.terminate(l); err != nil {
 			return endedBy{resultHandshake, err}
 		}
+	}
+	if chain.Len() > 0 {
+		return c.throughPolicies(ctx, chain)
 	}
 	return c.carry(ctx)
 }
@@ -195,6 +203,9 @@ func (c *connection) carry(ctx context.Context) endedBy {
 	}
 	defer up.Close()
 	c.counts.In.And, c.counts.Out.And = &c.series.In, &c.series.Out
+	if c.policies != nil {
+		return c.carryTapped(ctx, sideOf(up.Conn))
+	}
 	if len(c.said) > 0 {
 		_ = up.SetWriteDeadline(time.Now().Add(stall))
 		if _, err := up.Write(c.said); err != nil {
@@ -223,6 +234,10 @@ func outcome(ctx context.Context, err error) endedBy {
 		return endedBy{resultIdle, err}
 	case ctx.Err() != nil:
 		return endedBy{resultCut, err}
+	case errors.Is(err, policy.ErrClosed):
+		return endedBy{resultClosed, nil}
+	case isFailure(err):
+		return endedBy{resultFailed, err}
 	}
 	return endedBy{resultBroken, err}
 }

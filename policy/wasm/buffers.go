@@ -21,20 +21,24 @@ func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
 	if c := v.told; c != nil && (b == abi.HTTPCallResponse && c.grpc == nil || b == abi.GRPCMessage && c.grpc != nil) {
 		return c.body, true
 	}
-	if f := v.body(b); f != nil {
-		return f.body.view, true
+	if b := v.body(b); b != nil {
+		return b.view, true
 	}
 	return nil, false
 }
 
-// body returns the filter whose chunk of that body is being shown.
-func (v *vm) body(b abi.Buffer) *filter {
+// body returns the chunk of that body that is being shown, or the bytes of that
+// direction.
+func (v *vm) body(b abi.Buffer) *body {
+	if w := v.flow(b); w != nil {
+		return &w.body
+	}
 	f := v.shown()
 	if f == nil || !f.body.shown {
 		return nil
 	}
 	if b == abi.RequestBody && f.stage == stageRequestBody || b == abi.ResponseBody && f.stage == stageResponseBody {
-		return f
+		return &f.body
 	}
 	return nil
 }
@@ -74,12 +78,12 @@ func proxySetBuffer(v *vm, s stack) abi.Status {
 	if !inside {
 		return abi.InvalidMemoryAccess
 	}
-	f := v.body(abi.Buffer(s.u32(0)))
-	if f == nil {
+	b := v.body(abi.Buffer(s.u32(0)))
+	if b == nil {
 		return abi.NotFound
 	}
-	v.drawBytes(len(data) + len(f.body.view))
-	return f.body.splice(s.u32(1), s.u32(2), data)
+	v.drawBytes(len(data) + len(b.view))
+	return b.splice(s.u32(1), s.u32(2), data)
 }
 
 func proxyGetConfiguration(v *vm, s stack) abi.Status {
@@ -97,7 +101,7 @@ func proxySendLocalResponse(v *vm, s stack) abi.Status {
 		return abi.InvalidMemoryAccess
 	}
 	f := v.effective
-	if f == nil || f.stage == stageEnd || !validStatus(s.u32(0)) {
+	if f == nil || f.stage == stageEnd || f.connection != nil || !validStatus(s.u32(0)) {
 		return abi.BadArgument
 	}
 	if f.isGone() {
@@ -148,7 +152,7 @@ func (f *filter) copy(b []byte) []byte {
 func (v *vm) proceed(response bool) abi.Status {
 	f := v.effective
 	switch {
-	case f == nil:
+	case f == nil || f.connection != nil:
 		return abi.BadArgument
 	case f.stage == stageEnd:
 	case f.stage == stageIdle:
@@ -164,21 +168,22 @@ func proxyContinueResponse(v *vm, _ stack) abi.Status { return v.proceed(true) }
 
 func proxyContinueStream(v *vm, s stack) abi.Status {
 	stream := abi.Stream(s.u32(0))
+	if d, ok := direction(stream); ok {
+		return v.proceedOn(d)
+	}
 	if stream > abi.ResponseStream {
-		return abi.Unimplemented // TCP
+		return abi.BadArgument
 	}
 	return v.proceed(stream == abi.ResponseStream)
 }
 
 func proxyCloseStream(v *vm, s stack) abi.Status {
-	if abi.Stream(s.u32(0)) > abi.ResponseStream {
-		return abi.Unimplemented
-	}
 	f := v.effective
-	if f == nil || f.stage == stageEnd {
+	_, bytes := direction(abi.Stream(s.u32(0)))
+	if f == nil || f.stage == stageEnd || bytes != (f.connection != nil) || abi.Stream(s.u32(0)) > abi.UpstreamStream {
 		return abi.BadArgument
 	}
-	f.abort = !f.isGone()
+	f.abort = bytes || !f.isGone() // a connection is not gone as long as it is a context
 	return abi.OK
 }
 

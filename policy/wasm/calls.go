@@ -87,7 +87,7 @@ func (v *vm) begin(r *request) (*call, abi.Status) {
 		p.log.line(v, abi.Warn, "cannot call a service: too many calls are in flight")
 		return nil, abi.InternalFailure
 	}
-	name := text(r.service)
+	name := string(r.service) // whoever is asked may keep it, and the guest its memory
 	var granted bool
 	if services != nil {
 		c.do, granted = services.Call(name)

@@ -106,17 +106,17 @@ func editDocument(v *vm, b []byte) ([]byte, abi.Status) {
 	if !ok || !a.done() {
 		return nil, abi.BadArgument
 	}
-	f := v.body(buffer)
-	if f == nil {
+	shown := v.body(buffer)
+	if shown == nil {
 		return nil, abi.NotFound
 	}
-	v.payDocument(f.body.view, len(edits))
-	changed, err := jsonpath.Apply(f.body.view, edits, maxBodyBytes)
+	v.payDocument(shown.view, len(edits))
+	changed, err := jsonpath.Apply(shown.view, edits, maxBodyBytes)
 	if err != nil {
 		return v.unmade(err)
 	}
 	const all = 1<<32 - 1
-	if status := f.body.splice(0, all, changed); status != abi.OK {
+	if status := shown.splice(0, all, changed); status != abi.OK {
 		return nil, status
 	}
 	v.scratch = append(v.scratch[:0], 0)

@@ -23,17 +23,19 @@ type filter struct {
 	policy   *Policy
 	services policy.Services // that the exchange's configuration grants
 	tally    *tally
-	vm       *vm // nil: none is held
-	x        *exchange.Exchange
-	fuel     uint64
-	burned   uint64 // by the exchange before
-	spent    int    // bytes that the guest has put into the exchange
-	id       uint32
-	live     bool // the guest has a context for it
-	probe    bool // the policy's circuit is open, and waits for how it goes
-	served   bool // a callback has gone well, and none has failed
-	failed   bool
-	fell     bool // the exchange before has failed
+	// connection is set for one that carries no HTTP.
+	connection *connection
+	vm         *vm // nil: none is held
+	x          *exchange.Exchange
+	fuel       uint64
+	burned     uint64 // by the exchange before
+	spent      int    // bytes that the guest has put into the exchange
+	id         uint32
+	live       bool // the guest has a context for it
+	probe      bool // the policy's circuit is open, and waits for how it goes
+	served     bool // a callback has gone well, and none has failed
+	failed     bool
+	fell       bool // the exchange before has failed
 
 	// stage is what the guest may see of the exchange: nothing (stageIdle) while its
 	// goroutine is elsewhere.
@@ -162,7 +164,7 @@ func (f *filter) end(err error) error {
 		f.live = false
 		v.close()
 	}
-	if err != nil || len(v.filters) > 1 {
+	if err != nil || len(v.filters) > 1 || f.connection != nil {
 		v.rouse()
 	}
 	v.mu.Unlock()

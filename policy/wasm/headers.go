@@ -46,7 +46,7 @@ func (v *vm) mapOf(m abi.Map) (h headers, ok bool) {
 		return v.answerMap(m)
 	}
 	f := v.shown()
-	if f == nil {
+	if f == nil || f.connection != nil {
 		return h, false
 	}
 	h.x = f.x

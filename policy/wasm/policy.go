@@ -24,6 +24,8 @@ type Policy struct {
 	// brief: the guest said that an exchange may be forgotten after its last phase.
 	brief bool
 	light bool // the guest knows light exchanges
+	// connects: the guest has code for connections that carry no HTTP.
+	connects bool
 	// indulgent: a pause on a head means that its body be shown.
 	indulgent bool
 	open      bool // failureMode OPEN: what a failed callback changed is undone
@@ -133,7 +135,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 func (p *Policy) describe(v *vm) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	p.phases = v.phases()
+	p.phases, p.connects = v.phases(), v.connects()
 	p.brief, p.light, p.indulgent = v.brief, v.light, v.indulgent
 	p.background.mu.Lock()
 	defer p.background.mu.Unlock()

@@ -19,12 +19,13 @@ import (
 //	request.{path,url_path,query,host,scheme,method,headers.NAME,referer,useragent,
 //	         id,protocol,time,duration,size,total_size}
 //	response.{code,code_details,flags,headers.NAME,trailers.NAME,grpc_status,size,total_size}
+//	connection.requested_server_name (of one that carries no HTTP)
 //	source.{address,port}  destination.{address,port}  upstream.address
 //	plugin_name  plugin_root_id  plugin_vm_id  route_name  cluster_name  xds.{route_name,cluster_name}
 //	weir.{tenant,policy,plugin,request_id,route,rule,service,endpoint,revision}
 //
 // What is not in this list is what a policy has left with set_property. Of
-// connection.* nothing is known yet: the exchange does not carry it.
+// connection.* nothing else is known yet: the exchange does not carry it.
 
 func proxyGetProperty(v *vm, s stack) abi.Status {
 	path, inside := v.read(s.u32(0), s.u32(1))
@@ -87,6 +88,10 @@ func (v *vm) property(path []byte) ([]byte, bool) {
 		return v.address(x.Client, rest)
 	case "destination":
 		return v.address(x.Local, rest)
+	case "connection":
+		if f.connection != nil && text(rest) == "requested_server_name" && len(x.Request.Authority) > 0 {
+			return x.Request.Authority, true
+		}
 	case "upstream":
 		if text(rest) == "address" && x.Endpoint != "" {
 			return v.textOf(x.Endpoint)

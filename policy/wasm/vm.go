@@ -37,6 +37,10 @@ const (
 	stageResponseHead
 	stageResponseBody
 	stageEnd
+	// Of connections that carry no HTTP.
+	stageConnect
+	stageDownstream
+	stageUpstream
 )
 
 // vm is an instance of a module. Its memory, its globals and everything below mu
@@ -372,6 +376,11 @@ const (
 	cbResponseHeaders
 	cbResponseBody
 	cbResponseTrailers
+	cbNewConnection
+	cbDownstreamData
+	cbUpstreamData
+	cbDownstreamClose
+	cbUpstreamClose
 	cbDone
 	cbLog
 	cbDelete
@@ -411,6 +420,11 @@ var callbacks = [cbCount]callback{
 	cbResponseHeaders:      {"proxy_on_response_headers", 2, 3, true},
 	cbResponseBody:         {"proxy_on_response_body", 3, 3, true},
 	cbResponseTrailers:     {"proxy_on_response_trailers", 2, 2, true},
+	cbNewConnection:        {"proxy_on_new_connection", 1, 1, true},
+	cbDownstreamData:       {"proxy_on_downstream_data", 3, 3, true},
+	cbUpstreamData:         {"proxy_on_upstream_data", 3, 3, true},
+	cbDownstreamClose:      {"proxy_on_downstream_connection_close", 2, 2, false},
+	cbUpstreamClose:        {"proxy_on_upstream_connection_close", 2, 2, false},
 	cbDone:                 {"proxy_on_done", 1, 1, true},
 	cbLog:                  {"proxy_on_log", 1, 1, false},
 	cbDelete:               {"proxy_on_delete", 1, 1, false},

@@ -93,6 +93,9 @@ func (f *filter) wait() error {
 // rouse wakes those who need not wait any more. The floor is the caller's.
 func (v *vm) rouse() {
 	for _, f := range v.filters {
+		if f.connection != nil {
+			f.connection.rouse()
+		}
 		if f.parked && (v.dead || f.resume || f.replied || f.abort) {
 			select {
 			case f.wake <- struct{}{}:

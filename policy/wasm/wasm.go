@@ -36,10 +36,15 @@
 // waits (wait.go). What is for no exchange, ticks and the queues of a tenant, one VM
 // of a policy has that serves none: see background.
 //
+// # Connections without HTTP
+//
+// A connection holds a VM from its beginning to its end. Both its directions are asked
+// about in turns, and none waits in the VM: see connection.
+//
 // # What is not there
 //
-// Callbacks of TCP connections are never made, and Higress's functions for Redis and
-// for choosing endpoints can be linked, but say that they are not offered.
+// Higress's functions for Redis and for choosing endpoints can be linked, but say that
+// they are not offered.
 // docs/guides/abi.md lists every function.
 package wasm
 

@@ -2,6 +2,7 @@
 // have said all they have to say.
 //
 //	client ⇄ Run ⇄ service
+//	client ⇄ RunTapped ⇄ [Tap] ⇄ service
 //
 // # Promises
 //
@@ -13,7 +14,7 @@
 //   - Run returns when both directions have ended, and both connections are closed
 //     by then. Its context's end is the end of both.
 //   - Memory is a buffer of 32 KiB each way at most, and none where bytes are
-//     spliced.
+//     spliced. What a tap holds back is the tap's.
 package relay
 
 import (
@@ -69,24 +70,27 @@ const block = 1 << 20
 // Run carries bytes until both sides have ended, ctx has, or nothing has moved for
 // idle. What goes wrong on either side ends both.
 func Run(ctx context.Context, client, service Side, idle time.Duration, counts *Counts) error {
-	r := &run{client: client, service: service, counts: counts, idle: idle, seen: -1}
+	return (&run{client: client, service: service, counts: counts, idle: idle, seen: -1}).run(ctx)
+}
+
+func (r *run) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
 	defer stop()
 	r.mu.Lock()
-	r.watch = time.AfterFunc(idle, r.look)
+	r.watch = time.AfterFunc(r.idle, r.look)
 	r.mu.Unlock()
 	defer r.unwatch()
 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.carry(service, client, &counts.In)
+		r.carry(r.service, r.client, &r.counts.In, 0)
 	}()
-	r.carry(client, service, &counts.Out)
+	r.carry(r.client, r.service, &r.counts.Out, 1)
 	<-done
 	if r.err == nil {
-		_ = client.Conn.Close() // both have said all, and know it
-		_ = service.Conn.Close()
+		_ = r.client.Conn.Close() // both have said all, and know it
+		_ = r.service.Conn.Close()
 	}
 	return r.err
 }
@@ -96,7 +100,8 @@ type run struct {
 	client, service Side
 	counts          *Counts
 	idle            time.Duration
-	seen            int64 // what had moved when it was last looked
+	taps            [2]*tapped // of the client's bytes, and of the service's
+	seen            int64      // what had moved when it was last looked
 
 	mu    sync.Mutex
 	watch *time.Timer
@@ -105,8 +110,13 @@ type run struct {
 }
 
 // carry passes on what from says, and that it has ended.
-func (r *run) carry(to, from Side, counted *Counter) {
-	err := copyCounting(to.Conn, from.Conn, counted)
+func (r *run) carry(to, from Side, counted *Counter, way int) {
+	var err error
+	if t := r.taps[way]; t != nil {
+		err = t.copy(to.Conn, from.Conn, counted)
+	} else {
+		err = copyCounting(to.Conn, from.Conn, counted)
+	}
 	if err == nil {
 		if w, ok := to.Conn.(interface{ CloseWrite() error }); ok {
 			err = w.CloseWrite()
@@ -128,7 +138,16 @@ func (r *run) fail(err error) {
 		return
 	}
 	r.err = err
+	for _, t := range r.taps {
+		if t != nil {
+			t.stop()
+		}
+	}
 	for _, s := range []Side{r.client, r.service} {
+		if errors.Is(err, ErrEnded) {
+			_ = s.Conn.Close()
+			continue
+		}
 		if t, ok := s.Socket.(*net.TCPConn); ok {
 			_ = t.SetLinger(0)
 		}

@@ -52,33 +52,50 @@ type relayed struct {
 	done            chan error
 }
 
-func start(t *testing.T, spliced bool, idle time.Duration) *relayed {
+// way is how a relay is done.
+type way string
+
+const (
+	spliced way = "spliced"
+	copied  way = "copied"
+	through way = "through a tap"
+)
+
+func start(t *testing.T, how way, idle time.Duration) *relayed {
 	t.Helper()
 	r := &relayed{done: make(chan error, 1)}
 	var nearClient, nearService *net.TCPConn
 	nearClient, r.client = pair(t)
 	nearService, r.service = pair(t)
 	side := relay.Plain(nearClient)
-	if !spliced {
+	if how == copied {
 		side.Conn = opaque{nearClient}
 	}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(t.Context())
 	t.Cleanup(r.cancel)
-	go func() { r.done <- relay.Run(ctx, side, relay.Plain(nearService), idle, &r.counts) }()
+	go func() {
+		if how == through {
+			r.done <- relay.RunTapped(ctx, side, relay.Plain(nearService), idle, &r.counts, open{}, nil)
+			return
+		}
+		r.done <- relay.Run(ctx, side, relay.Plain(nearService), idle, &r.counts)
+	}()
 	return r
 }
 
-func both(t *testing.T, test func(t *testing.T, spliced bool)) {
-	t.Run("spliced", func(t *testing.T) { test(t, true) })
-	t.Run("copied", func(t *testing.T) { test(t, false) })
+// each tests every way of relaying: they promise the same.
+func each(t *testing.T, test func(t *testing.T, how way)) {
+	for _, how := range []way{spliced, copied, through} {
+		t.Run(string(how), func(t *testing.T) { test(t, how) })
+	}
 }
 
 // What each side says arrives at the other, and so does that it has ended, while
 // the other still speaks.
 func TestBothWaysAndHalfAClose(t *testing.T) {
-	both(t, func(t *testing.T, spliced bool) {
-		r := start(t, spliced, time.Minute)
+	each(t, func(t *testing.T, how way) {
+		r := start(t, how, time.Minute)
 		question, answer := make([]byte, 5<<20), make([]byte, 3<<20)
 		rand.Read(question)
 		rand.Read(answer)
@@ -108,8 +125,8 @@ func TestBothWaysAndHalfAClose(t *testing.T) {
 }
 
 func TestABrokenSideBreaksTheOther(t *testing.T) {
-	both(t, func(t *testing.T, spliced bool) {
-		r := start(t, spliced, time.Minute)
+	each(t, func(t *testing.T, how way) {
+		r := start(t, how, time.Minute)
 		r.service.SetLinger(0)
 		r.service.Close()
 		if _, err := r.client.Read(make([]byte, 1)); err == nil || err == io.EOF {
@@ -122,8 +139,8 @@ func TestABrokenSideBreaksTheOther(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	both(t, func(t *testing.T, spliced bool) {
-		r := start(t, spliced, 50*time.Millisecond)
+	each(t, func(t *testing.T, how way) {
+		r := start(t, how, 50*time.Millisecond)
 		if err := <-r.done; !errors.Is(err, relay.ErrIdle) {
 			t.Errorf("got %v", err)
 		}
@@ -131,7 +148,7 @@ func TestIdle(t *testing.T) {
 	// A reader that takes a little now and then, of a block that takes long: it is
 	// slow, not idle.
 	t.Run("slow is not idle", func(t *testing.T) {
-		r := start(t, true, 300*time.Millisecond)
+		r := start(t, spliced, 300*time.Millisecond)
 		r.client.SetReadBuffer(4 << 10)
 		var sides sync.WaitGroup
 		sides.Go(func() { _, _ = io.Copy(r.service, io.LimitReader(zeros{}, 64<<20)) })
@@ -149,7 +166,7 @@ func TestIdle(t *testing.T) {
 		}
 	})
 	t.Run("who does not read at all is", func(t *testing.T) {
-		r := start(t, true, 200*time.Millisecond)
+		r := start(t, spliced, 200*time.Millisecond)
 		var sides sync.WaitGroup
 		sides.Go(func() { _, _ = io.Copy(r.service, zeros{}) })
 		if err := <-r.done; !errors.Is(err, relay.ErrIdle) {
@@ -164,8 +181,8 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestTheContextEndsBoth(t *testing.T) {
-	both(t, func(t *testing.T, spliced bool) {
-		r := start(t, spliced, time.Minute)
+	each(t, func(t *testing.T, how way) {
+		r := start(t, how, time.Minute)
 		r.cancel()
 		if err := <-r.done; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)

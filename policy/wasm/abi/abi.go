@@ -121,13 +121,16 @@ func (m Metric) String() string {
 	return fmt.Sprintf("metric %d", uint32(m))
 }
 
-// Stream names one direction of an exchange, for continue_stream.
+// Stream names one direction of an exchange or a connection, for continue_stream.
 type Stream uint32
 
 // The streams.
 const (
 	RequestStream  Stream = 0
 	ResponseStream Stream = 1
+	// Of connections that carry no HTTP.
+	DownstreamStream Stream = 2
+	UpstreamStream   Stream = 3
 )
 
 // Version is a version of the ABI, as a module's exports announce it.

@@ -325,6 +325,12 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		return number(1)
 	case "go":
 		proxyContinueStream(m / 2)
+	case "go-stream":
+		proxyContinueStream(number(1))
+	case "close-stream":
+		proxyCloseStream(number(1))
+	case "change":
+		setBuffer(number(1), 0, 0xffffffff, arg(2)+"\n")
 	case "go-response":
 		proxyContinueStream(1)
 	case "when-ended":
