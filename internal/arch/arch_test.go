@@ -67,6 +67,8 @@ var allowed = map[string][]string{
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
 		"proxy/probe", "proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
 
+	"contract":             {"contract/schema"},
+	"contract/schema":      {},
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/wasm":          {"proto/weir/v1", "policy", "proxy/exchange", "policy/wasm/fuel", "policy/wasm/abi", "policy/wasm/sections", "policy/jose", "policy/jsonpath"},
