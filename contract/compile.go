@@ -63,6 +63,16 @@ func Compile(text []byte) (*Contract, error) {
 	return made, nil
 }
 
+// Check says what is wrong with a document; nil: nothing.
+func Check(text []byte) Problems {
+	_, err := Compile(text)
+	var problems Problems
+	if err != nil && !errors.As(err, &problems) {
+		problems = Problems{{Reason: err.Error()}}
+	}
+	return problems
+}
+
 // named sorts problems and keeps the first.
 func (p Problems) named() Problems {
 	slices.SortStableFunc(p, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })

@@ -13,15 +13,17 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/api"
 	"github.com/weirmesh/weir/policy/wasm"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // host is the process's one WASM host: it judges modules for the admin API and
 // runs them for the proxy, so that what was compiled for one is there for the
-// other.
+// other. The policies of Apis are made beside it.
 type host struct {
 	*wasm.Host
+	apis *api.Host
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -29,7 +31,7 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := new(host)
+	h := &host{apis: api.NewHost(p.log.With("part", "apis"))}
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -51,6 +53,15 @@ func (p *process) startHost(cfg Config) (*host, error) {
 	}
 	p.onStop("WASM host", h.Close)
 	return h, nil
+}
+
+// Make implements policy.Maker.
+func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
+	switch spec.Native {
+	case policy.Lifecycle, policy.Contract:
+		return h.apis.Make(ctx, spec, services)
+	}
+	return h.Host.Make(ctx, spec, services)
 }
 
 // Admit is for the admin API.

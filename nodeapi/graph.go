@@ -41,6 +41,8 @@ const (
 	rankCertificate
 	rankPolicy
 	rankPlugin
+	rankApi
+	rankContract
 	ranks
 )
 
@@ -58,6 +60,10 @@ func rankOf(kind string) (rank int, ok bool) {
 		return rankPolicy, true
 	case resource.KindPlugin:
 		return rankPlugin, true
+	case resource.KindApi:
+		return rankApi, true
+	case resource.KindContract:
+		return rankContract, true
 	}
 	return 0, false
 }

@@ -132,6 +132,10 @@ func (s *scope) wants(n *node) bool {
 		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute)
 	case resource.KindPlugin:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
+	case resource.KindApi:
+		return s.hasAny(slices.Values(n.refersTo), resource.KindRoute)
+	case resource.KindContract:
+		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
 	}
 	return false
 }

@@ -33,6 +33,11 @@ type Spec struct {
 	Tenant, Name, Plugin string
 	// Digest is the module's, "sha256:…".
 	Digest string
+	// Native names what the policy is the use of where that is no plugin, such as
+	// Lifecycle; Config is then its settings, as a message in deterministic encoding.
+	Native string
+	// Document is a text that the settings refer to: a contract's.
+	Document string
 	// Config is JSON; empty when none was given.
 	Config      string
 	FailureMode weirv1.PolicySpec_FailureMode
@@ -43,6 +48,12 @@ type Spec struct {
 	// until the plugin continues; true, its body is.
 	StopIteration bool
 }
+
+// What an Api is the use of, in Spec.Native; Config is a weirv1.ApiSpec.
+const (
+	Lifecycle = "lifecycle"
+	Contract  = "contract"
+)
 
 // Maker makes policies. It is met by policy/wasm's Host.
 type Maker interface {
@@ -112,3 +123,22 @@ type Filter interface {
 	// up what the filter held for it.
 	Close(x *exchange.Exchange)
 }
+
+// NoBodies is for filters that look at no body, and hold nothing.
+type NoBodies struct{}
+
+// Begin implements Filter.
+func (NoBodies) Begin(*exchange.Exchange) error { return nil }
+
+// OnRequestBody implements Filter.
+func (NoBodies) OnRequestBody(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
+	return Continue, nil
+}
+
+// OnResponseBody implements Filter.
+func (NoBodies) OnResponseBody(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
+	return Continue, nil
+}
+
+// Close implements Filter.
+func (NoBodies) Close(*exchange.Exchange) {}

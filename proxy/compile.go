@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -150,9 +151,9 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 // compileChains makes the chain of the rule's own policies, and one for each
 // listener of its gateways that adds some.
 func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route) error {
-	own := p.desired.policiesOn(ref, r.name)
+	own, apis := p.desired.policiesOn(ref, r.name), p.desired.apisOn(ref, r.name)
 	var err error
-	if r.chain, err = p.makeChain(ctx, r, order(nil, own)); err != nil {
+	if r.chain, err = p.makeChain(ctx, r, order(nil, own), apis); err != nil {
 		return err
 	}
 	for _, parent := range route.GetSpec().GetParentRefs() {
@@ -162,7 +163,7 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 			if len(on) == 0 {
 				continue
 			}
-			chain, err := p.makeChain(ctx, r, order(on, own))
+			chain, err := p.makeChain(ctx, r, order(on, own), apis)
 			if err != nil {
 				return err
 			}
@@ -175,29 +176,70 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 	return nil
 }
 
-func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy) (*policy.Chain, error) {
-	if len(specs) == 0 {
+// makeChain makes what the policies and Apis of a rule want done, in this order: where
+// an Api is in its life, who may, as the contract says, what becomes of it.
+func (p *Proxy) makeChain(ctx context.Context, r *rule, specs []*weirv1.Policy, apis []*weirv1.Api) (*policy.Chain, error) {
+	if len(specs)+len(apis) == 0 {
 		return nil, nil
 	}
-	made := make([]policy.Policy, 0, len(specs))
-	for _, spec := range specs {
-		s, err := p.policySpec(spec)
-		if err != nil {
-			return nil, err
-		}
-		services, err := p.grant(s.Tenant, spec.GetSpec().GetServices())
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", s.Name, err)
-		}
-		r.held = append(r.held, services.leave)
-		m, err := p.cfg.Policies.Make(ctx, s, services)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
-		}
-		r.held = append(r.held, m.Release)
-		made = append(made, m)
+	m := chainMaker{proxy: p, rule: r}
+	for _, a := range apis {
+		m.lifecycle(ctx, a)
 	}
-	return policy.NewChain(made, policy.ChainConfig{OnFailure: p.policyFailed}), nil
+	transforms := slices.IndexFunc(specs, func(s *weirv1.Policy) bool { return stageOf(s) == int(weirv1.PolicySpec_TRANSFORM) })
+	if transforms < 0 {
+		transforms = len(specs)
+	}
+	for _, s := range specs[:transforms] {
+		m.policy(ctx, s)
+	}
+	for _, a := range apis {
+		m.contract(ctx, a)
+	}
+	for _, s := range specs[transforms:] {
+		m.policy(ctx, s)
+	}
+	if m.err != nil || len(m.made) == 0 {
+		return nil, m.err
+	}
+	return policy.NewChain(m.made, policy.ChainConfig{OnFailure: p.policyFailed}), nil
+}
+
+// chainMaker gathers what a chain consists of, and the first error. The rule holds
+// what was made.
+type chainMaker struct {
+	proxy *Proxy
+	rule  *rule
+	made  []policy.Policy
+	err   error
+}
+
+func (m *chainMaker) policy(ctx context.Context, spec *weirv1.Policy) {
+	if m.err != nil {
+		return
+	}
+	s, err := m.proxy.policySpec(spec)
+	if err != nil {
+		m.err = err
+		return
+	}
+	services, err := m.proxy.grant(s.Tenant, spec.GetSpec().GetServices())
+	if err != nil {
+		m.err = fmt.Errorf("policy %s: %w", s.Name, err)
+		return
+	}
+	m.rule.held = append(m.rule.held, services.leave)
+	m.add(ctx, s, services)
+}
+
+func (m *chainMaker) add(ctx context.Context, s policy.Spec, services policy.Services) {
+	made, err := m.proxy.cfg.Policies.Make(ctx, s, services)
+	if err != nil {
+		m.err = fmt.Errorf("policy %s: %w", s.Name, err)
+		return
+	}
+	m.rule.held = append(m.rule.held, made.Release)
+	m.made = append(m.made, made)
 }
 
 func (p *Proxy) policySpec(spec *weirv1.Policy) (policy.Spec, error) {

@@ -12,7 +12,7 @@ import (
 type desired struct {
 	resources map[resource.Ref]*weirv1.Resource
 	// users says who depends on a resource: routes on services and gateways,
-	// these on certificates, policies on plugins and services, and what a policy is attached to on the policy.
+	// these on certificates, policies on plugins, services and what they are attached to, Apis on contracts and routes.
 	users map[resource.Ref]map[resource.Ref]struct{}
 	// changed is what is not yet in force.
 	changed map[resource.Ref]struct{}
@@ -87,7 +87,7 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 // touch notes a change, and that what a policy is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
 	d.changed[ref] = struct{}{}
-	for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
+	for _, t := range append(r.GetPolicy().GetSpec().GetTargetRefs(), r.GetApi().GetSpec().GetTargetRefs()...) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
 	}
 }
@@ -138,6 +138,10 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 		for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
 			add(t.GetKind(), resource.KindRoute, t.GetName())
 		}
+	case r.GetApi() != nil:
+		for ref := range resource.References(r) {
+			to[ref.To] = struct{}{}
+		}
 	}
 	return to
 }
@@ -169,9 +173,13 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 			case ref.Kind == resource.KindCertificate && user.Kind == resource.KindGateway:
 				continue // it changes what that shows, not what it routes
 			case ref.Kind == resource.KindRoute:
-				continue // a policy that is attached to it; the policy did not change
+				continue // a policy or an Api that is attached to it; that did not change
 			case ref.Kind == resource.KindGateway && user.Kind == resource.KindPolicy:
 				continue
+			case user.Kind == resource.KindApi: // on its contract
+				for _, t := range d.resources[user].GetApi().GetSpec().GetTargetRefs() {
+					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
+				}
 			case user.Kind == resource.KindPolicy: // on the plugin, or on a service that it was granted
 				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
 					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
@@ -224,14 +232,15 @@ func order(gateway, route []*weirv1.Policy) []*weirv1.Policy {
 	slices.SortFunc(gateway, byName)
 	slices.SortFunc(route, byName)
 	all := append(slices.Clone(gateway), route...)
-	stage := func(p *weirv1.Policy) int {
-		if s := p.GetSpec().GetStage(); s != weirv1.PolicySpec_STAGE_UNSPECIFIED {
-			return int(s)
-		}
-		return int(weirv1.PolicySpec_TRANSFORM)
-	}
-	slices.SortStableFunc(all, func(a, b *weirv1.Policy) int { return stage(a) - stage(b) })
+	slices.SortStableFunc(all, func(a, b *weirv1.Policy) int { return stageOf(a) - stageOf(b) })
 	return all
+}
+
+func stageOf(p *weirv1.Policy) int {
+	if s := p.GetSpec().GetStage(); s != weirv1.PolicySpec_STAGE_UNSPECIFIED {
+		return int(s)
+	}
+	return int(weirv1.PolicySpec_TRANSFORM)
 }
 
 // hasKey: a Certificate comes with its key only while somebody shows it, whatever

@@ -34,6 +34,8 @@ const (
 	KindRoute       = "Route"
 	KindPlugin      = "Plugin"
 	KindPolicy      = "Policy"
+	KindContract    = "Contract"
+	KindApi         = "Api"
 )
 
 // Ref is the identity of a resource. It is comparable.
@@ -118,6 +120,10 @@ func Body(r *weirv1.Resource) Message {
 		return k.Policy
 	case *weirv1.Resource_Certificate:
 		return k.Certificate
+	case *weirv1.Resource_Contract:
+		return k.Contract
+	case *weirv1.Resource_Api:
+		return k.Api
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ func (c *client) load(paths []string, stdin io.Reader) ([]manifest.Item, error) 
 	if len(items) == 0 {
 		return nil, fmt.Errorf("read %s: there is no resource in it", strings.Join(paths, ", "))
 	}
+	if err := takeDocuments(items); err != nil {
+		return nil, err
+	}
 	for _, item := range items {
 		if meta := resource.Meta(item.Resource); meta.GetTenant() == "" {
 			meta.Tenant = c.tenant
