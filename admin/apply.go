@@ -44,6 +44,9 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	if err := s.fillStatus(ctx, tx, index); err != nil {
 		return nil, err
 	}
+	if err := s.tryContracts(tx.Puts, index); err != nil {
+		return nil, err
+	}
 	if err := s.tryPolicies(ctx, tx.Puts, index); err != nil {
 		return nil, err
 	}

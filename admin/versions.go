@@ -137,12 +137,12 @@ func afresh(old *weirv1.Plugin) *weirv1.Plugin {
 	return old
 }
 
-// needsVersions: members of earlier versions would not keep what a transaction
+// needsVersions: members of earlier versions have no such kind, or would not keep what a transaction
 // refers to.
 func needsVersions(tx *weirv1.Transact) bool {
 	return slices.ContainsFunc(tx.GetPuts(), func(r *weirv1.Resource) bool {
 		if r.GetPlugin() == nil {
-			return r.GetPluginTrust() != nil
+			return r.GetPluginTrust() != nil || r.GetApi() != nil || r.GetContract() != nil
 		}
 		modules := 0
 		for range resource.References(r) {

@@ -107,7 +107,10 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
-	var err error
+	err := metrics.Register(host.apis)
+	if err != nil {
+		return fmt.Errorf("start edge: %w", err)
+	}
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/api"
 	"github.com/weirmesh/weir/policy/waf"
 	"github.com/weirmesh/weir/policy/wasm"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -20,10 +21,12 @@ import (
 
 // host is the process's one WASM host, and its one web application firewall: it
 // judges modules and rules for the admin API and runs them for the proxy, so that
-// what was compiled for one is there for the other.
+// what was compiled for one is there for the other. The policies of Apis are made
+// beside them.
 type host struct {
 	*wasm.Host
 	firewall *waf.Host
+	apis     *api.Host
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -31,7 +34,7 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")})}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis"))}
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -57,8 +60,11 @@ func (p *process) startHost(cfg Config) (*host, error) {
 
 // Make implements policy.Maker.
 func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
-	if spec.Native == policy.Firewall {
+	switch spec.Native {
+	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
+	case policy.Lifecycle, policy.Contract:
+		return h.apis.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)
 }

@@ -49,6 +49,8 @@ const (
 	rankCertificate
 	rankPlugin
 	rankPluginTrust
+	rankApi
+	rankContract
 	ranks
 )
 
@@ -68,6 +70,10 @@ func rankOf(kind string) (rank int, ok bool) {
 		return rankPlugin, true
 	case resource.KindPluginTrust:
 		return rankPluginTrust, true
+	case resource.KindApi:
+		return rankApi, true
+	case resource.KindContract:
+		return rankContract, true
 	}
 	return 0, false
 }

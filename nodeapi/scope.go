@@ -44,7 +44,7 @@ func newScope(labels map[string]string, kinds []string, g *graph) *scope {
 
 // newerKinds are those that proxies of earlier versions cannot take in. A proxy says
 // which of them it knows.
-var newerKinds = []string{resource.KindPluginTrust}
+var newerKinds = []string{resource.KindPluginTrust, resource.KindApi, resource.KindContract}
 
 // kindsKnown are those of the newer kinds that a proxy knows and this server, too.
 func kindsKnown(said []string) (known []string) {
@@ -175,6 +175,10 @@ func (s *scope) wants(n *node) bool {
 		return s.hasAny(maps.Keys(n.referrers), resource.KindRoute) || s.isGranted(n)
 	case resource.KindPlugin:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
+	case resource.KindApi:
+		return slices.Contains(s.kinds, resource.KindApi) && s.hasAny(slices.Values(n.refersTo), resource.KindRoute)
+	case resource.KindContract:
+		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
 	case resource.KindPluginTrust:
 		return slices.Contains(s.kinds, resource.KindPluginTrust) && s.hasAny(maps.Keys(n.referrers), resource.KindPlugin)
 	}

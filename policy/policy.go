@@ -38,12 +38,14 @@ type Spec struct {
 	Tenant, Name, Plugin string
 	// Digest is the module's, "sha256:…".
 	Digest string
+	// Document is a text that the settings refer to: a contract's.
+	Document string
 	// Config is JSON; empty when none was given.
 	Config      string
 	FailureMode weirv1.PolicySpec_FailureMode
 	// MemoryBytes and Fuel bound a VM; 0: the host's defaults.
 	MemoryBytes, Fuel uint64
-	// Native names what the policy is the use of where that is no plugin: Firewall.
+	// Native names what the policy is the use of where that is no plugin, such as Firewall.
 	// Config is then its settings, a weirv1.Firewall in deterministic encoding.
 	Native string
 	// StopIteration says what a pause on a head means, as Envoy's option
@@ -51,6 +53,12 @@ type Spec struct {
 	// until the plugin continues; true, its body is.
 	StopIteration bool
 }
+
+// What an Api is the use of, in Spec.Native; Config is a weirv1.ApiSpec.
+const (
+	Lifecycle = "lifecycle"
+	Contract  = "contract"
+)
 
 // Firewall is the web application firewall, in Spec.Native.
 const Firewall = "waf"
@@ -132,3 +140,22 @@ type Filter interface {
 	// up what the filter held for it.
 	Close(x *exchange.Exchange)
 }
+
+// NoBodies is for filters that look at no body, and hold nothing.
+type NoBodies struct{}
+
+// Begin implements Filter.
+func (NoBodies) Begin(*exchange.Exchange) error { return nil }
+
+// OnRequestBody implements Filter.
+func (NoBodies) OnRequestBody(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
+	return Continue, nil
+}
+
+// OnResponseBody implements Filter.
+func (NoBodies) OnResponseBody(*exchange.Exchange, *[]byte, bool) (Verdict, error) {
+	return Continue, nil
+}
+
+// Close implements Filter.
+func (NoBodies) Close(*exchange.Exchange) {}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -190,7 +191,8 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, ofService []resource.Attached) (c chains, err error) {
 	tenant := p.desired.policiesOn(resource.Ref{Kind: resource.KindTenant, Tenant: ref.Tenant}, "")
 	own := p.desired.policiesOn(ref, r.name)
-	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, ofService)); err != nil {
+	apis := p.desired.apisOn(ref, r.name)
+	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, ofService), apis); err != nil {
 		return c, err
 	}
 	for _, parent := range route.GetSpec().GetParentRefs() {
@@ -200,7 +202,7 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 			if len(on) == 0 {
 				continue
 			}
-			chain, err := p.makeChain(ctx, r, resource.Chain(tenant, on, own, ofService))
+			chain, err := p.makeChain(ctx, r, resource.Chain(tenant, on, own, ofService), apis)
 			if err != nil {
 				return c, err
 			}
@@ -213,26 +215,65 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 	return c, nil
 }
 
-func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached) (*policy.Chain, error) {
-	if len(list) == 0 {
+// makeChain makes what the policies and Apis of a rule want done, in this order: where
+// an Api is in its life, who may, as the contract says, what becomes of it.
+func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
+	if len(list)+len(apis) == 0 {
 		return nil, nil
 	}
-	made := make([]policy.Policy, 0, len(list))
-	for _, a := range list {
-		spec := a.Policy
-		services, err := p.grant(resource.Of(resource.Wrap(spec)).Tenant, spec.GetSpec().GetServices())
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
-		}
-		r.held = append(r.held, services.leave)
-		m, err := p.makePolicy(ctx, spec, services)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
-		}
-		r.held = append(r.held, m.Release)
-		made = append(made, m)
+	m := chainMaker{proxy: p, rule: r}
+	for _, a := range apis {
+		m.lifecycle(ctx, a)
 	}
-	return policy.NewChain(made, policy.ChainConfig{OnFailure: p.policyFailed}), nil
+	transforms := slices.IndexFunc(list, func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_TRANSFORM })
+	if transforms < 0 {
+		transforms = len(list)
+	}
+	for _, a := range list[:transforms] {
+		m.policy(ctx, a.Policy)
+	}
+	for _, a := range apis {
+		m.contract(ctx, a)
+	}
+	for _, a := range list[transforms:] {
+		m.policy(ctx, a.Policy)
+	}
+	if m.err != nil || len(m.made) == 0 {
+		return nil, m.err
+	}
+	return policy.NewChain(m.made, policy.ChainConfig{OnFailure: p.policyFailed}), nil
+}
+
+// chainMaker gathers what a chain consists of, and the first error. The rule holds
+// what was made.
+type chainMaker struct {
+	proxy *Proxy
+	rule  *rule
+	made  []policy.Policy
+	err   error
+}
+
+func (m *chainMaker) policy(ctx context.Context, spec *weirv1.Policy) {
+	if m.err != nil {
+		return
+	}
+	services, err := m.proxy.grant(resource.Of(resource.Wrap(spec)).Tenant, spec.GetSpec().GetServices())
+	if err != nil {
+		m.err = fmt.Errorf("policy %s: %w", spec.GetMetadata().GetName(), err)
+		return
+	}
+	m.rule.held = append(m.rule.held, services.leave)
+	made, err := m.proxy.makePolicy(ctx, spec, services)
+	m.add(spec.GetMetadata().GetName(), made, err)
+}
+
+func (m *chainMaker) add(name string, made policy.Policy, err error) {
+	if err != nil {
+		m.err = fmt.Errorf("policy %s: %w", name, err)
+		return
+	}
+	m.rule.held = append(m.rule.held, made.Release)
+	m.made = append(m.made, made)
 }
 
 func (p *Proxy) policySpec(spec *weirv1.Policy) (policy.Spec, error) {

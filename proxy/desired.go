@@ -87,7 +87,7 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 // touch notes a change, and that what a policy is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
 	d.changed[ref] = struct{}{}
-	for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
+	for _, t := range append(r.GetPolicy().GetSpec().GetTargetRefs(), r.GetApi().GetSpec().GetTargetRefs()...) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
 	}
 }
@@ -142,6 +142,10 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 		for _, t := range r.GetPolicy().GetSpec().GetTargetRefs() {
 			add(t.GetKind(), resource.KindRoute, t.GetName())
 		}
+	case r.GetApi() != nil:
+		for ref := range resource.References(r) {
+			to[ref.To] = struct{}{}
+		}
 	}
 	return to
 }
@@ -175,9 +179,13 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 			case ref.Kind == resource.KindCertificate && user.Kind == resource.KindGateway:
 				continue // it changes what that shows, not what it routes
 			case ref.Kind == resource.KindRoute:
-				continue // a policy that is attached to it; the policy did not change
+				continue // a policy or an Api that is attached to it; that did not change
 			case (ref.Kind == resource.KindGateway || ref.Kind == resource.KindTenant) && user.Kind == resource.KindPolicy:
 				continue
+			case user.Kind == resource.KindApi: // on its contract
+				for _, t := range d.resources[user].GetApi().GetSpec().GetTargetRefs() {
+					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
+				}
 			case user.Kind == resource.KindPolicy: // on the plugin, or on a service that it was granted
 				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
 					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})

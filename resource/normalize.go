@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"cmp"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
@@ -29,6 +31,17 @@ func Normalize(r *weirv1.Resource) {
 	case *weirv1.Resource_Plugin:
 		if m := k.Plugin; m != nil {
 			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPlugin, m.Metadata)
+		}
+	case *weirv1.Resource_Contract:
+		if m := k.Contract; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindContract, m.Metadata)
+		}
+	case *weirv1.Resource_Api:
+		if m := k.Api; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindApi, m.Metadata)
+			for _, t := range m.GetSpec().GetTargetRefs() {
+				t.Kind = cmp.Or(t.Kind, KindRoute)
+			}
 		}
 	case *weirv1.Resource_Policy:
 		if m := k.Policy; m != nil {

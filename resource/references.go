@@ -61,6 +61,8 @@ func references(r *weirv1.Resource) iter.Seq[Reference] {
 		return policyReferences(k.Policy.GetSpec())
 	case *weirv1.Resource_Plugin:
 		return pluginReferences(k.Plugin)
+	case *weirv1.Resource_Api:
+		return apiReferences(k.Api.GetSpec())
 	}
 	return func(func(Reference) bool) {}
 }
@@ -155,6 +157,23 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 			if !yield(Reference{
 				Field: at.Field("name"), To: Ref{Kind: KindService, Name: g.GetName()},
 				Part: g.GetSubset(), PartField: at.Field("subset"),
+			}) {
+				return
+			}
+		}
+	}
+}
+
+func apiReferences(spec *weirv1.ApiSpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		if !yield(Reference{Field: "spec.contractRef.name", To: Ref{Kind: KindContract, Name: spec.GetContractRef().GetName()}}) {
+			return
+		}
+		for i, t := range spec.GetTargetRefs() {
+			at := Path("spec.targetRefs").Index(i)
+			if !yield(Reference{
+				Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
+				Part: t.GetSectionName(), PartField: at.Field("sectionName"),
 			}) {
 				return
 			}

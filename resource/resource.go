@@ -35,6 +35,8 @@ const (
 	KindPlugin      = "Plugin"
 	KindPolicy      = "Policy"
 	KindPluginTrust = "PluginTrust"
+	KindContract    = "Contract"
+	KindApi         = "Api"
 )
 
 // Ref is the identity of a resource. It is comparable.
@@ -121,6 +123,10 @@ func Body(r *weirv1.Resource) Message {
 		return k.Certificate
 	case *weirv1.Resource_PluginTrust:
 		return k.PluginTrust
+	case *weirv1.Resource_Contract:
+		return k.Contract
+	case *weirv1.Resource_Api:
+		return k.Api
 	}
 	return nil
 }

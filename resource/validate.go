@@ -50,8 +50,8 @@ func Validate(r *weirv1.Resource) []Violation {
 		c.add("", "the resource is of no kind: set one of %s", english(Kinds()))
 		return c.found
 	}
-	if size := proto.Size(r); size > MaxBytes {
-		c.add("", "is %d bytes long; a resource has at most %d", size, MaxBytes)
+	if size, most := proto.Size(r), maxBytes(r); size > most {
+		c.add("", "is %d bytes long; a %s has at most %d", size, KindOf(r), most)
 		return c.found
 	}
 	c.header(KindOf(r), body)
@@ -71,6 +71,10 @@ func Validate(r *weirv1.Resource) []Violation {
 		c.policy(k.Policy.GetSpec())
 	case *weirv1.Resource_PluginTrust:
 		c.pluginTrust(k.PluginTrust)
+	case *weirv1.Resource_Contract:
+		c.contract(k.Contract.GetSpec())
+	case *weirv1.Resource_Api:
+		c.api(k.Api.GetSpec())
 	}
 	return c.found
 }

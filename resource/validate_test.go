@@ -350,6 +350,27 @@ func TestPluginAndPolicyAreRefused(t *testing.T) {
 	}
 }
 
+func TestContractAndApiAreRefused(t *testing.T) {
+	api := func(more string) string { return `{version: v1, targetRefs: [{name: a}], ` + more + `}` }
+	for _, c := range []struct{ kind, spec, want string }{
+		{"Contract", `{}`, `spec.openapi: is required`},
+		{"Contract", `{openapi: x, openapiFile: a.yaml}`, `spec.openapiFile: is there beside openapi`},
+		{"Api", `{targetRefs: [{name: a}]}`, `spec.version: must have 1 to 64 bytes`},
+		{"Api", `{version: v1}`, `spec.targetRefs: needs at least one Route`},
+		{"Api", `{version: v1, targetRefs: [{kind: Gateway, name: a}]}`, `spec.targetRefs[0].kind: an Api is Routes, not a Gateway`},
+		{"Api", `{version: v1, targetRefs: [{name: a}, {name: a}]}`, `spec.targetRefs[1]: the target "a" is there twice`},
+		{"Api", api(`validation: {request: ENFORCE}`), `spec.contractRef: is required for validation`},
+		{"Api", api(`contractRef: {name: c}, validation: {maxBodyBytes: 67108865}`), `spec.validation.maxBodyBytes: must be at most 67108864`},
+		{"Api", api(`state: DEPRECATED`), `spec.deprecation.at: is required in state DEPRECATED`},
+		{"Api", api(`deprecation: {at: "2027-01-01T00:00:00Z", sunset: "2026-01-01T00:00:00Z"}`), `spec.deprecation.sunset: must not be before deprecation.at`},
+		{"Api", api(`deprecation: {successor: "a b"}`), `spec.deprecation.successor: must be a URL`},
+		{"Api", api(`deprecation: {successor: "https://a/>;x"}`), `spec.deprecation.successor: must be a URL`},
+	} {
+		t.Run(c.want, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })
+	}
+	expect(t, read(t, "Api", api(`state: DEPRECATED, contractRef: {name: c}, validation: {response: REPORT}, deprecation: {at: "2027-01-01T00:00:00Z", sunset: "2027-07-01T00:00:00Z", successor: "/v2"}`)))
+}
+
 func TestHeaderIsRefused(t *testing.T) {
 	type object = map[string]any
 	for _, c := range []struct {
@@ -371,7 +392,7 @@ func TestHeaderIsRefused(t *testing.T) {
 }
 
 func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
-	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy, Certificate or PluginTrust")
+	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy, Certificate, PluginTrust, Contract or Api")
 
 	r := read(t, "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p}`)
 	r.GetPolicy().Spec.Stage = 99

@@ -32,7 +32,7 @@ func (c *client) load(paths []string, stdin io.Reader) ([]manifest.Item, error) 
 			return nil, err
 		}
 		for _, file := range files {
-			found, err := loadFile(file, stdin)
+			found, err := loadFile(file, stdin, file != path)
 			var bad manifest.Problems
 			if err != nil && !errors.As(err, &bad) {
 				return nil, err
@@ -46,6 +46,9 @@ func (c *client) load(paths []string, stdin io.Reader) ([]manifest.Item, error) 
 	}
 	if len(items) == 0 {
 		return nil, fmt.Errorf("read %s: there is no resource in it", strings.Join(paths, ", "))
+	}
+	if err := takeDocuments(items); err != nil {
+		return nil, err
 	}
 	for _, item := range items {
 		if meta := resource.Meta(item.Resource); meta.GetTenant() == "" {
@@ -74,7 +77,9 @@ func (c *client) loadFor(cmd *cobra.Command, files []string) ([]manifest.Item, [
 	return items, modules, api, err
 }
 
-func loadFile(file string, stdin io.Reader) ([]manifest.Item, error) {
+// loadFile reads one file. Of those that were found below a directory, OpenAPI documents
+// are left out: they are there for Contracts, which name them.
+func loadFile(file string, stdin io.Reader, found bool) ([]manifest.Item, error) {
 	name, source := file, stdin
 	if file == "-" {
 		name = "<stdin>"
@@ -89,6 +94,9 @@ func loadFile(file string, stdin io.Reader) ([]manifest.Item, error) {
 	data, err := io.ReadAll(io.LimitReader(source, manifest.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	if found && manifest.IsOpenAPI(data) {
+		return nil, nil
 	}
 	return manifest.Parse(name, data)
 }

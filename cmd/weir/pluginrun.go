@@ -89,18 +89,19 @@ func (r *pluginRun) run(cmd *cobra.Command) error {
 	if r.options, err = r.limits.options(); err != nil {
 		return err
 	}
-	if err := r.prepare(dir); err != nil {
-		return err
-	}
-	if r.to == "" {
+	to := r.to
+	if to == "" {
 		echo, err := startEcho()
 		if err != nil {
 			return err
 		}
 		defer echo.Close()
-		r.to = echo.address
+		to = echo.address
 	}
-	if r.service, err = runService(r.to); err != nil {
+	if r.service, err = runService(to); err != nil {
+		return err
+	}
+	if err := r.prepare(dir); err != nil {
 		return err
 	}
 	return runProcess(cmd.Context(), node.Config{

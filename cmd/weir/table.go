@@ -73,6 +73,10 @@ func columns(r *weirv1.Resource) (header []string, cells func(*weirv1.Resource) 
 		return []string{"PLUGIN", "STAGE", "TARGETS", "ON FAILURE"}, policyCells
 	case *weirv1.Resource_PluginTrust:
 		return []string{"SIGNATURES", "KEYS"}, pluginTrustCells
+	case *weirv1.Resource_Contract:
+		return []string{"SIZE"}, contractCells
+	case *weirv1.Resource_Api:
+		return []string{"VERSION", "STATE", "CONTRACT", "TARGETS"}, apiCells
 	}
 	return nil, func(*weirv1.Resource) []string { return nil }
 }
@@ -142,6 +146,23 @@ func routeCells(r *weirv1.Resource) []string {
 func pluginCells(r *weirv1.Resource) []string {
 	p := r.GetPlugin()
 	return []string{shortDigest(p.GetSpec().GetDigest()), byteText(p.GetStatus().GetSizeBytes()), p.GetStatus().GetAbi()}
+}
+
+func contractCells(r *weirv1.Resource) []string {
+	return []string{byteText(uint64(len(r.GetContract().GetSpec().GetOpenapi())))}
+}
+
+func apiCells(r *weirv1.Resource) []string {
+	spec := r.GetApi().GetSpec()
+	var targets []string
+	for _, t := range spec.GetTargetRefs() {
+		targets = append(targets, strings.TrimSuffix(t.GetName()+"/"+t.GetSectionName(), "/"))
+	}
+	state := spec.GetState()
+	if state == weirv1.ApiSpec_STATE_UNSPECIFIED {
+		state = weirv1.ApiSpec_DRAFT
+	}
+	return []string{spec.GetVersion(), state.String(), spec.GetContractRef().GetName(), few(targets)}
 }
 
 func policyCells(r *weirv1.Resource) []string {

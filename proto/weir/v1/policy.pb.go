@@ -1845,7 +1845,7 @@ func (x *ServiceGrant) GetAs() string {
 	return ""
 }
 
-// TargetRef is what a policy is attached to.
+// TargetRef is what a policy or an Api is attached to.
 type TargetRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tenant, Gateway, Route or Service. Tenant: every Route of the policy's tenant.

@@ -33,6 +33,8 @@ type Resource struct {
 	//	*Resource_Policy
 	//	*Resource_Certificate
 	//	*Resource_PluginTrust
+	//	*Resource_Contract
+	//	*Resource_Api
 	Kind          isResource_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -138,6 +140,24 @@ func (x *Resource) GetPluginTrust() *PluginTrust {
 	return nil
 }
 
+func (x *Resource) GetContract() *Contract {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Contract); ok {
+			return x.Contract
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetApi() *Api {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Api); ok {
+			return x.Api
+		}
+	}
+	return nil
+}
+
 type isResource_Kind interface {
 	isResource_Kind()
 }
@@ -170,6 +190,14 @@ type Resource_PluginTrust struct {
 	PluginTrust *PluginTrust `protobuf:"bytes,7,opt,name=plugin_trust,json=pluginTrust,proto3,oneof"`
 }
 
+type Resource_Contract struct {
+	Contract *Contract `protobuf:"bytes,8,opt,name=contract,proto3,oneof"`
+}
+
+type Resource_Api struct {
+	Api *Api `protobuf:"bytes,9,opt,name=api,proto3,oneof"`
+}
+
 func (*Resource_Gateway) isResource_Kind() {}
 
 func (*Resource_Service) isResource_Kind() {}
@@ -184,11 +212,15 @@ func (*Resource_Certificate) isResource_Kind() {}
 
 func (*Resource_PluginTrust) isResource_Kind() {}
 
+func (*Resource_Contract) isResource_Kind() {}
+
+func (*Resource_Api) isResource_Kind() {}
+
 var File_weir_v1_resource_proto protoreflect.FileDescriptor
 
 const file_weir_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x19weir/v1/certificate.proto\x1a\x15weir/v1/gateway.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xe1\x02\n" +
+	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x11weir/v1/api.proto\x1a\x19weir/v1/certificate.proto\x1a\x15weir/v1/gateway.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xb4\x03\n" +
 	"\bResource\x12,\n" +
 	"\agateway\x18\x01 \x01(\v2\x10.weir.v1.GatewayH\x00R\agateway\x12,\n" +
 	"\aservice\x18\x02 \x01(\v2\x10.weir.v1.ServiceH\x00R\aservice\x12&\n" +
@@ -196,7 +228,9 @@ const file_weir_v1_resource_proto_rawDesc = "" +
 	"\x06plugin\x18\x04 \x01(\v2\x0f.weir.v1.PluginH\x00R\x06plugin\x12)\n" +
 	"\x06policy\x18\x05 \x01(\v2\x0f.weir.v1.PolicyH\x00R\x06policy\x128\n" +
 	"\vcertificate\x18\x06 \x01(\v2\x14.weir.v1.CertificateH\x00R\vcertificate\x129\n" +
-	"\fplugin_trust\x18\a \x01(\v2\x14.weir.v1.PluginTrustH\x00R\vpluginTrustB\x06\n" +
+	"\fplugin_trust\x18\a \x01(\v2\x14.weir.v1.PluginTrustH\x00R\vpluginTrust\x12/\n" +
+	"\bcontract\x18\b \x01(\v2\x11.weir.v1.ContractH\x00R\bcontract\x12 \n" +
+	"\x03api\x18\t \x01(\v2\f.weir.v1.ApiH\x00R\x03apiB\x06\n" +
 	"\x04kindB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
@@ -221,6 +255,8 @@ var file_weir_v1_resource_proto_goTypes = []any{
 	(*Policy)(nil),      // 5: weir.v1.Policy
 	(*Certificate)(nil), // 6: weir.v1.Certificate
 	(*PluginTrust)(nil), // 7: weir.v1.PluginTrust
+	(*Contract)(nil),    // 8: weir.v1.Contract
+	(*Api)(nil),         // 9: weir.v1.Api
 }
 var file_weir_v1_resource_proto_depIdxs = []int32{
 	1, // 0: weir.v1.Resource.gateway:type_name -> weir.v1.Gateway
@@ -230,11 +266,13 @@ var file_weir_v1_resource_proto_depIdxs = []int32{
 	5, // 4: weir.v1.Resource.policy:type_name -> weir.v1.Policy
 	6, // 5: weir.v1.Resource.certificate:type_name -> weir.v1.Certificate
 	7, // 6: weir.v1.Resource.plugin_trust:type_name -> weir.v1.PluginTrust
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8, // 7: weir.v1.Resource.contract:type_name -> weir.v1.Contract
+	9, // 8: weir.v1.Resource.api:type_name -> weir.v1.Api
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_resource_proto_init() }
@@ -242,6 +280,7 @@ func file_weir_v1_resource_proto_init() {
 	if File_weir_v1_resource_proto != nil {
 		return
 	}
+	file_weir_v1_api_proto_init()
 	file_weir_v1_certificate_proto_init()
 	file_weir_v1_gateway_proto_init()
 	file_weir_v1_policy_proto_init()
@@ -255,6 +294,8 @@ func file_weir_v1_resource_proto_init() {
 		(*Resource_Policy)(nil),
 		(*Resource_Certificate)(nil),
 		(*Resource_PluginTrust)(nil),
+		(*Resource_Contract)(nil),
+		(*Resource_Api)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,110 @@
+// Package api is what an Api declares, as policies: where in its life a version is,
+// and whether what passes is as its contract says.
+//
+//	Api, Contract ─▶ Host.Make ─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
+//	                          └─▶ contract:  400, 413, 502, or a report
+//
+// The first stands before all other policies, so that a version that is no more asks
+// nobody for a key. The second stands behind those that authenticate, authorise and
+// limit, and before those that transform: what the client has sent is compared, not
+// what becomes of it; and of an answer what the client will get.
+//
+// # Promises
+//
+//   - A document is compiled once, however many rules and policies it is for, and freed
+//     with the last of them.
+//   - A request that is refused was not shown to the service. One whose check is
+//     reported is not changed, nor is it held up by what is wrong with it.
+//   - Bodies that are checked are bounded; what is not checked streams.
+//   - What is said of a violation has pointers, rules and names, and no values.
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirmesh/weir/contract"
+	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// Host makes policies of Apis. Make it with [NewHost].
+type Host struct {
+	log    *slog.Logger
+	meters meters
+
+	mu        sync.Mutex
+	documents map[digest]*document
+}
+
+type digest [sha256.Size]byte
+
+// document is a contract that policies share.
+type document struct {
+	contract *contract.Contract
+	uses     int
+}
+
+// NewHost returns a host that writes reports to a log.
+func NewHost(log *slog.Logger) *Host {
+	return &Host{log: log, meters: newMeters(), documents: map[digest]*document{}}
+}
+
+var _ policy.Maker = (*Host)(nil)
+
+// Make implements policy.Maker for the native policies policy.Lifecycle and
+// policy.Contract.
+func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
+	declared := new(weirv1.ApiSpec)
+	if err := proto.Unmarshal([]byte(spec.Config), declared); err != nil {
+		return nil, fmt.Errorf("read Api %s: %w", spec.Name, err)
+	}
+	switch spec.Native {
+	case policy.Lifecycle:
+		return newLifecycle(spec, declared), nil
+	case policy.Contract:
+		return h.newChecks(spec, declared)
+	}
+	return nil, fmt.Errorf("make %q: it is no policy of an Api", spec.Native)
+}
+
+// acquire compiles a document, or finds it compiled. The caller gives it back by
+// release.
+func (h *Host) acquire(text string) (digest, *contract.Contract, error) {
+	key := digest(sha256.Sum256([]byte(text)))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.documents[key]
+	if d == nil {
+		compiled, err := contract.Compile([]byte(text))
+		if err != nil {
+			return key, nil, err
+		}
+		d = &document{contract: compiled}
+		h.documents[key] = d
+	}
+	d.uses++
+	return key, d.contract, nil
+}
+
+func (h *Host) release(key digest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d := h.documents[key]; d != nil {
+		if d.uses--; d.uses == 0 {
+			delete(h.documents, key)
+		}
+	}
+}
+
+// Documents counts those that are compiled.
+func (h *Host) Documents() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.documents)
+}
