@@ -264,7 +264,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	case !s.rejected: // counted already, as what it was
 		s.proxy.unrouted.Answered(x.Response.Status, now.Sub(x.Start))
 	}
-	s.proxy.cfg.Access.Log(x, sent, now, err)
+	s.proxy.cfg.Access.Log(x, sent, now, s.blameCut(x, err))
 	s.run.Close()
 	s.closeStream(x)
 	s.permits.End()
