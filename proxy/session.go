@@ -77,9 +77,7 @@ func (s *session) Serve(x *exchange.Exchange) {
 		}
 		s.fail(x, err)
 	}
-	if x.Details != "" {
-		addDate(x)
-	}
+	s.addDate(x)
 	if s.secured != nil {
 		s.advertise(x)
 	}
@@ -248,7 +246,7 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 	x.Revision = s.generation.revision
 	identify(x)
 	(&Error{Status: status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + reason + "."}).answer(x)
-	addDate(x)
+	s.addDate(x)
 	x.Response.Fields.Set(headerRequestID, x.ID)
 	s.proxy.cfg.Metrics.Rejected(status)
 	s.rejected = true
