@@ -266,7 +266,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.run.Close()
 	s.closeStream(x)
 	s.permits.End()
-	s.record, s.recorder.Body = nil, nil
+	s.record, s.recorder.Body, s.recorder.whole = nil, nil, nil
 	if cap(s.recorder.kept) > wire.SmallBuffer {
 		s.recorder.kept = nil
 	}
