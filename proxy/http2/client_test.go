@@ -134,7 +134,7 @@ func outcomeOf(p *upstream.Pool, x *exchange.Exchange, opts upstream.Options) st
 	if x.Response.Body == nil {
 		return text
 	}
-	for {
+	for before := " "; ; before = "" {
 		chunk, err := x.Response.Body.Next()
 		if err == io.EOF {
 			break
@@ -142,7 +142,7 @@ func outcomeOf(p *upstream.Pool, x *exchange.Exchange, opts upstream.Options) st
 		if err != nil {
 			return text + ", then " + err.Error()
 		}
-		text += " " + string(chunk)
+		text += before + string(chunk)
 	}
 	for i := range x.Response.Trailers.Len() {
 		f := x.Response.Trailers.At(i)
@@ -401,24 +401,51 @@ func TestRequestBodyKeepsToTheWindows(t *testing.T) {
 	}
 }
 
+// A length that was announced does not change with what has arrived: a head that was
+// made by it is sent already.
+func TestLengthsStay(t *testing.T) {
+	end := make(chan struct{})
+	p := originOf(t, nil, func(o *origin, _ int) {
+		id := o.asked()
+		o.answer(id, false, ":status", "200", "content-length", "4")
+		o.WriteData(id, false, []byte("body"))
+		<-end
+		o.answer(id, true, "x-sum", "4")
+		o.wait()
+	})
+	var s upstream.Stream
+	x := asking("GET", nil)
+	if err := s.Open(t.Context(), p, x, unhurried); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(x)
+	body := x.Response.Body
+	for deadline := time.Now().Add(2 * time.Minute); body.Length() == 4 && !body.(interface{ Ready() bool }).Ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing arrives")
+		}
+	}
+	if n := body.Length(); n != 4 {
+		t.Errorf("it is %d once all has arrived", n)
+	}
+	close(end)
+	if chunk, err := body.Next(); string(chunk) != "body" || err != nil {
+		t.Errorf("got %q, %v", chunk, err)
+	}
+	if n := body.Length(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
 // Where one connection has no room there are more, as many as may be.
 func TestRoomAndConnections(t *testing.T) {
 	const requests = 6
 	release := make(chan struct{})
 	var connections atomic.Int64
-	p := originOf(t, []xhttp2.Setting{{ID: xhttp2.SettingMaxConcurrentStreams, Val: 2}}, func(o *origin, n int) {
-		connections.Store(max(connections.Load(), int64(n+1)))
-		var open []uint32
-		for range 2 {
-			if id := o.asked(); id != 0 {
-				open = append(open, id)
-			}
-		}
-		<-release
-		for _, id := range open {
-			o.answer(id, true, ":status", "200")
-		}
+	p := originOf(t, []xhttp2.Setting{{ID: xhttp2.SettingMaxConcurrentStreams, Val: 2}}, func(o *origin, _ int) {
+		connections.Add(1)
 		for id := o.asked(); id != 0; id = o.asked() {
+			<-release
 			o.answer(id, true, ":status", "200")
 		}
 	})

@@ -51,14 +51,12 @@ func (l *lane) Length() int64 {
 	l.conn.mu.Lock()
 	defer l.conn.mu.Unlock()
 	switch {
-	case l.trailing:
-		return -1
-	case l.ended:
-		return int64(len(l.pending))
-	case l.left > 0:
+	case l.left >= 0: // it was announced, and does not change with what has arrived
 		return l.left + int64(len(l.pending))
+	case l.ended && !l.trailing:
+		return int64(len(l.pending))
 	}
-	return -1 // it may yet bring trailers
+	return -1
 }
 
 // Ready reports whether Next will not have to wait.

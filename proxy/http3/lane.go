@@ -316,14 +316,12 @@ func (l *lane) Length() int64 {
 	switch {
 	case l.failure == io.EOF:
 		return 0
-	case l.trailers.Len() > 0:
-		return -1
-	case l.whole():
-		return int64(l.left)
-	case l.declared > 0:
+	case l.declared >= 0: // it was announced, and does not change with what has arrived
 		return l.declared
+	case l.whole() && l.trailers.Len() == 0:
+		return int64(l.left)
 	}
-	return -1 // it may yet bring trailers
+	return -1
 }
 
 // Whole reports whether what Next has returned was all, without trailers.

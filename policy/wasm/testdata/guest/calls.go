@@ -29,7 +29,7 @@ func call(id uint32, args []string, phase, do string) uint32 {
 	}
 	outN = 0
 	var s uint32
-	switch ms := 1000; args[0] {
+	switch ms := 120_000; args[0] {
 	case "grpc":
 		s = callGRPC(args[1:])
 	case "call-ms":
@@ -66,7 +66,7 @@ func callGRPC(args []string) uint32 {
 	metadata := pairs("x-from", "guest")
 	if kind == "unary" {
 		return proxyGRPCCall(ptr(service), uint32(len(service)), ptr(name), uint32(len(name)), ptr(method), uint32(len(method)),
-			ptr(metadata), uint32(len(metadata)), ptr(args[3]), uint32(len(args[3])), 1000, unsafe.Pointer(&outN))
+			ptr(metadata), uint32(len(metadata)), ptr(args[3]), uint32(len(args[3])), 120_000, unsafe.Pointer(&outN))
 	}
 	messages = nil
 	s := proxyGRPCStream(ptr(service), uint32(len(service)), ptr(name), uint32(len(name)), ptr(method), uint32(len(method)),
