@@ -127,12 +127,3 @@ func problem(x *exchange.Exchange, status int, code, detail string) []byte {
 	return x.Copy(`{"type":"urn:weir:problem:`, code, `","title":"`, http1.Reason(status), `","status":`, strconv.Itoa(status),
 		`,"detail":"`, detail, `","requestId":"`, string(x.ID), "\"}\n")
 }
-
-// addDate: an answer of our own has a date, as any origin's (RFC 9110, section
-// 6.6.1).
-func addDate(x *exchange.Exchange) {
-	if !x.Response.Fields.Has("date") {
-		date := x.Start.UTC().AppendFormat(make([]byte, 0, 32), "Mon, 02 Jan 2006 15:04:05 GMT")
-		x.Response.Fields.AddParsed([]byte("Date"), date)
-	}
-}

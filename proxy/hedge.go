@@ -13,26 +13,33 @@ import (
 
 // hedging is when other endpoints are asked beside the first, and how many.
 type hedging struct {
-	delay    time.Duration
-	attempts int
+	delay     time.Duration
+	attempts  int
+	anyMethod bool // not only idempotent ones
 }
 
 func compileHedging(spec *weirv1.RouteHedging) *hedging {
 	if spec == nil {
 		return nil
 	}
-	return &hedging{delay: spec.GetDelay().AsDuration(), attempts: max(1, int(spec.GetAttempts()))}
+	return &hedging{delay: spec.GetDelay().AsDuration(), attempts: max(1, int(spec.GetAttempts())), anyMethod: spec.GetAnyMethod()}
 }
 
-// hedges: the rule does, and the request may be sent twice.
+// may: the rule hedges, and requests with that method.
+func (h *hedging) may(method []byte) bool {
+	return h != nil && (h.anyMethod || idempotent(method))
+}
+
+// hedges: the rule does, and the request may be sent twice, once its body is known.
 func (s *session) hedges(x *exchange.Exchange, r *rule) bool {
-	return r.hedging != nil && !x.Request.WebSocket && s.replay && idempotent(x.Request.Method)
+	return r.hedging.may(x.Request.Method) && !x.Request.WebSocket && (s.replay || s.record != nil)
 }
 
 // race is one try whose first answer is taken, whichever endpoint gives it. The
 // first endpoint is asked by the session's stream and goroutine, as without
-// hedging; the others are its rivals, each begun by the timer after a delay and
-// served by a goroutine that ends with the head of its answer.
+// hedging; the others are its rivals, each begun by the timer after a delay, or
+// once all of the body has passed to the first where that is later, and served by
+// a goroutine that ends with the head of its answer.
 //
 // Invariants: one of them wins at most; whoever is asked after that, or is still
 // asked then, is cut; all goroutines have ended when the try has.
@@ -48,6 +55,9 @@ type race struct {
 	mu       sync.Mutex
 	changed  sync.Cond // a rival has ended
 	timer    *time.Timer
+	due      bool   // one more is to be asked
+	known    bool   // what the body is
+	body     []byte // all of it
 	rivals   []*rival
 	underWay int
 	closed   bool // no more begin
@@ -69,8 +79,11 @@ type rival struct {
 // hedge asks an endpoint, and others when that takes its time. It returns the one
 // that x.Response is the answer of and when that was asked, or why there is none.
 func (s *session) hedge(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, key uint64, opts upstream.Options) (*service.Endpoint, time.Time, error) {
-	h := &race{session: s, rule: r, backend: b, key: key, opts: opts, first: newTerm()}
+	h := &race{session: s, rule: r, backend: b, key: key, opts: opts, first: newTerm(), known: s.replay, body: s.whole}
 	h.changed.L = &h.mu
+	if s.record != nil {
+		s.record.whole = h.bodyKnown
+	}
 	h.origin = exchange.Exchange{Request: x.Request, Start: x.Start, Protocol: x.Protocol, Client: x.Client, Local: x.Local, TLS: x.TLS}
 	s.race.Store(h)
 	if s.life.now().Err() != nil { // one of the two, Cut or this, sees the other
@@ -83,7 +96,7 @@ func (s *session) hedge(x *exchange.Exchange, r *rule, b *backend, e *service.En
 	x.Informer = nil // an interim answer would commit the client to who gives it
 	err := s.stream.Open(h.first, e.Pool, x, opts)
 	x.Informer = informer
-	won := h.finish(err == nil && !r.retry.onStatus(x.Response.Status))
+	won := h.finish(err == nil && !r.retry.onAnswer(x))
 	x.Hedges += len(h.rivals)
 	if won == nil {
 		return e, opts.Now, err
@@ -95,13 +108,30 @@ func (s *session) hedge(x *exchange.Exchange, r *rule, b *backend, e *service.En
 	return won.endpoint, won.began, nil
 }
 
-// begin asks one more endpoint, if there is one and it may be asked.
+// begin has one more endpoint asked, as soon as the body is known.
 func (h *race) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || h.winner != nil {
+	h.due = true
+	h.askAnother()
+}
+
+// bodyKnown is called by whoever sends the body to the first endpoint, once all of
+// it has been read.
+func (h *race) bodyKnown(body []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.body, h.known = body, true
+	h.askAnother()
+}
+
+// askAnother asks one more endpoint if it is time to, there is one and it may be
+// asked. The caller holds the lock.
+func (h *race) askAnother() {
+	if !h.due || !h.known || h.closed || h.winner != nil {
 		return
 	}
+	h.due = false
 	s := h.session
 	e := h.backend.Pick(h.key, &s.tried)
 	if e == nil || s.tried.Has(e) || !s.permits.Hedge(h.backend.Backend) {
@@ -110,7 +140,7 @@ func (h *race) begin() {
 	s.tried.Add(e)
 	v := &rival{x: h.origin, term: newTerm(), endpoint: e, began: time.Now()}
 	if v.x.Request.Body != nil {
-		v.chunk.Set(s.whole)
+		v.chunk.Set(h.body)
 		v.x.Request.Body = &v.chunk
 	}
 	h.rivals = append(h.rivals, v)
@@ -126,7 +156,7 @@ func (h *race) run(v *rival) {
 	opts := h.opts
 	opts.Now = v.began
 	err := v.stream.Open(v.term, v.endpoint.Pool, &v.x, opts)
-	good := err == nil && !h.rule.retry.onStatus(v.x.Response.Status)
+	good := err == nil && !h.rule.retry.onAnswer(&v.x)
 	h.mu.Lock()
 	late := h.over || h.winner != nil
 	if good && !late {

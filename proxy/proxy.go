@@ -119,6 +119,7 @@ type Proxy struct {
 	budget              *listener.Budget
 	shed                atomic.Uint64 // requests turned away because memory is short
 	tickets             *tickets
+	dated               atomic.Pointer[dated]
 
 	mu       sync.Mutex // one update at a time
 	desired  *desired

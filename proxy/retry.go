@@ -75,6 +75,11 @@ func (r *retryRule) onGRPC(x *exchange.Exchange) bool {
 	return err == nil && slices.Contains(r.statuses, status)
 }
 
+// onAnswer: it is one that is tried again.
+func (r *retryRule) onAnswer(x *exchange.Exchange) bool {
+	return r.onStatus(x.Response.Status) || r.onGRPC(x)
+}
+
 // wait is how long to wait before a further try: a random part of what doubles
 // each time, so that what failed together does not come back together.
 func (r *retryRule) wait(try int) time.Duration {
@@ -91,7 +96,7 @@ func (s *session) again(x *exchange.Exchange, r *rule, err *Error, try int) (wan
 	switch {
 	case x.Informed:
 		return false, false
-	case err == nil && !r.retry.onStatus(x.Response.Status) && !r.retry.onGRPC(x):
+	case err == nil && !r.retry.onAnswer(x):
 		return false, false
 	case s.life.now().Err() != nil:
 		return false, false
@@ -200,12 +205,12 @@ func (s *session) takeSmall(x *exchange.Exchange) bool {
 func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 	s.replay = false
 	n := x.Request.Body.Length()
-	again := (r.retry.attempts > 0 || r.hedging != nil) && idempotent(x.Request.Method)
+	again := r.retry.attempts > 0 && idempotent(x.Request.Method) || r.hedging.may(x.Request.Method)
 	switch {
 	case !again && !b.shared || n > maxReplay:
 		return nil
 	case !again || n < 0:
-		s.recorder = recorder{Body: x.Request.Body, kept: s.recorder.kept[:0]}
+		s.recorder = recorder{Body: x.Request.Body, trailers: &x.Request.Trailers, kept: s.recorder.kept[:0]}
 		s.record = &s.recorder
 		x.Request.Body = s.record
 		return nil
@@ -231,8 +236,10 @@ func (s *session) keepBody(x *exchange.Exchange, r *rule, b *backend) *Error {
 // again. Whoever sends it reads it; others may look once x.Request is not Shared.
 type recorder struct {
 	exchange.Body
+	trailers    *exchange.Fields // which could not be sent again
 	kept        []byte
 	ended, lost bool
+	whole       func(body []byte) // is told once all of it is known; nil: nobody
 }
 
 // Next implements exchange.Body.
@@ -250,8 +257,15 @@ func (r *recorder) Next() ([]byte, error) {
 		r.kept = append(r.kept, chunk...)
 		r.ended = r.Body.Length() == 0
 	}
+	if r.whole != nil && r.isWhole() {
+		r.whole(r.kept)
+		r.whole = nil
+	}
 	return chunk, err
 }
+
+// isWhole: all of the body is known. Whoever reads it may ask.
+func (r *recorder) isWhole() bool { return r.ended && !r.lost && r.trailers.Len() == 0 }
 
 // Ready, Ask and Abort are what the upstream side may ask of a body.
 func (r *recorder) Ready() bool {
@@ -274,9 +288,9 @@ func (r *recorder) Abort() {
 	}
 }
 
-// complete: all of the body is known. Trailers could not be sent again.
+// complete: all of the body is known.
 func (r *recorder) complete(x *exchange.Exchange) bool {
-	return !x.Request.Shared && r.ended && !r.lost && x.Request.Trailers.Len() == 0
+	return !x.Request.Shared && r.isWhole()
 }
 
 // idempotent: RFC 9110, section 9.2.2.

@@ -79,9 +79,7 @@ func (s *session) Serve(x *exchange.Exchange) {
 		}
 		s.fail(x, err)
 	}
-	if x.Details != "" {
-		addDate(x)
-	}
+	s.addDate(x)
 	if s.secured != nil {
 		s.advertise(x)
 	}
@@ -267,7 +265,7 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 	x.Revision = s.generation.revision
 	identify(x)
 	(&Error{Status: status, Blame: Client, Code: "bad_request", Detail: "The request is malformed: " + reason + "."}).answer(x)
-	addDate(x)
+	s.addDate(x)
 	x.Response.Fields.Set(headerRequestID, x.ID)
 	s.proxy.cfg.Metrics.Rejected(status)
 	s.rejected = true
@@ -283,11 +281,11 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	case !s.rejected: // counted already, as what it was
 		s.proxy.unrouted.Answered(x.Response.Status, now.Sub(x.Start))
 	}
-	s.proxy.cfg.Access.Log(x, sent, now, err)
+	s.proxy.cfg.Access.Log(x, sent, now, s.blameCut(x, err))
 	s.run.Close()
 	s.closeStream(x)
 	s.permits.End()
-	s.record, s.recorder.Body = nil, nil
+	s.record, s.recorder.Body, s.recorder.whole = nil, nil, nil
 	if cap(s.recorder.kept) > wire.SmallBuffer {
 		s.recorder.kept = nil
 	}

@@ -26,6 +26,7 @@ type lane struct {
 	pump     upstream.Pump
 	drained  atomic.Bool
 	taken    []byte // of the body, by its reader
+	failure  error  // that ended the body early
 	opened   bool
 
 	// Under the connection's lock.

@@ -25,12 +25,16 @@ func (l *lane) Next() ([]byte, error) {
 			return nil, io.EOF
 		}
 		if err := l.await(); err != nil {
-			return nil, l.says(err)
+			l.failure = l.says(err)
+			return nil, l.failure
 		}
 	}
 	l.taken, l.pending, l.reads.late = l.pending, free, false
 	return l.taken, nil
 }
+
+// Failed implements upstream.Lane.
+func (l *lane) Failed() error { return l.failure }
 
 // endTrailers hands the trailers over with the end of the body.
 func (l *lane) endTrailers() {

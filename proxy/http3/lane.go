@@ -303,6 +303,14 @@ func (l *lane) Next() ([]byte, error) {
 	return nil, l.failure
 }
 
+// Failed implements upstream.Lane.
+func (l *lane) Failed() error {
+	if l.failure == io.EOF {
+		return nil
+	}
+	return l.failure
+}
+
 // Length implements exchange.Body.
 func (l *lane) Length() int64 {
 	switch {

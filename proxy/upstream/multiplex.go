@@ -36,6 +36,8 @@ type Lane interface {
 	Open(ctx context.Context, x *exchange.Exchange, opts *Options) error
 	// ReadBy changes the deadline of what is left of the response; zero: none.
 	ReadBy(time.Time)
+	// Failed is why the response's body ended early; nil: it did not.
+	Failed() error
 	// Abort ends, from another goroutine, whatever the lane waits for or is going
 	// to wait for.
 	Abort()

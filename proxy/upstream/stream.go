@@ -409,6 +409,19 @@ func (s *Stream) beginBody(x *exchange.Exchange, head int) {
 	}
 }
 
+// Failed is why the response's body ended early; nil: it did not.
+func (s *Stream) Failed() error {
+	switch {
+	case s.pool == nil:
+		return nil
+	case s.lane != nil:
+		return s.lane.Failed()
+	case s.bodied:
+		return s.body.Failed()
+	}
+	return nil
+}
+
 // Close ends the stream. The connection is kept when it stands at the start of
 // a next answer, else closed. Slices of x.Response die with it.
 func (s *Stream) Close(x *exchange.Exchange) {

@@ -10,6 +10,9 @@
 // when it was answered. So its answer must be what the model says for one of
 // those, whole: no answer may be a mixture of two.
 //
-// Routes, filters, weights and requests are drawn by a seed, which a failure
+// What is mirrored is compared, too: the copies that belong to an answer come, once,
+// and no others.
+//
+// Routes, filters, weights, subsets and requests are drawn by a seed, which a failure
 // names: go test ./test/model -seed N.
 package model

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/test/edge"
@@ -14,7 +15,11 @@ type draw struct{ *rand.Rand }
 
 func pick[E any](d draw, from ...E) E { return from[d.IntN(len(from))] }
 
-var services = []string{"s0", "s1", "s2"}
+var (
+	services = []string{"s0", "s1", "s2"}
+	subsets  = []string{"v1", "v2"} // of each of these
+	shadows  = []string{"m0", "m1"} // what is mirrored goes to them
+)
 
 func (d draw) route(name string) *weirv1.Route {
 	r := edge.Route(name, "/", services[0])
@@ -74,7 +79,7 @@ func (d draw) match() *weirv1.RouteMatch {
 
 func (d draw) backends() (all []*weirv1.BackendRef) {
 	for _, i := range d.Perm(len(services))[:1+d.IntN(len(services))] {
-		b := &weirv1.BackendRef{Name: services[i]}
+		b := &weirv1.BackendRef{Name: services[i], Subset: pick(d, "", "", "v1", "v2")}
 		if d.IntN(2) == 0 {
 			weight := uint32(d.IntN(4))
 			b.Weight = &weight
@@ -98,6 +103,19 @@ func (d draw) filters() (all []*weirv1.RouteFilter) {
 			Port: pick(d, uint32(0), 0, 80, 443, 8443), StatusCode: pick(d, uint32(0), 301, 308), Path: d.path()}})
 	case 1:
 		all = append(all, &weirv1.RouteFilter{UrlRewrite: &weirv1.UrlRewrite{Hostname: pick(d, "", "w.example"), Path: d.path()}})
+	}
+	if d.IntN(3) == 0 {
+		all = append(all, &weirv1.RouteFilter{Cors: &weirv1.Cors{
+			AllowOrigins:     pick(d, []string{"*"}, []string{"https://o.example"}, []string{"https://*.example", "http://p.example:8080"}),
+			AllowMethods:     pick(d, nil, []string{"*"}, []string{"PUT", "DELETE"}),
+			AllowCredentials: pick(d, false, true)}})
+	}
+	for _, i := range d.Perm(len(shadows))[:max(0, d.IntN(2+len(shadows))-1)] {
+		mirror := &weirv1.RequestMirror{BackendRef: &weirv1.BackendRef{Name: shadows[i]}}
+		if d.IntN(4) == 0 {
+			mirror.Percent = new(uint32) // none
+		}
+		all = append(all, &weirv1.RouteFilter{RequestMirror: mirror})
 	}
 	for _, f := range all { // one that says nothing is refused
 		if w := f.UrlRewrite; w != nil && w.Hostname == "" && w.Path == nil {
@@ -143,6 +161,13 @@ func (d draw) question() question {
 		path:   pick(d, "/", "/p", "/p/", "/p/q", "/p/q/r", "/p/q/r/s", "/pq", "/z"),
 		query:  pick(d, "", "", "?k=v", "?k=/p"),
 		fields: http.Header{},
+		origin: pick(d, "", "", "https://o.example", "https://a.o.example", "http://p.example:8080", "http://p.example", "null"),
+	}
+	switch {
+	case q.method == "POST" || q.method == "PUT":
+		q.body = pick(d, "", "x", strings.Repeat("a body of some length ", 400))
+	case q.origin != "" && d.IntN(4) == 0:
+		q.method, q.wants = "OPTIONS", pick(d, "GET", "POST", "PUT")
 	}
 	for range d.IntN(3) {
 		q.fields.Add(pick(d, "X-A", "X-B"), pick(d, "1", "2"))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -63,22 +64,23 @@ func (h *history) since(from int) []config {
 // Whatever changes while requests run, each is answered as the model says for
 // one of the configurations of its time.
 func TestAnswersAreTheModels(t *testing.T) {
-	var services []resource.Message
-	for _, name := range []string{"s0", "s1", "s2"} {
-		services = append(services, edge.Service(name, startService(t, name)))
+	seen := &shadowed{seen: map[string][]string{}, allowed: map[string][][]string{}}
+	declared := []resource.Message{edge.Service("m0", seen.start(t, "m0")), edge.Service("m1", seen.start(t, "m1"))}
+	for _, name := range services {
+		declared = append(declared, startSubsets(t, name))
 	}
 	for seed := range uint64(*runs) {
 		if *only != 0 {
 			seed = *only - 1
 		}
-		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { run(t, seed+1, services) })
+		t.Run(fmt.Sprint(seed+1), func(t *testing.T) { run(t, seed+1, declared, seen) })
 		if *only != 0 {
 			return
 		}
 	}
 }
 
-func run(t *testing.T, seed uint64, services []resource.Message) {
+func run(t *testing.T, seed uint64, services []resource.Message, seen *shadowed) {
 	e := edge.Start(t, services...)
 	h := &history{all: []config{{}}}
 	changes := draw{rand.New(rand.NewPCG(seed, 0))}
@@ -104,7 +106,7 @@ func run(t *testing.T, seed uint64, services []resource.Message) {
 					default: // a change is under way, and another due
 					}
 				}
-				if !ask(t, tr, e.Addr, h, d.question()) {
+				if !ask(t, tr, e.Addr, h, seen, d.question()) {
 					return
 				}
 			}
@@ -113,6 +115,8 @@ func run(t *testing.T, seed uint64, services []resource.Message) {
 	clients.Wait()
 	close(due)
 	changer.Wait()
+	e.Stop() // with all copies
+	seen.check(t)
 	t.Logf("%d configurations", len(h.all))
 }
 
@@ -136,14 +140,20 @@ func change(t *testing.T, e *edge.Edge, h *history, d draw) {
 }
 
 // ask compares one answer with the model.
-func ask(t *testing.T, tr *http.Transport, addr string, h *history, q question) bool {
+func ask(t *testing.T, tr *http.Transport, addr string, h *history, seen *shadowed, q question) bool {
 	from := h.newest()
-	r, err := http.NewRequestWithContext(t.Context(), q.method, "http://"+addr+q.path+q.query, nil)
+	r, err := http.NewRequestWithContext(t.Context(), q.method, "http://"+addr+q.path+q.query, strings.NewReader(q.body))
 	if err != nil {
 		t.Error(err)
 		return false
 	}
 	r.Host, r.Header = q.host, q.fields.Clone()
+	if q.origin != "" {
+		r.Header.Set("Origin", q.origin)
+	}
+	if q.wants != "" {
+		r.Header.Set("Access-Control-Request-Method", q.wants)
+	}
 	resp, err := tr.RoundTrip(r)
 	if err != nil {
 		t.Errorf("%s: %v", q, err)
@@ -156,10 +166,17 @@ func ask(t *testing.T, tr *http.Transport, addr string, h *history, q question) 
 		return false
 	}
 	got := heard(resp, string(body))
+	var copies [][]string
 	for _, c := range h.since(from) {
 		if slices.Contains(c.outcomes(q), got) {
-			return true
+			copies = append(copies, c.copies(q))
 		}
+	}
+	if copies != nil {
+		if strings.HasPrefix(got, "500") {
+			copies = append(copies, nil) // nobody was sent what is copied
+		}
+		return seen.await(t, resp.Header.Get("X-Request-Id"), copies)
 	}
 	last := h.since(from)
 	t.Errorf("%s\nwas answered %s\nwant one of %q\nunder %v", q, got, last[len(last)-1].outcomes(q), last[len(last)-1])
@@ -168,29 +185,51 @@ func ask(t *testing.T, tr *http.Transport, addr string, h *history, q question) 
 
 // heard is an answer in the words of the model.
 func heard(resp *http.Response, body string) string {
+	page := " " + pageWords(resp.Header)
 	switch {
 	case resp.StatusCode == 200:
-		return fmt.Sprintf("200 by %s, answer %s", body, words(resp.Header))
+		return fmt.Sprintf("200 by %s, answer %s", body, words(resp.Header)) + page
 	case resp.Header.Get("Location") != "":
-		return fmt.Sprintf("%d to %s, answer %s", resp.StatusCode, resp.Header.Get("Location"), words(resp.Header))
+		return fmt.Sprintf("%d to %s, answer %s", resp.StatusCode, resp.Header.Get("Location"), words(resp.Header)) + page
 	}
-	return fmt.Sprint(resp.StatusCode)
+	return fmt.Sprint(resp.StatusCode) + page
 }
 
 // startService says what it was asked, in the words of the model.
 func startService(t *testing.T, name string) (address string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked := question{r.Method, r.Host, r.URL.EscapedPath(), "", r.Header}
-		if r.URL.RawQuery != "" {
-			asked.query = "?" + r.URL.RawQuery
-		}
 		for name, values := range serviceFields() {
 			w.Header()[name] = values
 		}
-		fmt.Fprintf(w, "%s: %s", name, asked)
+		maps.Copy(w.Header(), pageFields())
+		fmt.Fprintf(w, "%s: %s", name, asked(t, r))
 	}))
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
+}
+
+// asked is a request in the words of the model.
+func asked(t *testing.T, r *http.Request) question {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	q := question{method: r.Method, host: r.Host, path: r.URL.EscapedPath(), fields: r.Header, body: string(body)}
+	if r.URL.RawQuery != "" {
+		q.query = "?" + r.URL.RawQuery
+	}
+	return q
+}
+
+// startSubsets starts a service of as many endpoints as there are subsets.
+func startSubsets(t *testing.T, name string) *weirv1.Service {
+	s := edge.Service(name)
+	for _, subset := range subsets {
+		labels := map[string]string{"version": subset}
+		s.Spec.Endpoints = append(s.Spec.Endpoints, &weirv1.Endpoint{Address: startService(t, name+"/"+subset), Labels: labels})
+		s.Spec.Subsets = append(s.Spec.Subsets, &weirv1.Subset{Name: subset, Labels: labels})
+	}
+	return s
 }
 
 // Shares are exact over a whole round, however many ask at once.

@@ -18,41 +18,162 @@ type config map[string]*weirv1.Route
 type question struct {
 	method, host, path, query string
 	fields                    http.Header // X-A and X-B
+	body                      string
+	origin                    string // of the page that asks; empty: none
+	wants                     string // the method that it is about to use: this is a preflight
 }
 
 // outcomes are the answers that are right; several, where weights decide.
 func (c config) outcomes(q question) (all []string) {
+	if answer := c.preflighted(q); answer != "" {
+		return []string{answer}
+	}
 	rule, match := c.best(q)
 	if rule == nil {
-		return []string{"404"}
+		return []string{"404 []"}
 	}
+	shared := " " + pageWords(shared(corsOf(rule), q))
 	if redirect, status := redirected(rule, match, q); redirect != "" {
-		return []string{fmt.Sprintf("%d to %s, answer %s", status, redirect, answered(rule, http.Header{}))}
+		return []string{fmt.Sprintf("%d to %s, answer %s", status, redirect, answered(rule, http.Header{})) + shared}
 	}
-	asked := q
-	asked.fields = q.fields.Clone()
-	for _, f := range rule.Filters {
-		modify(asked.fields, f.RequestHeaderModifier)
-	}
-	for _, f := range rule.Filters {
-		if w := f.UrlRewrite; w != nil {
-			asked.host = cmp.Or(w.Hostname, asked.host)
-			asked.path = replaced(w.Path, match, asked.path)
-		}
+	asked, page := sent(rule, match, q), shared
+	if corsOf(rule) == nil { // what the service says stands
+		page = " " + pageWords(pageFields())
 	}
 	for _, b := range rule.BackendRefs {
-		if b.Weight == nil || *b.Weight > 0 {
-			all = append(all, fmt.Sprintf("200 by %s: %s, answer %s", b.Name, asked, answered(rule, serviceFields())))
+		if b.Weight != nil && *b.Weight == 0 {
+			continue
+		}
+		for _, subset := range subsets {
+			if b.Subset == "" || b.Subset == subset {
+				all = append(all, fmt.Sprintf("200 by %s/%s: %s, answer %s", b.Name, subset, asked, answered(rule, serviceFields()))+page)
+			}
 		}
 	}
 	if all == nil {
-		return []string{"500"}
+		return []string{"500" + shared}
 	}
 	return all
 }
 
+// sent is what a rule makes of a question.
+func sent(rule *weirv1.RouteRule, match *weirv1.RouteMatch, q question) question {
+	q.fields = q.fields.Clone()
+	for _, f := range rule.Filters {
+		modify(q.fields, f.RequestHeaderModifier)
+	}
+	for _, f := range rule.Filters {
+		if w := f.UrlRewrite; w != nil {
+			q.host = cmp.Or(w.Hostname, q.host)
+			q.path = replaced(w.Path, match, q.path)
+		}
+	}
+	return q
+}
+
+// copies are what is sent to the shadows beside, in order.
+func (c config) copies(q question) (all []string) {
+	rule, match := c.best(q)
+	if rule == nil || c.preflighted(q) != "" {
+		return nil
+	}
+	if redirect, _ := redirected(rule, match, q); redirect != "" {
+		return nil
+	}
+	for _, f := range rule.Filters {
+		if m := f.RequestMirror; m != nil && m.Percent == nil {
+			all = append(all, fmt.Sprintf("%s: %s", m.BackendRef.Name, sent(rule, match, q)))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// preflighted is the answer to what a browser asks in advance, "" where no rule
+// gives one: that which is going to serve, or the one that this itself leads to.
+func (c config) preflighted(q question) string {
+	if q.wants == "" {
+		return ""
+	}
+	next := q
+	next.method = q.wants
+	rule, _ := c.best(next)
+	cors := corsOf(rule)
+	if cors == nil {
+		rule, _ = c.best(q)
+		cors = corsOf(rule)
+	}
+	if cors == nil {
+		return ""
+	}
+	fields := shared(cors, q)
+	fields["Vary"] = []string{"Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"}
+	if fields.Get("Access-Control-Allow-Origin") == "" {
+		return "403 " + pageWords(fields)
+	}
+	switch {
+	case slices.Contains(cors.AllowMethods, "*"):
+		fields.Set("Access-Control-Allow-Methods", q.wants)
+	case cors.AllowMethods != nil:
+		fields.Set("Access-Control-Allow-Methods", strings.Join(cors.AllowMethods, ", "))
+	}
+	fields.Set("Access-Control-Max-Age", "5")
+	return "204 " + pageWords(fields)
+}
+
+func corsOf(rule *weirv1.RouteRule) *weirv1.Cors {
+	for _, f := range rule.GetFilters() {
+		if f.Cors != nil {
+			return f.Cors
+		}
+	}
+	return nil
+}
+
+// shared is what any answer tells the page that asked.
+func shared(cors *weirv1.Cors, q question) http.Header {
+	h := http.Header{}
+	if cors == nil {
+		return h
+	}
+	all := slices.Contains(cors.AllowOrigins, "*")
+	if !all || cors.AllowCredentials {
+		h.Set("Vary", "Origin")
+	}
+	if q.origin == "" || !all && !slices.ContainsFunc(cors.AllowOrigins, func(allowed string) bool { return sameOrigin(allowed, q.origin) }) {
+		return h
+	}
+	h.Set("Access-Control-Allow-Origin", q.origin)
+	if all && !cors.AllowCredentials {
+		h.Set("Access-Control-Allow-Origin", "*")
+	}
+	if cors.AllowCredentials {
+		h.Set("Access-Control-Allow-Credentials", "true")
+	}
+	return h
+}
+
+func sameOrigin(allowed, origin string) bool {
+	before, after, wild := strings.Cut(allowed, "*")
+	if !wild {
+		return allowed == origin
+	}
+	return len(origin) > len(allowed)-1 && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, after)
+}
+
 func (q question) String() string {
-	return fmt.Sprintf("%s %s%s%s %s", q.method, q.host, q.path, q.query, words(q.fields))
+	return fmt.Sprintf("%s %s%s%s %s %d %.9q", q.method, q.host, q.path, q.query, words(q.fields), len(q.body), q.body)
+}
+
+// pageWords are the fields that CORS is about.
+func pageWords(h http.Header) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if strings.HasPrefix(name, "Access-Control-") || name == "Vary" {
+			all = append(all, name+"="+strings.Join(h[name], "|"))
+		}
+	}
+	return "[" + strings.Join(all, " ") + "]"
 }
 
 // words are the fields that modifiers are about.
@@ -68,6 +189,11 @@ func words(h http.Header) string {
 
 // serviceFields are what every service answers with.
 func serviceFields() http.Header { return http.Header{"X-A": {"u"}, "X-C": {"v", "w"}} }
+
+// pageFields are what every service says of CORS.
+func pageFields() http.Header {
+	return http.Header{"Access-Control-Allow-Origin": {"https://the.services.own"}}
+}
 
 func answered(rule *weirv1.RouteRule, fields http.Header) string {
 	for _, f := range rule.Filters {

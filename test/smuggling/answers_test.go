@@ -149,9 +149,10 @@ func final(raw, method string) (m *smuggling.Message, rest string, err error) {
 	}
 	var fields []string
 	for _, f := range m.Fields {
-		if !strings.HasPrefix(f, "X-Request-Id: ") && f != "Connection: close" {
-			fields = append(fields, f)
+		if strings.HasPrefix(f, "X-Request-Id: ") || strings.HasPrefix(f, "Date: ") || f == "Connection: close" {
+			continue
 		}
+		fields = append(fields, f)
 	}
 	m.Fields = fields
 	return m, rest, nil

@@ -2110,15 +2110,18 @@ func (x *RouteRetry) GetGrpcStatuses() []RouteRetry_GrpcStatus {
 
 // RouteHedging asks another endpoint, too, when one takes its time, and takes the
 // answer that comes first. Only what is safe to send twice is: the method must be
-// idempotent and all of the body known. Hedges are part of the service's retry
-// budget.
+// idempotent, unless any_method is set, and all of the body known. Hedges are part
+// of the service's retry budget.
 type RouteHedging struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long to wait for an answer before another endpoint is asked, and then
 	// again. At least 1 ms.
 	Delay *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
 	// How many are asked beside the first, at most. Unset: 1; at most 4.
-	Attempts      uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Whatever the rule matches may be done twice, though its method does not say so:
+	// a POST, which every call of gRPC is. Whether that does harm is for you to know.
+	AnyMethod     bool `protobuf:"varint,3,opt,name=any_method,json=anyMethod,proto3" json:"any_method,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2165,6 +2168,13 @@ func (x *RouteHedging) GetAttempts() uint32 {
 		return x.Attempts
 	}
 	return 0
+}
+
+func (x *RouteHedging) GetAnyMethod() bool {
+	if x != nil {
+		return x.AnyMethod
+	}
+	return false
 }
 
 type RouteStatus struct {
@@ -2403,10 +2413,12 @@ const file_weir_v1_route_proto_rawDesc = "" +
 	"\aABORTED\x10\n" +
 	"\x12\f\n" +
 	"\bINTERNAL\x10\r\x12\x0f\n" +
-	"\vUNAVAILABLE\x10\x0e\"[\n" +
+	"\vUNAVAILABLE\x10\x0e\"z\n" +
 	"\fRouteHedging\x12/\n" +
 	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x1a\n" +
-	"\battempts\x18\x02 \x01(\rR\battempts\"A\n" +
+	"\battempts\x18\x02 \x01(\rR\battempts\x12\x1d\n" +
+	"\n" +
+	"any_method\x18\x03 \x01(\bR\tanyMethod\"A\n" +
 	"\vRouteStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +

@@ -249,7 +249,12 @@ func servicePort(e edited) result {
 
 // grpcMatch makes a path out of a service and a method.
 func grpcMatch(e edited) result {
-	service, method := text(value(e.value, "service")), text(value(e.value, "method"))
+	at, service, method := e.value, text(value(e.value, "service")), text(value(e.value, "method"))
+	for i := 0; at.Kind == yaml.MappingNode && i+1 < len(at.Content); i += 2 {
+		if name := at.Content[i].Value; !slices.Contains([]string{"type", "service", "method"}, name) {
+			e.r.note(at.Content[i], join(e.at, name), "unknown field; expected one of type, service, method")
+		}
+	}
 	kind, path := "Exact", ""
 	switch t := text(value(e.value, "type")); {
 	case e.value.Kind != yaml.MappingNode || service == "" && method == "":
@@ -260,6 +265,12 @@ func grpcMatch(e edited) result {
 	case t != "" && t != "Exact":
 		e.r.note(value(e.value, "type"), join(e.at, "type"), fmt.Sprintf("unknown value %q; expected one of Exact, RegularExpression", t))
 		return result{}
+	case service != "" && !serviceName.MatchString(service):
+		e.r.note(value(e.value, "service"), join(e.at, "service"), fmt.Sprintf("%q is not the name of a service, such as shop.v1.Orders", service))
+		return result{}
+	case method != "" && !methodName.MatchString(method):
+		e.r.note(value(e.value, "method"), join(e.at, "method"), fmt.Sprintf("%q is not the name of a method, such as Place", method))
+		return result{}
 	case method == "":
 		kind, path = "PathPrefix", "/"+service
 	case service == "":
@@ -267,16 +278,16 @@ func grpcMatch(e edited) result {
 	default:
 		path = "/" + service + "/" + method
 	}
-	at := e.value
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: at.Line, Column: at.Column}
 	out.Content = []*yaml.Node{moved(at, "type"), moved(at, kind), moved(at, "value"), moved(at, path)}
-	for i := 0; i+1 < len(at.Content); i += 2 {
-		if name := at.Content[i].Value; !slices.Contains([]string{"type", "service", "method"}, name) {
-			e.r.note(at.Content[i], join(e.at, name), "unknown field; expected one of type, service, method")
-		}
-	}
 	return result{"path", out}
 }
+
+// What the Gateway API takes for names where they are matched exactly.
+var (
+	serviceName = regexp.MustCompile(`^(?i)\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*$`)
+	methodName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z_0-9]*$`)
+)
 
 func expression(s string) string {
 	if s == "" {

@@ -66,13 +66,15 @@ var httpRule = shape{
 }
 
 var grpcRule = shape{
-	"matches":            {inner: shape{"method": {make: grpcMatch}}},
-	"filters":            {inner: filter},
+	"matches":            {inner: shape{"method": {make: grpcMatch}, "path": {refuse: noCall}, "queryParams": {refuse: noCall}}},
+	"filters":            {inner: grpcFilter},
 	"backendRefs":        {inner: backendRef},
 	"sessionPersistence": httpRule["sessionPersistence"],
-	"timeouts":           {refuse: "is no field of a GRPCRoute"},
-	"retry":              {refuse: "is no field of a GRPCRoute"},
+	"timeouts":           {refuse: noCall},
+	"retry":              {refuse: noCall},
 }
+
+const noCall = "is no field of a GRPCRoute"
 
 var filter = shape{
 	"type":          {make: filterType},
@@ -81,12 +83,32 @@ var filter = shape{
 	"externalAuth":  {refuse: "is not served: attach a Policy to the Route"},
 }
 
-// filterType: the field beside it is told of already.
+var grpcFilter = shape{
+	"type":            {make: grpcFilterType},
+	"requestMirror":   filter["requestMirror"],
+	"extensionRef":    filter["extensionRef"],
+	"externalAuth":    {refuse: noCall},
+	"urlRewrite":      {refuse: noCall},
+	"requestRedirect": {refuse: noCall},
+	"cors":            {refuse: noCall},
+}
+
 func filterType(e edited) result {
-	if t := text(e.value); t != "ExtensionRef" && t != "ExternalAuth" || value(e.in, "extensionRef") == nil && value(e.in, "externalAuth") == nil {
-		return result{"type", e.value}
+	return typeWithout(e, map[string]string{"ExtensionRef": "extensionRef", "ExternalAuth": "externalAuth"})
+}
+
+func grpcFilterType(e edited) result {
+	return typeWithout(e, map[string]string{"ExtensionRef": "extensionRef", "ExternalAuth": "externalAuth",
+		"URLRewrite": "urlRewrite", "RequestRedirect": "requestRedirect", "CORS": "cors"})
+}
+
+// typeWithout: the type goes where the field that it names is refused, which is
+// told of already.
+func typeWithout(e edited, refused map[string]string) result {
+	if field := refused[text(e.value)]; field != "" && value(e.in, field) != nil {
+		return result{}
 	}
-	return result{}
+	return result{"type", e.value}
 }
 
 var backendRef = shape{
