@@ -25,6 +25,7 @@ func (s *session) blameCut(x *exchange.Exchange, err error) error {
 	case errors.As(err, &ofPolicy):
 		x.Details = policyError(ofPolicy).Code
 	case failed != nil:
+		s.serving.judge(true)
 		x.Details = upstreamError(&upstream.Error{Sent: true, Timeout: errors.Is(failed, os.ErrDeadlineExceeded), Err: failed}).Code
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.Details = "client_stalled"

@@ -72,6 +72,7 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 // attempt asks one endpoint, and where the rule hedges others by the same key.
 func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.Endpoint, key uint64, opts upstream.Options, overall time.Time) *Error {
 	x.Endpoint = e.Pool.Address()
+	s.serving.judge(false) // the one that was asked before
 	opts.Deadline = overall
 	if s.run != nil || s.late || r.attemptTimeout > 0 {
 		opts.Now = time.Now() // policies or the client may have taken their time
@@ -94,13 +95,34 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 		}
 		return s.noAnswer(b, e, upstreamError(err))
 	}
-	e.Report(x.Response.Status)
+	if s.serving = (serving{e, x.Response.Status}); x.Response.Status >= 500 {
+		s.serving.judge(false)
+	}
 	s.answered = time.Now()
 	b.metrics.Answered(x.Response.Status, s.answered.Sub(began))
 	if r.attemptTimeout > 0 {
 		s.currentStream().ReadBy(overall) // the attempt is over with its head; the request is not
 	}
 	return nil
+}
+
+// serving is the endpoint whose answer is passed on. What is good by its head is judged
+// at its end: an endpoint that cuts every answer is not well.
+type serving struct {
+	endpoint *service.Endpoint // nil: it was judged
+	status   int
+}
+
+// judge reports how the endpoint has answered. cut: not to the end.
+func (s *serving) judge(cut bool) {
+	switch {
+	case s.endpoint == nil:
+	case cut:
+		s.endpoint.Report(0)
+	default:
+		s.endpoint.Report(s.status)
+	}
+	s.endpoint = nil
 }
 
 // noAnswer notes that an endpoint gave none, if that is its fault.

@@ -50,6 +50,7 @@ type session struct {
 	race       atomic.Pointer[race] // of a hedged request
 	won        *rival               // that has its answer instead of stream
 	tried      service.Tried
+	serving    serving
 	chunk      exchange.Chunk
 	permits    service.Permits
 	whole      []byte          // the request's body, while it may have to be sent again
@@ -282,6 +283,7 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 		s.proxy.unrouted.Answered(x.Response.Status, now.Sub(x.Start))
 	}
 	s.proxy.cfg.Access.Log(x, sent, now, s.blameCut(x, err))
+	s.serving.judge(false)
 	s.run.Close()
 	s.closeStream(x)
 	s.permits.End()

@@ -96,6 +96,10 @@ func (c *conn) countDown() {
 			c.leave()
 		}
 		c.departure.counting.Store(false)
+		// An exchange that has begun since then found a countdown under way.
+		if c.place.Load() != nil && c.departure.how.Load() == halfClosed && !c.departure.tunnels.Load() {
+			c.cutLater()
+		}
 	})
 }
 
