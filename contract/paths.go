@@ -199,5 +199,7 @@ func (p *paths) choose(method []byte, values []string) (Match, *Violation) {
 		}
 		there = append(there, o.Method)
 	}
-	return Match{}, violation("method", "", "paths/"+escape(p.operations[0].Path), "the contract has "+strings.Join(there, ", ")+" there")
+	wrong := violation("method", "", "paths/"+escape(p.operations[0].Path), "the contract has "+strings.Join(there, ", ")+" there")
+	wrong.Rule = "method"
+	return Match{}, wrong
 }

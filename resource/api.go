@@ -2,6 +2,7 @@ package resource
 
 import (
 	"net/url"
+	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -88,10 +89,10 @@ func (c *check) deprecation(at Path, spec *weirv1.ApiSpec) {
 	}
 }
 
-// isPrintable: it may stand in a field of HTTP between angle brackets.
+// isPrintable: it may stand in a field of HTTP between angle brackets, and in JSON as it is.
 func isPrintable(s string) bool {
 	for _, b := range []byte(s) {
-		if b <= ' ' || b >= 0x7f || b == '<' || b == '>' || b == '"' {
+		if b <= ' ' || b >= 0x7f || strings.IndexByte(`<>"\`, b) >= 0 {
 			return false
 		}
 	}

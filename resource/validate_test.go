@@ -364,6 +364,7 @@ func TestContractAndApiAreRefused(t *testing.T) {
 		{"Api", api(`state: DEPRECATED`), `spec.deprecation.at: is required in state DEPRECATED`},
 		{"Api", api(`deprecation: {at: "2027-01-01T00:00:00Z", sunset: "2026-01-01T00:00:00Z"}`), `spec.deprecation.sunset: must not be before deprecation.at`},
 		{"Api", api(`deprecation: {successor: "a b"}`), `spec.deprecation.successor: must be a URL`},
+		{"Api", api("deprecation: {successor: 'https://a/\\b'}"), `spec.deprecation.successor: must be a URL`},
 		{"Api", api(`deprecation: {successor: "https://a/>;x"}`), `spec.deprecation.successor: must be a URL`},
 	} {
 		t.Run(c.want, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })

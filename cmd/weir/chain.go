@@ -11,7 +11,7 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
-// writeChains prints the policies that run on a Route's requests, rule by rule, in the
+// writeChains prints the policies and Apis that run on a Route's requests, rule by rule, in the
 // order in which they run, and where each comes from: that also says on which of the
 // requests it runs, where it comes from a listener or from one of several services.
 func writeChains(w io.Writer, r *weirv1.Resource, all []*weirv1.Resource) error {
@@ -25,10 +25,7 @@ func writeChains(w io.Writer, r *weirv1.Resource, all []*weirv1.Resource) error 
 		if c.name == "" {
 			c.name = strconv.Itoa(i)
 		}
-		for _, a := range c.policies() {
-			p := a.Policy
-			rows = append(rows, []string{c.name, resource.StageOf(p).String(), p.GetMetadata().GetName(), p.GetSpec().GetPlugin(), c.from(p)})
-		}
+		rows = append(rows, c.rows()...)
 	}
 	if len(rows) == 0 {
 		return nil
@@ -103,6 +100,55 @@ func (c *chained) listeners(gateway string) (names []string) {
 	return names
 }
 
+// rows are what runs, in the order in which it does: where an Api is in its life, the
+// policies before those that transform, the Api's contract, and those.
+func (c *chained) rows() (rows [][]string) {
+	add := func(stage, name, what, from string) { rows = append(rows, []string{c.name, stage, name, what, from}) }
+	apis := c.apis()
+	for _, a := range apis {
+		if a.Api.GetSpec().GetState() != weirv1.ApiSpec_PUBLISHED {
+			add("LIFECYCLE", a.Api.GetMetadata().GetName(), "(api)", a.from)
+		}
+	}
+	contracts := func() {
+		for _, a := range apis {
+			if a.Api.GetSpec().GetContractRef() != nil {
+				add("CONTRACT", a.Api.GetMetadata().GetName(), "(api)", a.from)
+			}
+		}
+		apis = nil
+	}
+	for _, a := range c.policies() {
+		p := a.Policy
+		if resource.StageOf(p) == weirv1.PolicySpec_TRANSFORM {
+			contracts()
+		}
+		add(resource.StageOf(p).String(), p.GetMetadata().GetName(), pluginOf(p.GetSpec()), c.from(p))
+	}
+	contracts()
+	return rows
+}
+
+// ofApi is an Api that a rule is of, and by what.
+type ofApi struct {
+	*weirv1.Api
+	from string
+}
+
+func (c *chained) apis() (all []ofApi) {
+	for _, r := range c.all {
+		if resource.Of(r).Tenant != c.ref.Tenant {
+			continue
+		}
+		for _, t := range r.GetApi().GetSpec().GetTargetRefs() {
+			if c.level(t) == ofRoute {
+				all = append(all, ofApi{r.GetApi(), targetText(t)})
+			}
+		}
+	}
+	return all
+}
+
 // policies are those that may run on the rule's requests, in their order.
 func (c *chained) policies() []resource.Attached {
 	var at [levels][]resource.Attached
@@ -127,13 +173,17 @@ func (c *chained) from(p *weirv1.Policy) string {
 		if c.level(t) == nowhere {
 			continue
 		}
-		text := strings.TrimSuffix(t.GetKind()+" "+t.GetName(), " ")
-		if t.GetSectionName() != "" {
-			text += ", " + map[string]string{
-				resource.KindGateway: "listener", resource.KindRoute: "rule", resource.KindService: "subset",
-			}[t.GetKind()] + " " + t.GetSectionName()
-		}
-		all = append(all, text)
+		all = append(all, targetText(t))
 	}
 	return strings.Join(all, "; ")
+}
+
+func targetText(t *weirv1.TargetRef) string {
+	text := strings.TrimSuffix(t.GetKind()+" "+t.GetName(), " ")
+	if t.GetSectionName() != "" {
+		text += ", " + map[string]string{
+			resource.KindGateway: "listener", resource.KindRoute: "rule", resource.KindService: "subset",
+		}[t.GetKind()] + " " + t.GetSectionName()
+	}
+	return text
 }

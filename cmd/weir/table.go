@@ -182,11 +182,15 @@ func policyCells(r *weirv1.Resource) []string {
 	if m := spec.GetFailureMode(); m != weirv1.PolicySpec_FAILURE_MODE_UNSPECIFIED {
 		mode = m.String()
 	}
-	plugin := spec.GetPlugin()
+	return []string{pluginOf(spec), stage, few(targets), mode}
+}
+
+// pluginOf is what a policy is the use of.
+func pluginOf(spec *weirv1.PolicySpec) string {
 	if spec.GetWaf() != nil {
-		plugin = "(waf)"
+		return "(waf)"
 	}
-	return []string{plugin, stage, few(targets), mode}
+	return spec.GetPlugin()
 }
 
 func pluginTrustCells(r *weirv1.Resource) []string {
