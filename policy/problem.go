@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 
@@ -20,7 +21,7 @@ type Problem struct {
 
 // Answer makes it the exchange's answer.
 func (p Problem) Answer(x *exchange.Exchange) Verdict {
-	x.Answer(p.Status, x.Copy(`{"type":"urn:weir:problem:`, p.Code, `","title":"`, http.StatusText(p.Status), `","status":`, strconv.Itoa(p.Status),
+	x.Answer(p.Status, x.Copy(`{"type":"urn:weir:problem:`, p.Code, `","title":"`, cmp.Or(http.StatusText(p.Status), "Refused"), `","status":`, strconv.Itoa(p.Status),
 		`,"detail":"`, p.Detail, `","requestId":"`, string(x.ID), `"`, p.Members, "}\n"))
 	x.Details = p.Code
 	x.Response.Fields.Add([]byte("Content-Type"), []byte("application/problem+json"))

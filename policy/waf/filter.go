@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -288,24 +287,7 @@ func (f *filter) tooLarge(x *exchange.Exchange) policy.Verdict {
 	return f.answer(x, 413, "body_too_large", "The request's body is larger than the firewall of this route looks at.")
 }
 
-// answer is a problem (RFC 9457) that tells nothing of rules.
+// answer tells nothing of rules.
 func (f *filter) answer(x *exchange.Exchange, status int, code, detail string) policy.Verdict {
-	text := strconv.Itoa(status)
-	x.Answer(status, x.Copy(`{"type":"urn:weir:problem:`, code, `","title":"`, title(status), `","status":`, text,
-		`,"detail":"`, detail, `","requestId":"`, string(x.ID), "\"}\n"))
-	x.Details = code
-	x.Response.Fields.Add([]byte("Content-Type"), []byte("application/problem+json"))
-	return policy.Respond
-}
-
-func title(status int) string {
-	switch status {
-	case 400:
-		return "Bad Request"
-	case 403:
-		return "Forbidden"
-	case 413:
-		return "Content Too Large"
-	}
-	return "Refused"
+	return policy.Problem{Status: status, Code: code, Detail: detail}.Answer(x)
 }
