@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"os"
-	"strconv"
 
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -115,15 +114,8 @@ func (e *Error) answer(x *exchange.Exchange) {
 		e.answerGRPC(x)
 		return
 	}
-	x.Answer(e.Status, problem(x, e.Status, e.Code, e.Detail))
-	x.Details = e.Code
-	x.Response.Fields.Add([]byte("Content-Type"), []byte("application/problem+json"))
+	x.Refuse(exchange.Problem{Status: e.Status, Code: e.Code, Detail: e.Detail})
 	if e.Status == 503 && e.Retry {
 		x.Response.Fields.Add([]byte("Retry-After"), []byte("1"))
 	}
-}
-
-func problem(x *exchange.Exchange, status int, code, detail string) []byte {
-	return x.Copy(`{"type":"urn:weir:problem:`, code, `","title":"`, http1.Reason(status), `","status":`, strconv.Itoa(status),
-		`,"detail":"`, detail, `","requestId":"`, string(x.ID), "\"}\n")
 }

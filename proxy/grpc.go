@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
-	"github.com/weirmesh/weir/proxy/http1"
 )
 
 // Statuses of gRPC that Weir answers with.
@@ -76,7 +75,7 @@ func shapeForGRPC(x *exchange.Exchange) {
 	r.Fields.Del("content-length")
 	r.Fields.Set([]byte("Content-Type"), x.Request.Fields.Get("content-type"))
 	r.Fields.Set([]byte("Grpc-Status"), x.Copy(strconv.Itoa(grpcStatus(status))))
-	r.Fields.Set([]byte("Grpc-Message"), x.CopyBytes(appendGRPCMessage(nil, http1.Reason(status))))
+	r.Fields.Set([]byte("Grpc-Message"), x.CopyBytes(appendGRPCMessage(nil, exchange.Reason(status))))
 }
 
 // appendGRPCMessage writes a message as gRPC puts it into a field: everything but

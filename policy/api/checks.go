@@ -128,7 +128,8 @@ func (f *checkFilter) tooLong(x *exchange.Exchange) policy.Verdict {
 	if f.request != weirv1.ApiValidation_ENFORCE {
 		return policy.Continue
 	}
-	return policy.Problem{Status: 413, Code: "body_too_large", Detail: fmt.Sprintf("The body is longer than the %d bytes that are checked.", f.maxBody)}.Answer(x)
+	x.Refuse(exchange.Problem{Status: 413, Code: "body_too_large", Detail: fmt.Sprintf("The body is longer than the %d bytes that are checked.", f.maxBody)})
+	return policy.Respond
 }
 
 // refuse is for requests.
@@ -137,7 +138,8 @@ func (f *checkFilter) refuse(x *exchange.Exchange, violations []contract.Violati
 	if f.request != weirv1.ApiValidation_ENFORCE {
 		return policy.Continue
 	}
-	return policy.Problem{Status: 400, Code: "contract_violated", Detail: "The request is not as the API's contract says.", Members: members(violations)}.Answer(x)
+	x.Refuse(exchange.Problem{Status: 400, Code: "contract_violated", Detail: "The request is not as the API's contract says.", Members: members(violations)})
+	return policy.Respond
 }
 
 // members are the violations as a member of a problem.
@@ -198,7 +200,8 @@ func (f *checkFilter) judge(x *exchange.Exchange, body []byte, hasBody bool) pol
 	if f.response != weirv1.ApiValidation_ENFORCE {
 		return policy.Continue
 	}
-	return policy.Problem{Status: 502, Code: "response_contract_violated", Detail: "The service's answer is not as the API's contract says."}.Answer(x)
+	x.Refuse(exchange.Problem{Status: 502, Code: "response_contract_violated", Detail: "The service's answer is not as the API's contract says."})
+	return policy.Respond
 }
 
 // report logs and counts.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"strconv"
 
 	"github.com/weirmesh/weir/policy"
@@ -30,7 +31,7 @@ func newLifecycle(spec policy.Spec, declared *weirv1.ApiSpec) *lifecycle {
 		l.deprecation = strconv.AppendInt([]byte("@"), at.GetSeconds(), 10) // RFC 9745, section 2.1
 	}
 	if sunset := d.GetSunset(); sunset != nil {
-		l.sunset = sunset.AsTime().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")
+		l.sunset = sunset.AsTime().AppendFormat(nil, http.TimeFormat)
 	}
 	return l
 }
@@ -50,16 +51,17 @@ func (l lifecycleFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict
 	case weirv1.ApiSpec_PUBLISHED, weirv1.ApiSpec_DEPRECATED:
 		return policy.Continue, nil
 	case weirv1.ApiSpec_RETIRED:
-		p := policy.Problem{Status: 410, Code: "api_retired", Detail: "This version of the API has been retired."}
+		p := exchange.Problem{Status: 410, Code: "api_retired", Detail: "This version of the API has been retired."}
 		if l.successor != "" {
 			p.Detail = "This version of the API has been retired; its successor is at " + l.successor
 			p.Members = `,"successor":"` + l.successor + `"`
 		}
-		verdict := p.Answer(x)
+		x.Refuse(p)
 		l.add(x, "Link", l.link)
-		return verdict, nil
+	default:
+		x.Refuse(exchange.Problem{Status: 404, Code: "api_not_published", Detail: "This version of the API is not published."})
 	}
-	return policy.Problem{Status: 404, Code: "api_not_published", Detail: "This version of the API is not published."}.Answer(x), nil
+	return policy.Respond, nil
 }
 
 func (l lifecycleFilter) OnResponse(x *exchange.Exchange, _ bool) (policy.Verdict, error) {

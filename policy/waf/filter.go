@@ -1,6 +1,7 @@
 package waf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -289,5 +290,6 @@ func (f *filter) tooLarge(x *exchange.Exchange) policy.Verdict {
 
 // answer tells nothing of rules.
 func (f *filter) answer(x *exchange.Exchange, status int, code, detail string) policy.Verdict {
-	return policy.Problem{Status: status, Code: code, Detail: detail}.Answer(x)
+	x.Refuse(exchange.Problem{Status: status, Code: code, Title: cmp.Or(exchange.Reason(status), "Refused"), Detail: detail})
+	return policy.Respond
 }

@@ -207,7 +207,7 @@ func appendStatus(dst []byte, status int) []byte {
 	}
 	dst = strconv.AppendInt(dst, int64(status), 10)
 	dst = append(dst, ' ')
-	dst = append(dst, Reason(status)...)
+	dst = append(dst, exchange.Reason(status)...)
 	return append(dst, '\r', '\n')
 }
 

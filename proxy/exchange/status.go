@@ -1,4 +1,4 @@
-package http1
+package exchange
 
 // Reason is the reason phrase that goes with a status (RFC 9110, section 15),
 // empty for one that has none.
