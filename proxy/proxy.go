@@ -149,7 +149,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Draw == nil {
 		cfg.Draw = rand.Float64
 	}
-	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), versions: newVersions(), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), versions: newVersions(cfg.PluginKeys), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
 	p.calling, p.hush = context.WithCancel(context.Background())
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ import (
 // there is none its policies fail, each as its failureMode says. The proxy's problem
 // says so.
 type versions struct {
+	// own is whom the proxy itself trusts, beside what is declared.
+	own signature.Trust
 	// good are those that were trusted when they were made, the last of each plugin.
 	good map[resource.Ref]pluginVersion
 	// distrusted says what is not made; shown.
@@ -53,8 +56,12 @@ type trial struct {
 	start          *timestamppb.Timestamp
 }
 
-func newVersions() versions {
-	return versions{good: map[resource.Ref]pluginVersion{}, distrusted: map[resource.Ref]string{}, trials: map[trialKey]*trial{}}
+func newVersions(keys []ed25519.PublicKey) versions {
+	own := signature.Trust{Require: len(keys) > 0}
+	for i, key := range keys {
+		own.Keys = append(own.Keys, signature.Key{Name: fmt.Sprintf("%d of this proxy's own", i+1), Public: key})
+	}
+	return versions{own: own, good: map[resource.Ref]pluginVersion{}, distrusted: map[resource.Ref]string{}, trials: map[trialKey]*trial{}}
 }
 
 // check says why a module may not run.
@@ -64,14 +71,7 @@ func (p *Proxy) check(plugin resource.Ref, v pluginVersion) error {
 	if _, err := trust.Check(plugin.Name, v.digest, signatures); err != nil {
 		return err
 	}
-	if len(p.cfg.PluginKeys) == 0 {
-		return nil
-	}
-	own := signature.Trust{Require: true}
-	for i, key := range p.cfg.PluginKeys {
-		own.Keys = append(own.Keys, signature.Key{Name: fmt.Sprintf("%d of this proxy's own", i+1), Public: key})
-	}
-	_, err := own.Check(plugin.Name, v.digest, signatures)
+	_, err := p.versions.own.Check(plugin.Name, v.digest, signatures)
 	return err
 }
 
@@ -111,7 +111,7 @@ func (p *Proxy) makePolicy(ctx context.Context, spec *weirv1.Policy, services po
 	declared := p.desired.resources[plugin].GetPlugin()
 	version, err := p.trusted(plugin, declared.GetSpec())
 	if s.Digest = version.digest; err != nil {
-		return distrusted{s, err}, nil
+		return distrusted{spec: s, err: err}, nil
 	}
 	stable, err := p.cfg.Policies.Make(ctx, s, services)
 	if err != nil {
@@ -197,6 +197,7 @@ func (p *Proxy) Canaries() []*weirv1.PluginReport {
 
 // distrusted is a policy whose module may not run: it fails each exchange.
 type distrusted struct {
+	policy.NoBodies
 	spec policy.Spec
 	err  error
 }
@@ -213,16 +214,6 @@ func (d distrusted) OnRequest(*exchange.Exchange, bool) (policy.Verdict, error) 
 	return policy.Continue, nil
 }
 
-func (d distrusted) OnRequestBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
-	return policy.Continue, nil
-}
-
 func (d distrusted) OnResponse(*exchange.Exchange, bool) (policy.Verdict, error) {
 	return policy.Continue, nil
 }
-
-func (d distrusted) OnResponseBody(*exchange.Exchange, *[]byte, bool) (policy.Verdict, error) {
-	return policy.Continue, nil
-}
-
-func (d distrusted) Close(*exchange.Exchange) {}
