@@ -137,7 +137,7 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 	}
 	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
 	delete(n.tenant.policies, n)
-	if resource.Attachment(r.GetPolicy(), resource.Ref{Kind: resource.KindTenant}, "") != nil {
+	if resource.Attachment(resource.Targets(r), resource.Ref{Kind: resource.KindTenant}, "") != nil {
 		n.tenant.policies[n] = struct{}{}
 	}
 	if r == nil {

@@ -18,9 +18,7 @@ func (d *desired) apisOn(route resource.Ref, rule string) []*weirv1.Api {
 	var on []*weirv1.Api
 	for user := range d.users[route] {
 		a := d.resources[user].GetApi()
-		if a != nil && slices.ContainsFunc(a.GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
-			return t.GetName() == route.Name && (t.GetSectionName() == "" || t.GetSectionName() == rule)
-		}) {
+		if resource.Attachment(a.GetSpec().GetTargetRefs(), route, rule) != nil {
 			on = append(on, a)
 		}
 	}

@@ -84,10 +84,10 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 	d.touch(ref, old)
 }
 
-// touch notes a change, and that what a policy is attached to changes with it.
+// touch notes a change, and that what a policy or an Api is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
 	d.changed[ref] = struct{}{}
-	for _, t := range append(r.GetPolicy().GetSpec().GetTargetRefs(), r.GetApi().GetSpec().GetTargetRefs()...) {
+	for _, t := range resource.Targets(r) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
 	}
 }
@@ -182,12 +182,8 @@ func (d *desired) dirty() (gateways, routes, gone []resource.Ref) {
 				continue // a policy or an Api that is attached to it; that did not change
 			case (ref.Kind == resource.KindGateway || ref.Kind == resource.KindTenant) && user.Kind == resource.KindPolicy:
 				continue
-			case user.Kind == resource.KindApi: // on its contract
-				for _, t := range d.resources[user].GetApi().GetSpec().GetTargetRefs() {
-					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
-				}
-			case user.Kind == resource.KindPolicy: // on the plugin, or on a service that it was granted
-				for _, t := range d.resources[user].GetPolicy().GetSpec().GetTargetRefs() {
+			case user.Kind == resource.KindPolicy || user.Kind == resource.KindApi: // on its plugin, a service that it was granted, its contract
+				for _, t := range resource.Targets(d.resources[user]) {
 					visit(resource.Ref{Kind: t.GetKind(), Tenant: user.Tenant, Name: t.GetName()})
 				}
 			default:
@@ -226,7 +222,7 @@ func (d *desired) policiesOn(target resource.Ref, section string) []resource.Att
 	var on []resource.Attached
 	for user := range d.users[target] {
 		p := d.resources[user].GetPolicy()
-		if by := resource.Attachment(p, target, section); by != nil {
+		if by := resource.Attachment(p.GetSpec().GetTargetRefs(), target, section); by != nil {
 			on = append(on, resource.Attached{Policy: p, By: by})
 		}
 	}

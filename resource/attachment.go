@@ -18,10 +18,18 @@ type Attached struct {
 	By     *weirv1.TargetRef
 }
 
-// Attachment is the target by which a policy is attached to a resource, or to a section
+// Targets are what a policy or an Api is attached to; nothing else is to anything.
+func Targets(r *weirv1.Resource) []*weirv1.TargetRef {
+	if p := r.GetPolicy(); p != nil {
+		return p.GetSpec().GetTargetRefs()
+	}
+	return r.GetApi().GetSpec().GetTargetRefs()
+}
+
+// Attachment is the target by which something is attached to a resource, or to a section
 // of it; nil: it is not.
-func Attachment(p *weirv1.Policy, to Ref, section string) *weirv1.TargetRef {
-	for _, t := range p.GetSpec().GetTargetRefs() {
+func Attachment(targets []*weirv1.TargetRef, to Ref, section string) *weirv1.TargetRef {
+	for _, t := range targets {
 		if t.GetKind() == to.Kind && t.GetName() == to.Name && (t.GetSectionName() == "" || t.GetSectionName() == section) {
 			return t
 		}

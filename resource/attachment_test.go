@@ -53,7 +53,7 @@ func TestAttachment(t *testing.T) {
 		{tenant, Ref{Kind: KindTenant, Tenant: "shop"}, "", true},
 		{tenant, Ref{Kind: KindRoute, Name: "r"}, "", false},
 	} {
-		if got := Attachment(c.policy, c.to, c.section) != nil; got != c.attached {
+		if got := Attachment(c.policy.GetSpec().GetTargetRefs(), c.to, c.section) != nil; got != c.attached {
 			t.Errorf("%v to %v %q: %v", c.policy.GetSpec().GetTargetRefs(), c.to, c.section, got)
 		}
 	}

@@ -137,17 +137,8 @@ func serviceReferences(spec *weirv1.ServiceSpec) iter.Seq[Reference] {
 
 func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
-		for i, t := range spec.GetTargetRefs() {
-			at := Path("spec.targetRefs").Index(i)
-			if t.GetKind() == KindTenant {
-				continue // which is there because the policy is
-			}
-			if !yield(Reference{
-				Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
-				Part: t.GetSectionName(), PartField: at.Field("sectionName"),
-			}) {
-				return
-			}
+		if !targetReferences(spec.GetTargetRefs(), yield) {
+			return
 		}
 		if spec.GetWaf() == nil && !yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
 			return
@@ -169,16 +160,23 @@ func apiReferences(spec *weirv1.ApiSpec) iter.Seq[Reference] {
 		if !yield(Reference{Field: "spec.contractRef.name", To: Ref{Kind: KindContract, Name: spec.GetContractRef().GetName()}}) {
 			return
 		}
-		for i, t := range spec.GetTargetRefs() {
-			at := Path("spec.targetRefs").Index(i)
-			if !yield(Reference{
-				Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
-				Part: t.GetSectionName(), PartField: at.Field("sectionName"),
-			}) {
-				return
-			}
+		targetReferences(spec.GetTargetRefs(), yield)
+	}
+}
+
+// targetReferences yields what something is attached to, and reports whether more is
+// wanted. A Tenant is there because the resource is.
+func targetReferences(targets []*weirv1.TargetRef, yield func(Reference) bool) bool {
+	for i, t := range targets {
+		at := Path("spec.targetRefs").Index(i)
+		if t.GetKind() != KindTenant && !yield(Reference{
+			Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
+			Part: t.GetSectionName(), PartField: at.Field("sectionName"),
+		}) {
+			return false
 		}
 	}
+	return true
 }
 
 // pluginReferences are the modules: the one in force, the canary, and the versions
