@@ -50,7 +50,7 @@ func (c *Checker) Request(m *Match, path []byte, fields Fields, hasBody bool) (a
 			all = append(all, *v)
 		}
 	case o.required && !hasBody:
-		all = append(all, Violation{In: "body", Violation: schema.Violation{Rule: "required", Schema: "#/paths/" + escape(o.Path) + "/" +
+		all = append(all, Violation{In: "body", Violation: schema.Violation{Rule: "required", Schema: "#/paths/" + schema.Escape(o.Path) + "/" +
 			strings.ToLower(o.Method) + "/requestBody/required", Detail: "it is missing"}})
 	}
 	return all
@@ -120,27 +120,34 @@ func (c *Checker) check(all []Violation, in, name, rule string, s *schema.Schema
 	return all
 }
 
+// media is what a body says that it is.
+type media struct {
+	kind       string
+	attributes map[string]string
+}
+
 // of finds which content a body is.
-func (all contents) of(fields Fields) (c *content, attributes map[string]string, wrong *Violation) {
+func (all contents) of(fields Fields) (c *content, is media, wrong *Violation) {
 	var said string
 	for v := range fields.Values("content-type") {
 		said = string(v)
 		break
 	}
 	if said == "" {
-		if c := all.find("application/octet-stream"); c != nil { // RFC 9110, section 8.3
-			return c, nil, nil
+		is.kind = "application/octet-stream" // RFC 9110, section 8.3
+		if c = all.find(is.kind); c == nil {
+			wrong = violation("header", "Content-Type", "content", "it is missing: want "+all.String())
 		}
-		return nil, nil, violation("header", "Content-Type", "content", "it is missing: want "+all.String())
+		return c, is, wrong
 	}
-	kind, attributes, err := mime.ParseMediaType(said)
-	if err != nil {
-		return nil, nil, violation("header", "Content-Type", "content", "it is no media type")
+	var err error
+	if is.kind, is.attributes, err = mime.ParseMediaType(said); err != nil {
+		return nil, is, violation("header", "Content-Type", "content", "it is no media type")
 	}
-	if c = all.find(kind); c == nil {
-		return nil, nil, violation("header", "Content-Type", "content", "the contract has "+all.String()+" here")
+	if c = all.find(is.kind); c == nil {
+		wrong = violation("header", "Content-Type", "content", "the contract has "+all.String()+" here")
 	}
-	return c, attributes, nil
+	return c, is, wrong
 }
 
 // Body checks the body of a request.
@@ -152,7 +159,7 @@ func (c *Checker) body(all []Violation, taken contents, fields Fields, body []by
 	if taken == nil {
 		return all
 	}
-	of, attributes, wrong := taken.of(fields)
+	of, is, wrong := taken.of(fields)
 	if wrong != nil {
 		return append(all, *wrong)
 	}
@@ -160,30 +167,21 @@ func (c *Checker) body(all []Violation, taken contents, fields Fields, body []by
 		return all
 	}
 	text := body
-	kind, _ := mediaOf(fields)
 	switch {
-	case isJSON(kind):
-	case kind == "application/x-www-form-urlencoded", kind == "multipart/form-data":
+	case isJSON(is.kind):
+	case is.kind == "application/x-www-form-urlencoded", is.kind == "multipart/form-data":
 		var err error
-		if text, err = of.appendForm(c.text[:0], kind, attributes, body); err != nil {
+		if text, err = of.appendForm(c.text[:0], is, body); err != nil {
 			return append(all, Violation{In: "body", Violation: schema.Violation{Rule: "form", Schema: of.rule, Detail: err.Error()}})
 		}
 		c.text = text
-	case strings.HasPrefix(kind, "text/"):
+	case strings.HasPrefix(is.kind, "text/"):
 		c.text = of.shape.appendJSON(c.text[:0], string(body))
 		text = c.text
 	default:
 		return all // what is in it is not for us to read
 	}
 	return c.check(all, "body", "", of.rule+"/schema", of.schema, text)
-}
-
-func mediaOf(fields Fields) (string, error) {
-	for v := range fields.Values("content-type") {
-		kind, _, err := mime.ParseMediaType(string(v))
-		return kind, err
-	}
-	return "application/octet-stream", nil
 }
 
 // Response checks an answer: its status, its fields and its body. Without a body, as

@@ -114,7 +114,7 @@ func (c *compiler) outside(x any, at string) {
 			switch name {
 			case "example", "examples", "default", "enum", "const":
 			default:
-				c.outside(v[name], at+"/"+escape(name))
+				c.outside(v[name], at+"/"+schema.Escape(name))
 			}
 		}
 	}
@@ -152,7 +152,7 @@ type node struct {
 
 func (n node) child(name string) (node, bool) {
 	fields, ok := n.fields[name].(map[string]any)
-	return node{n.pointer + "/" + escape(name), fields}, ok
+	return node{n.pointer + "/" + schema.Escape(name), fields}, ok
 }
 
 func (n node) text(name string) string {

@@ -76,11 +76,11 @@ const (
 
 // appendForm writes a form as the JSON object that it stands for (OpenAPI, "Encoding
 // Object"): names that are there more often are arrays, files are strings.
-func (c *content) appendForm(b []byte, kind string, attributes map[string]string, body []byte) ([]byte, error) {
+func (c *content) appendForm(b []byte, is media, body []byte) ([]byte, error) {
 	values := url.Values{}
 	var err error
-	if kind == "multipart/form-data" {
-		values, err = readParts(attributes["boundary"], body)
+	if is.kind == "multipart/form-data" {
+		values, err = readParts(is.attributes["boundary"], body)
 	} else if bytes.Count(body, []byte("&")) >= maxFields {
 		err = fmt.Errorf("a form has more than %d fields", maxFields)
 	} else if values, err = url.ParseQuery(string(body)); err != nil {

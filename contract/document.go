@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirmesh/weir/contract/schema"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -92,7 +93,7 @@ func (d *document) object(n *yaml.Node, at string, depth int) (any, *Problem) {
 		case key.Kind != yaml.ScalarNode:
 			return nil, &Problem{Line: key.Line, Column: key.Column, Pointer: at, Reason: "a name is no string"}
 		}
-		below := at + "/" + escape(key.Value)
+		below := at + "/" + schema.Escape(key.Value)
 		if _, twice := all[key.Value]; twice {
 			return nil, &Problem{Line: key.Line, Column: key.Column, Pointer: below, Reason: "it is there twice"}
 		}
@@ -169,12 +170,8 @@ func (d *document) place(pointer string) (line, column int) {
 	return line, column
 }
 
-var (
-	escaping   = strings.NewReplacer("~", "~0", "/", "~1")
-	unescaping = strings.NewReplacer("~1", "/", "~0", "~")
-)
+var unescaping = strings.NewReplacer("~1", "/", "~0", "~")
 
-func escape(token string) string   { return escaping.Replace(token) }
 func unescape(token string) string { return unescaping.Replace(token) }
 
 // find is what a pointer leads to.

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/weirmesh/weir/contract/schema"
 )
 
 // segment is what stands between two slashes of a path's template: text, or a
@@ -199,7 +201,7 @@ func (p *paths) choose(method []byte, values []string) (Match, *Violation) {
 		}
 		there = append(there, o.Method)
 	}
-	wrong := violation("method", "", "paths/"+escape(p.operations[0].Path), "the contract has "+strings.Join(there, ", ")+" there")
+	wrong := violation("method", "", "paths/"+schema.Escape(p.operations[0].Path), "the contract has "+strings.Join(there, ", ")+" there")
 	wrong.Rule = "method"
 	return Match{}, wrong
 }

@@ -37,9 +37,11 @@ type Checker struct {
 
 // segment is one step to a value.
 type segment struct {
-	name  []byte // nil: an index
-	index int
+	name  []byte
+	index int // of an array; member: it is an object's
 }
+
+const member = -1
 
 // visit is a schema that a value is being checked by; to come back to it with the
 // same value would have no end.
@@ -86,10 +88,10 @@ func (c *Checker) pointer() string {
 	var b strings.Builder
 	for _, p := range c.path {
 		b.WriteByte('/')
-		if p.name == nil {
+		if p.index != member {
 			b.WriteString(strconv.Itoa(p.index))
 		} else {
-			b.WriteString(escapeToken(string(p.name)))
+			b.WriteString(Escape(string(p.name)))
 		}
 	}
 	return b.String()

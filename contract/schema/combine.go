@@ -152,13 +152,13 @@ func (c *Checker) member(s *Schema, r *objects, v *Value, i int, saw *seen) bool
 	valid, known := true, false
 	if p := r.properties[string(name.text)]; p != nil {
 		known = true
-		valid = c.child(p, value, nonNil(name.text), 0)
+		valid = c.child(p, value, name.text, member)
 	}
 	for _, p := range r.patterns {
 		c.spend(1 + len(name.text)/8)
 		if p.pattern.MatchString(string(name.text)) {
 			known = true
-			valid = c.child(p.schema, value, nonNil(name.text), 0) && valid
+			valid = c.child(p.schema, value, name.text, member) && valid
 		}
 	}
 	if !known && r.additional != nil {
@@ -166,7 +166,7 @@ func (c *Checker) member(s *Schema, r *objects, v *Value, i int, saw *seen) bool
 		if a := r.additional.always; a != nil && !*a {
 			valid = c.fail(s, "additionalProperties", func() string { return fmt.Sprintf("%q is not declared", clip(name.text)) })
 		} else {
-			valid = c.child(r.additional, value, nonNil(name.text), 0) && valid
+			valid = c.child(r.additional, value, name.text, member) && valid
 		}
 	}
 	if known {
@@ -180,13 +180,6 @@ func (c *Checker) member(s *Schema, r *objects, v *Value, i int, saw *seen) bool
 
 // clip keeps what a stranger has written short.
 func clip(b []byte) []byte { return b[:min(len(b), 64)] }
-
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
 
 func (v *Value) find(name string) *Value {
 	for i := 0; i < len(v.elements); i += 2 {
@@ -300,7 +293,7 @@ func (c *Checker) unevaluated(s *Schema, v *Value, saw *seen) bool {
 		for i := 0; i < len(v.elements); i += 2 {
 			if !saw.elements[i] {
 				saw.mark(i)
-				valid = c.child(s.objects.unevaluated, &v.elements[i+1], nonNil(v.elements[i].text), 0) && valid
+				valid = c.child(s.objects.unevaluated, &v.elements[i+1], v.elements[i].text, member) && valid
 			}
 		}
 		return valid

@@ -119,14 +119,15 @@ func pointerTo(location []string) string {
 	var b strings.Builder
 	for _, token := range location {
 		b.WriteByte('/')
-		b.WriteString(escapeToken(token))
+		b.WriteString(Escape(token))
 	}
 	return b.String()
 }
 
 var tokens = strings.NewReplacer("~", "~0", "/", "~1")
 
-func escapeToken(token string) string { return tokens.Replace(token) }
+// Escape is how a name stands in a pointer.
+func Escape(token string) string { return tokens.Replace(token) }
 
 // schema makes one of the library's ours, with all that it leads to.
 func (c *Compiler) schema(from *jsonschema.Schema) *Schema {

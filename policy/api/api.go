@@ -21,7 +21,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -36,13 +35,11 @@ import (
 // Host makes policies of Apis. Make it with [NewHost].
 type Host struct {
 	log    *slog.Logger
-	meters meters
+	meters *meters
 
 	mu        sync.Mutex
-	documents map[digest]*document
+	documents map[string]*document // by their text
 }
-
-type digest [sha256.Size]byte
 
 // document is a contract that policies share.
 type document struct {
@@ -52,7 +49,7 @@ type document struct {
 
 // NewHost returns a host that writes reports to a log.
 func NewHost(log *slog.Logger) *Host {
-	return &Host{log: log, meters: newMeters(), documents: map[digest]*document{}}
+	return &Host{log: log, meters: newMeters(), documents: map[string]*document{}}
 }
 
 var _ policy.Maker = (*Host)(nil)
@@ -75,30 +72,28 @@ func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (pol
 
 // acquire compiles a document, or finds it compiled. The caller gives it back by
 // release.
-func (h *Host) acquire(text string) (digest, *contract.Contract, error) {
-	key := digest(sha256.Sum256([]byte(text)))
+func (h *Host) acquire(text string) (*contract.Contract, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d := h.documents[key]
+	d := h.documents[text]
 	if d == nil {
 		compiled, err := contract.Compile([]byte(text))
 		if err != nil {
-			return key, nil, err
+			return nil, err
 		}
 		d = &document{contract: compiled}
-		h.documents[key] = d
+		h.documents[text] = d
 	}
 	d.uses++
-	return key, d.contract, nil
+	return d.contract, nil
 }
 
-func (h *Host) release(key digest) {
+func (h *Host) release(text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if d := h.documents[key]; d != nil {
-		if d.uses--; d.uses == 0 {
-			delete(h.documents, key)
-		}
+	d := h.documents[text]
+	if d.uses--; d.uses == 0 {
+		delete(h.documents, text)
 	}
 }
 

@@ -21,7 +21,6 @@ const defaultBody = 1 << 20
 type checks struct {
 	host              *Host
 	spec              policy.Spec
-	key               digest
 	contract          *contract.Contract
 	request, response weirv1.ApiValidation_Mode
 	maxBody           int
@@ -30,13 +29,13 @@ type checks struct {
 }
 
 func (h *Host) newChecks(spec policy.Spec, declared *weirv1.ApiSpec) (*checks, error) {
-	key, compiled, err := h.acquire(spec.Document)
+	compiled, err := h.acquire(spec.Document)
 	if err != nil {
 		return nil, fmt.Errorf("compile the contract of Api %s: %w", spec.Name, err)
 	}
 	v := declared.GetValidation()
 	c := &checks{
-		host: h, spec: spec, key: key, contract: compiled, api: spec.Tenant + "/" + spec.Name,
+		host: h, spec: spec, contract: compiled, api: spec.Tenant + "/" + spec.Name,
 		request:  cmp.Or(v.GetRequest(), weirv1.ApiValidation_ENFORCE),
 		response: cmp.Or(v.GetResponse(), weirv1.ApiValidation_OFF),
 		maxBody:  int(cmp.Or(v.GetMaxBodyBytes(), defaultBody)),
@@ -59,7 +58,7 @@ func (c *checks) Phases() policy.Phases {
 }
 
 func (c *checks) NewFilter() policy.Filter { return &checkFilter{checks: c} }
-func (c *checks) Release()                 { c.host.release(c.key) }
+func (c *checks) Release()                 { c.host.release(c.spec.Document) }
 
 // checkFilter checks one exchange.
 type checkFilter struct {

@@ -15,31 +15,30 @@ const logRate = 20
 type meters struct {
 	violations *prometheus.CounterVec
 
-	mu     *sync.Mutex
-	second *int64
-	logged *int
+	mu     sync.Mutex
+	second int64
+	logged int // in that second
 }
 
-func newMeters() meters {
-	return meters{
+func newMeters() *meters {
+	return &meters{
 		violations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_contract_violations_total", Help: "Requests and responses that were not as their API's contract says.",
 		}, []string{"api", "of", "mode"}),
-		mu: new(sync.Mutex), second: new(int64), logged: new(int),
 	}
 }
 
-func (m meters) violated(api, of, mode string) { m.violations.WithLabelValues(api, of, mode).Inc() }
+func (m *meters) violated(api, of, mode string) { m.violations.WithLabelValues(api, of, mode).Inc() }
 
 // mayLog reports whether this second has room for one more line.
-func (m meters) mayLog() bool {
+func (m *meters) mayLog() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now().Unix(); now != *m.second {
-		*m.second, *m.logged = now, 0
+	if now := time.Now().Unix(); now != m.second {
+		m.second, m.logged = now, 0
 	}
-	*m.logged++
-	return *m.logged <= logRate
+	m.logged++
+	return m.logged <= logRate
 }
 
 // Describe implements prometheus.Collector.
