@@ -25,6 +25,15 @@ func newPluginCommand(c *client) *cobra.Command {
 		newPluginStatusCommand(c), newPluginHistoryCommand(c), newPluginPromoteCommand(c), newPluginRollbackCommand(c))
 }
 
+// getPlugin reads one plugin.
+func (c *client) getPlugin(cmd *cobra.Command, api *session, name string) (*weirv1.Plugin, error) {
+	found, err := c.getAll(cmd, api, []resource.Ref{{Kind: resource.KindPlugin, Tenant: c.tenant, Name: name}}, false)
+	if err != nil {
+		return nil, err
+	}
+	return found.resources[0].GetPlugin(), nil
+}
+
 func newPluginPushCommand(c *client) *cobra.Command {
 	var memory string
 	var fuel uint64

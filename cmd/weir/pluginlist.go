@@ -146,12 +146,12 @@ func newPluginStatusCommand(c *client) *cobra.Command {
 		},
 		table: func(cmd *cobra.Command, s *pluginStatus, _ bool) error { return s.write(cmd.OutOrStdout()) },
 	}, func(cmd *cobra.Command, args []string, api *session) (*pluginStatus, error) {
-		all, err := c.getAll(cmd, api, []resource.Ref{{Kind: resource.KindPlugin, Tenant: c.tenant, Name: args[0]}}, false)
+		plugin, err := c.getPlugin(cmd, api, args[0])
 		if err != nil {
 			return nil, err
 		}
-		s := &pluginStatus{plugin: all.resources[0].GetPlugin()}
-		ref := resource.Of(all.resources[0])
+		s := &pluginStatus{plugin: plugin}
+		ref := resource.Of(resource.Wrap(plugin))
 		if s.trust, err = trustOf(cmd, api, ref.Tenant); err != nil {
 			return nil, err
 		}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/weirmesh/weir/internal/oci"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/resource"
 )
 
 // readImage reads a module out of an OCI layout, a directory or a tar file, whose
@@ -90,11 +89,11 @@ oci:DIR docker://…). --digest names another version (weir plugin history).`,
 				return err
 			}
 			if digest == "" {
-				found, err := c.getAll(cmd, api, []resource.Ref{{Kind: resource.KindPlugin, Tenant: c.tenant, Name: args[0]}}, false)
+				plugin, err := c.getPlugin(cmd, api, args[0])
 				if err != nil {
 					return err
 				}
-				digest = found.resources[0].GetPlugin().GetSpec().GetDigest()
+				digest = plugin.GetSpec().GetDigest()
 			}
 			answer, err := api.GetModule(cmd.Context(), &weirv1.GetModuleRequest{Digest: digest})
 			if err != nil {

@@ -145,17 +145,17 @@ func newPluginHistoryCommand(c *client) *cobra.Command {
 		},
 		table: func(cmd *cobra.Command, h *history, wide bool) error { return h.write(cmd.OutOrStdout(), wide) },
 	}, func(cmd *cobra.Command, args []string, api *session) (*history, error) {
-		all, err := c.getAll(cmd, api, []resource.Ref{{Kind: resource.KindPlugin, Tenant: c.tenant, Name: args[0]}}, false)
+		plugin, err := c.getPlugin(cmd, api, args[0])
 		if err != nil {
 			return nil, err
 		}
-		h := &history{plugin: all.resources[0].GetPlugin()}
+		h := &history{plugin: plugin}
 		h.versions = h.plugin.GetStatus().GetVersions()
 		if len(h.versions) == 0 {
 			h.versions = []*weirv1.PluginVersion{{Digest: h.plugin.GetSpec().GetDigest(), Signatures: h.plugin.GetSpec().GetSignatures(),
 				SizeBytes: h.plugin.GetStatus().GetSizeBytes(), Abi: h.plugin.GetStatus().GetAbi(), Time: h.plugin.GetMetadata().GetUpdateTime()}}
 		}
-		h.trust, err = trustOf(cmd, api, resource.Of(all.resources[0]).Tenant)
+		h.trust, err = trustOf(cmd, api, resource.Of(resource.Wrap(plugin)).Tenant)
 		return h, err
 	})
 }
