@@ -16,13 +16,6 @@ type segment struct {
 	before, name, after string // name is empty: before alone
 }
 
-func (s segment) String() string {
-	if s.name == "" {
-		return s.before
-	}
-	return s.before + "{}" + s.after
-}
-
 // match takes the parameter's value out of a segment that was decoded.
 func (s segment) match(text string) (value string, ok bool) {
 	if len(text) <= len(s.before)+len(s.after) || !strings.HasPrefix(text, s.before) || !strings.HasSuffix(text, s.after) {

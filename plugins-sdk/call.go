@@ -95,16 +95,21 @@ const wait = Action(abi.ActionWait)
 // nil, when no exchange can be looked at. It is how a handler asks for something when
 // it is made, or when its clock strikes.
 func Send(c Call, then func(*Reply)) error {
+	if then == nil {
+		then = func(*Reply) {}
+	}
+	return sendOff(c.send, then)
+}
+
+// sendOff sends a call that nothing waits for.
+func sendOff(send func() (uint32, error), then func(*Reply)) error {
 	vm := running()
 	if vm == nil {
 		return errors.New("send a call: no method of a handler runs")
 	}
-	token, err := c.send()
+	token, err := send()
 	if err != nil {
 		return err
-	}
-	if then == nil {
-		then = func(*Reply) {}
 	}
 	vm.await(token, waiting{then: func(r *Reply) Action { then(r); return Continue }})
 	return nil

@@ -1,7 +1,6 @@
 package sdk
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -60,21 +59,11 @@ func (x *Exchange) askGRPC(c *GRPCCall, response bool, then func(*GRPCReply) Act
 
 // SendGRPC is [Send] for gRPC.
 func SendGRPC(c GRPCCall, then func(*GRPCReply)) error {
-	vm := running()
-	if vm == nil {
-		return errors.New("send a call: no method of a handler runs")
-	}
-	token, err := c.send()
-	if err != nil {
-		return err
-	}
-	vm.await(token, waiting{then: func(r *Reply) Action {
+	return sendOff(c.send, func(r *Reply) {
 		if then != nil {
 			then(r.grpc())
 		}
-		return Continue
-	}})
-	return nil
+	})
 }
 
 func (c *GRPCCall) send() (token uint32, err error) {
