@@ -253,3 +253,30 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// connecting is a version that knows connections which carry no HTTP.
+type connecting struct {
+	version
+	filters int
+}
+
+func (c *connecting) Connects() bool { return true }
+
+func (c *connecting) NewConnectionFilter() policy.ConnectionFilter {
+	c.filters++
+	return nil
+}
+
+// A trial does not take a plugin off the connections that it is used on: they keep the
+// stable version.
+func TestConnections(t *testing.T) {
+	stable, canary := new(connecting), new(connecting)
+	p := New(stable, canary, NewTrial(Config{Percent: 100}))
+	p.NewConnectionFilter()
+	if !p.Connects() || stable.filters != 1 || canary.filters != 0 {
+		t.Errorf("connects %v, stable %d, canary %d", p.Connects(), stable.filters, canary.filters)
+	}
+	if New(new(version), canary, NewTrial(Config{Percent: 100})).Connects() {
+		t.Error("the stable version knows no connections")
+	}
+}
