@@ -110,7 +110,7 @@ func policyError(err *policy.Error) *Error {
 // answer makes the response an RFC 9457 problem; for a call of gRPC, a status
 // of gRPC's.
 func (e *Error) answer(x *exchange.Exchange) {
-	if isGRPC(x) {
+	if x.Request.IsGRPC() {
 		e.answerGRPC(x)
 		return
 	}

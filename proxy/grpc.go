@@ -37,17 +37,6 @@ func grpcStatus(status int) int {
 	return grpcUnknown
 }
 
-// isGRPC reports whether the request is a call of gRPC. gRPC-Web is another
-// protocol, whose clients understand statuses of HTTP.
-func isGRPC(x *exchange.Exchange) bool {
-	const prefix = "application/grpc"
-	t := x.Request.Fields.Get("content-type")
-	if len(t) < len(prefix) || !exchange.EqualFold(t[:len(prefix)], prefix) {
-		return false
-	}
-	return len(t) == len(prefix) || t[len(prefix)] == '+' || t[len(prefix)] == ';'
-}
-
 // answerGRPC makes the response one of gRPC without a message: its status stands
 // in the head (Trailers-Only).
 func (e *Error) answerGRPC(x *exchange.Exchange) {
@@ -67,7 +56,7 @@ func (e *Error) answerGRPC(x *exchange.Exchange) {
 // client understands, unless it has that already.
 func shapeForGRPC(x *exchange.Exchange) {
 	r := &x.Response
-	if !isGRPC(x) || r.Status == 200 || r.Fields.Has("grpc-status") {
+	if !x.Request.IsGRPC() || r.Status == 200 || r.Fields.Has("grpc-status") {
 		return
 	}
 	status := r.Status
@@ -96,7 +85,7 @@ func appendGRPCMessage(dst []byte, message string) []byte {
 // call of gRPC.
 func callDeadline(x *exchange.Exchange) time.Time {
 	value := x.Request.Fields.Get("grpc-timeout")
-	if value == nil || !isGRPC(x) {
+	if value == nil || !x.Request.IsGRPC() {
 		return time.Time{}
 	}
 	d, ok := parseGRPCTimeout(bytes.TrimSpace(value))

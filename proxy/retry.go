@@ -68,7 +68,7 @@ func (r *retryRule) onStatus(status int) bool {
 
 // onGRPC: it is a call that was answered with nothing but such a status.
 func (r *retryRule) onGRPC(x *exchange.Exchange) bool {
-	if len(r.statuses) == 0 || x.Response.Body != nil || !isGRPC(x) {
+	if len(r.statuses) == 0 || x.Response.Body != nil || !x.Request.IsGRPC() {
 		return false
 	}
 	status, err := strconv.Atoi(string(x.Response.Fields.Get("grpc-status")))

@@ -58,7 +58,7 @@ func (f *filter) OnRequest(x *exchange.Exchange, end bool) (_ policy.Verdict, er
 	if i := f.tx.ProcessRequestHeaders(); i != nil {
 		return f.refuse(x, i), nil
 	}
-	if !end && !isGRPC(x) && f.tx.IsRequestBodyAccessible() && !f.tx.IsRuleEngineOff() {
+	if !end && !x.Request.IsGRPC() && f.tx.IsRequestBodyAccessible() && !f.tx.IsRuleEngineOff() {
 		if f.policy.set.reject && x.Request.Body.Length() > int64(f.policy.set.limit) {
 			return f.tooLarge(x), nil
 		}
@@ -248,12 +248,6 @@ func host(a netip.AddrPort) string {
 		return ""
 	}
 	return a.Addr().Unmap().String()
-}
-
-func isGRPC(x *exchange.Exchange) bool {
-	kind := x.Request.Fields.Get("content-type")
-	const grpc = "application/grpc"
-	return len(kind) >= len(grpc) && strings.EqualFold(string(kind[:len(grpc)]), grpc)
 }
 
 // refuse answers as a rule wants it: with its status, or 403; by a redirect; or by

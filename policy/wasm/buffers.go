@@ -5,7 +5,6 @@ import (
 	"unsafe"
 
 	"github.com/weirmesh/weir/policy/wasm/abi"
-	"github.com/weirmesh/weir/proxy/exchange"
 )
 
 // buffer returns what is in a buffer and whether it exists in this stage. Empty
@@ -128,12 +127,6 @@ func proxySendLocalResponse(v *vm, s stack) abi.Status {
 
 // detailsPlugin is Exchange.Details when the guest gives none of its own.
 const detailsPlugin = "policy"
-
-func isGRPC(x *exchange.Exchange) bool {
-	const prefix = "application/grpc"
-	contentType := x.Request.Fields.Get("content-type")
-	return len(contentType) >= len(prefix) && exchange.EqualFold(contentType[:len(prefix)], prefix)
-}
 
 // isGone: the exchange is past what the guest was asked about, and was not stopped.
 func (f *filter) isGone() bool { return f.stage == stageIdle && !f.holding }

@@ -378,7 +378,7 @@ func (f *filter) answer() {
 			x.Response.Fields.Add(name, value)
 		}
 	}
-	if r.grpc >= 0 && isGRPC(x) {
+	if r.grpc >= 0 && x.Request.IsGRPC() {
 		x.Response.Status = 200
 		x.Response.Fields.Set(x.Copy("grpc-status"), x.CopyBytes(appendInt(nil, int64(r.grpc))))
 	}
