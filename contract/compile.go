@@ -22,6 +22,7 @@ type compiler struct {
 	values   map[string]any
 	version  version
 	schemas  [2]*schema.Compiler // by way
+	shapes   map[shapeKey]*shape
 	problems Problems
 }
 
@@ -31,7 +32,7 @@ func Compile(text []byte) (*Contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{doc: doc}
+	c := &compiler{doc: doc, shapes: map[shapeKey]*shape{}}
 	if c.values, err = doc.values(); err != nil {
 		return nil, err
 	}

@@ -41,7 +41,9 @@ func (c *compiler) contents(n node, w way) contents {
 		one := content{media: kind, rule: "#" + at.pointer}
 		if _, ok := at.fields["schema"]; ok {
 			one.schema = c.schema(at.pointer+"/schema", w)
-			one.shape = c.shape(at.fields["schema"], 0)
+			if !isJSON(kind) { // which says itself what is what
+				one.shape = c.shape(at.fields["schema"], shapeLevels)
+			}
 		}
 		all = append(all, one)
 	}

@@ -328,6 +328,40 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 	}
 }
 
+// A schema that refers to itself in many ways takes no longer to compile than others.
+func TestSchemasThatReferToThemselves(t *testing.T) {
+	var properties, alternatives []string
+	for i := range 30 {
+		properties = append(properties, fmt.Sprintf(`p%d: {$ref: "#/components/schemas/A"}`, i))
+		alternatives = append(alternatives, `{$ref: "#/components/schemas/B"}, {$ref: "#/components/schemas/A"}`)
+	}
+	document := `
+openapi: 3.1.0
+info: {title: t, version: "1"}
+paths:
+  /a:
+    post:
+      parameters: [{name: q, in: query, schema: {$ref: "#/components/schemas/B"}}]
+      requestBody: {content: {application/x-www-form-urlencoded: {schema: {$ref: "#/components/schemas/A"}}, application/json: {schema: {$ref: "#/components/schemas/A"}}}}
+      responses: {"200": {description: d}}
+components:
+  schemas:
+    A: {type: object, properties: {n: {type: integer}, ` + strings.Join(properties, ", ") + `}}
+    B: {anyOf: [{type: integer}, ` + strings.Join(alternatives, ", ") + `]}
+`
+	c, err := Compile([]byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := fields("Content-Type: application/x-www-form-urlencoded")
+	if got := ask(c, "POST /a?q=7", form, []byte("n=1")); got != "" {
+		t.Error(got)
+	}
+	if got := ask(c, "POST /a", form, []byte("n=x")); got != "body /n: want integer, got string (type)" {
+		t.Error(got)
+	}
+}
+
 func TestOperations(t *testing.T) {
 	var all []string
 	for _, o := range compileShop(t).Operations() {

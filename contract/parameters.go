@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -70,7 +71,7 @@ func (c *compiler) parameter(n node, name, in string, w way) *parameter {
 	}
 	if _, ok := at.fields["schema"]; ok {
 		p.schema = c.schema(at.pointer+"/schema", w)
-		p.shape = c.shape(at.fields["schema"], 0)
+		p.shape = c.shape(at.fields["schema"], shapeLevels)
 	}
 	p.style = map[string]string{inPath: "simple", inHeader: "simple", inQuery: "form", inCookie: "form"}[in]
 	if s := n.text("style"); s != "" {
@@ -83,14 +84,29 @@ func (c *compiler) parameter(n node, name, in string, w way) *parameter {
 	return p
 }
 
+// shapeLevels is how deep texts are nested: a form has fields, and these elements.
+const shapeLevels = 2
+
+// shapeKey is a schema of the document, and how many levels of it are wanted.
+type shapeKey struct {
+	schema uintptr
+	levels int
+}
+
 // shape reads from a schema which types a text may be. Alternatives are taken
-// together: that one of them holds is the schema's to say.
-func (c *compiler) shape(x any, depth int) *shape {
+// together: that one of them holds is the schema's to say. Each schema is read once,
+// however many refer to it.
+func (c *compiler) shape(x any, levels int) *shape {
 	s := c.resolvedSchema(x)
-	if s == nil || depth > 8 {
+	if s == nil || levels < 0 {
 		return nil
 	}
+	key := shapeKey{reflect.ValueOf(s).Pointer(), levels}
+	if made := c.shapes[key]; made != nil {
+		return made
+	}
 	made := &shape{properties: map[string]*shape{}}
+	c.shapes[key] = made // before what it refers to, which may be itself
 	switch t := s["type"].(type) {
 	case string:
 		made.types = []string{t}
@@ -104,20 +120,20 @@ func (c *compiler) shape(x any, depth int) *shape {
 	if nullable, _ := s["nullable"].(bool); nullable {
 		made.types = append(made.types, "null")
 	}
-	made.items, made.rest = c.shape(s["items"], depth+1), c.shape(s["additionalProperties"], depth+1)
+	made.items, made.rest = c.shape(s["items"], levels-1), c.shape(s["additionalProperties"], levels-1)
 	for name, sub := range object(s["properties"]) {
-		made.properties[name] = c.shape(sub, depth+1)
+		made.properties[name] = c.shape(sub, levels-1)
 	}
 	for _, k := range []string{"allOf", "anyOf", "oneOf"} {
 		for _, sub := range list(s[k]) {
-			made.merge(c.shape(sub, depth+1))
+			made.merge(c.shape(sub, levels))
 		}
 	}
 	return made
 }
 
 func (s *shape) merge(other *shape) {
-	if other == nil {
+	if other == nil || other == s {
 		return
 	}
 	s.types = append(s.types, other.types...)
