@@ -85,7 +85,9 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	after := settle(t)
 	t.Logf("before %+v, after %+v", before, after)
-	if after.heap > before.heap+1<<20 || after.maps > before.maps+5 || after.goroutines > before.goroutines {
+	// The runtime maps a stack for each thread it starts, when it likes; what a policy
+	// leaves, each round leaves.
+	if after.heap > before.heap+1<<20 || after.maps > before.maps+rounds/4 || after.goroutines > before.goroutines {
 		t.Errorf("before %+v, after %d rounds %+v", before, rounds, after)
 	}
 }
