@@ -26,6 +26,8 @@ type graph struct {
 // tenant is what concerns all Routes of one.
 type tenant struct {
 	policies map[*node]struct{} // that are attached to all of them
+	// Apps, Plans and what connects them.
+	consumers map[*node]struct{}
 }
 
 // node is one resource, or the place of one that others refer to and that is
@@ -51,6 +53,10 @@ const (
 	rankPluginTrust
 	rankApi
 	rankContract
+	rankApp
+	rankPlan
+	rankCredential
+	rankSubscription
 	ranks
 )
 
@@ -74,6 +80,14 @@ func rankOf(kind string) (rank int, ok bool) {
 		return rankApi, true
 	case resource.KindContract:
 		return rankContract, true
+	case resource.KindApp:
+		return rankApp, true
+	case resource.KindPlan:
+		return rankPlan, true
+	case resource.KindCredential:
+		return rankCredential, true
+	case resource.KindSubscription:
+		return rankSubscription, true
 	}
 	return 0, false
 }
@@ -137,6 +151,10 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 	}
 	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
 	delete(n.tenant.policies, n)
+	delete(n.tenant.consumers, n)
+	if r != nil && slices.Contains(consumerKinds, n.ref.Kind) {
+		n.tenant.consumers[n] = struct{}{}
+	}
 	if resource.Attachment(resource.Targets(r), resource.Ref{Kind: resource.KindTenant}, "") != nil {
 		n.tenant.policies[n] = struct{}{}
 	}
@@ -169,7 +187,7 @@ func (g *graph) at(ref resource.Ref) *node {
 	if n == nil {
 		of := g.tenants[ref.Tenant]
 		if of == nil { // which is kept: tenants are few
-			of = &tenant{policies: map[*node]struct{}{}}
+			of = &tenant{policies: map[*node]struct{}{}, consumers: map[*node]struct{}{}}
 			g.tenants[ref.Tenant] = of
 		}
 		n = &node{ref: ref, referrers: map[*node]struct{}{}, tenant: of}

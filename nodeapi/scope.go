@@ -20,6 +20,7 @@ type scope struct {
 	kinds   []string // that its proxies know beyond those that all do
 	members map[*node]*weirv1.Resource
 	routes  map[*tenant]int // how many of the members are Routes of whom
+	keyed   map[*tenant]int // how many are Apis that ask for a key
 	digest  digest
 
 	streams   int
@@ -30,7 +31,7 @@ type scope struct {
 }
 
 func newScope(labels map[string]string, kinds []string, g *graph) *scope {
-	s := &scope{labels: maps.Clone(labels), kinds: slices.Clone(kinds), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}}
+	s := &scope{labels: maps.Clone(labels), kinds: slices.Clone(kinds), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}, keyed: map[*tenant]int{}}
 	gateways := map[*node]struct{}{}
 	for _, n := range g.nodes {
 		if n.ref.Kind == resource.KindGateway {
@@ -44,7 +45,14 @@ func newScope(labels map[string]string, kinds []string, g *graph) *scope {
 
 // newerKinds are those that proxies of earlier versions cannot take in. A proxy says
 // which of them it knows.
-var newerKinds = []string{resource.KindPluginTrust, resource.KindApi, resource.KindContract}
+var newerKinds = []string{
+	resource.KindPluginTrust, resource.KindApi, resource.KindContract, resource.KindApp, resource.KindCredential,
+	resource.KindPlan, resource.KindSubscription,
+}
+
+// consumerKinds say who may call. Proxies with an Api of a tenant that asks for a key
+// are sent all that the tenant has.
+var consumerKinds = []string{resource.KindApp, resource.KindPlan, resource.KindCredential, resource.KindSubscription}
 
 // kindsKnown are those of the newer kinds that a proxy knows and this server, too.
 func kindsKnown(said []string) (known []string) {
@@ -104,6 +112,11 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 	for rank := range dirty {
 		for n := range dirty[rank] {
 			was, now := s.members[n], s.wants(n)
+			if asksForKey(was) != asksForKey(n.resource) || now != (was != nil) && asksForKey(n.resource) > 0 {
+				for c := range n.tenant.consumers {
+					mark(c, rank)
+				}
+			}
 			switch as := s.shown(n); {
 			case now && was != as:
 				s.put(n, was, as)
@@ -146,6 +159,15 @@ func (s *scope) put(n *node, was, as *weirv1.Resource) {
 	if was == nil && n.ref.Kind == resource.KindRoute {
 		s.routes[n.tenant]++
 	}
+	s.keyed[n.tenant] += asksForKey(as) - asksForKey(was)
+}
+
+// asksForKey is 1 for an Api that does.
+func asksForKey(r *weirv1.Resource) int {
+	if r.GetApi().GetSpec().GetAuthentication() != nil {
+		return 1
+	}
+	return 0
 }
 
 func (s *scope) remove(n *node, was *weirv1.Resource) {
@@ -154,6 +176,7 @@ func (s *scope) remove(n *node, was *weirv1.Resource) {
 	if n.ref.Kind == resource.KindRoute {
 		s.routes[n.tenant]--
 	}
+	s.keyed[n.tenant] -= asksForKey(was)
 }
 
 // wants tells whether a resource belongs to the scope, given that the kinds
@@ -179,6 +202,8 @@ func (s *scope) wants(n *node) bool {
 		return slices.Contains(s.kinds, resource.KindApi) && s.hasAny(slices.Values(n.refersTo), resource.KindRoute)
 	case resource.KindContract:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
+	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription:
+		return slices.Contains(s.kinds, n.ref.Kind) && s.keyed[n.tenant] > 0
 	case resource.KindPluginTrust:
 		return slices.Contains(s.kinds, resource.KindPluginTrust) && s.hasAny(maps.Keys(n.referrers), resource.KindPlugin)
 	}

@@ -284,3 +284,50 @@ func randomChange(t *rapid.T, revision uint64, all map[resource.Ref]*weirv1.Reso
 	}
 	return c
 }
+
+// TestConsumersGoWhereAKeyIsAskedFor: proxies know who may call while an Api of theirs
+// asks for a key, and nothing of them otherwise.
+func TestConsumersGoWhereAKeyIsAskedFor(t *testing.T) {
+	api := func(revision uint64, keyed bool) *weirv1.Resource {
+		spec := &weirv1.ApiSpec{TargetRefs: []*weirv1.TargetRef{onRoute("books")}}
+		if keyed {
+			spec.Authentication = &weirv1.ApiAuthentication{ApiKey: &weirv1.ApiKey{}}
+		}
+		return resource.Wrap(&weirv1.Api{Metadata: &weirv1.Metadata{Name: "books", Revision: revision}, Spec: spec})
+	}
+	named := func(name string) *weirv1.Metadata { return &weirv1.Metadata{Name: name, Revision: 1} }
+	g := newGraph()
+	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{
+		gateway("all", nil), route("books", "all", "books"), service("books"), api(1, false),
+		resource.Wrap(&weirv1.App{Metadata: named("demo")}),
+		resource.Wrap(&weirv1.Credential{Metadata: named("demo-1"), Spec: &weirv1.CredentialSpec{App: "demo"}}),
+		resource.Wrap(&weirv1.Plan{Metadata: named("free"), Spec: &weirv1.PlanSpec{Apis: []string{"books"}}}),
+		resource.Wrap(&weirv1.Subscription{Metadata: named("demo-free"), Spec: &weirv1.SubscriptionSpec{App: "demo", Plan: "free"}}),
+		resource.Wrap(&weirv1.App{Metadata: &weirv1.Metadata{Tenant: "other", Name: "theirs", Revision: 1}}),
+	}})
+	without := []string{"Api books", "Gateway all", "Route books", "Service books"}
+	with := []string{"Api books", "App demo", "Credential demo-1", "Gateway all", "Plan free", "Route books", "Service books", "Subscription demo-free"}
+	s := newScope(nil, newerKinds, g)
+	for i, step := range []struct {
+		change Change
+		want   []string
+	}{
+		{Change{}, without},
+		{Change{Puts: []*weirv1.Resource{api(2, true)}}, with},
+		{Change{Puts: []*weirv1.Resource{api(3, true)}}, with},
+		{Change{Puts: []*weirv1.Resource{api(4, false)}}, without},
+		{Change{Puts: []*weirv1.Resource{api(5, true)}}, with},
+		{Change{Deletes: []resource.Ref{{Kind: "Route", Tenant: "default", Name: "books"}}}, []string{"Gateway all"}},
+	} {
+		if i > 0 {
+			step.change.Revision = uint64(i + 1)
+			s.change(step.change.Revision, g.apply(step.change))
+		}
+		if diff := cmp.Diff(step.want, memberNames(s)); diff != "" {
+			t.Fatalf("step %d: %s", i, diff)
+		}
+		if diff := cmp.Diff(step.want, memberNames(newScope(nil, newerKinds, g))); diff != "" {
+			t.Fatalf("step %d, drawn anew: %s", i, diff)
+		}
+	}
+}

@@ -54,6 +54,7 @@ func (c *check) api(spec *weirv1.ApiSpec) {
 		c.unique(targets, at, attachment(t.GetName(), t.GetSectionName(), 0), "the target")
 	}
 	c.validation(at, spec)
+	c.authentication(at.Field("authentication"), spec.GetAuthentication())
 	c.deprecation(at.Field("deprecation"), spec)
 }
 

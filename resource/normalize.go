@@ -43,6 +43,30 @@ func Normalize(r *weirv1.Resource) {
 				t.Kind = cmp.Or(t.Kind, KindRoute)
 			}
 		}
+	case *weirv1.Resource_App:
+		if m := k.App; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindApp, m.Metadata)
+		}
+	case *weirv1.Resource_Credential:
+		if m := k.Credential; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindCredential, m.Metadata)
+		}
+	case *weirv1.Resource_Plan:
+		if m := k.Plan; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPlan, m.Metadata)
+		}
+	case *weirv1.Resource_Subscription:
+		if m := k.Subscription; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindSubscription, m.Metadata)
+		}
+	case *weirv1.Resource_Instance:
+		if m := k.Instance; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindInstance, m.Metadata)
+		}
+	case *weirv1.Resource_AccessRule:
+		if m := k.AccessRule; m != nil {
+			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindAccessRule, m.Metadata)
+		}
 	case *weirv1.Resource_Policy:
 		if m := k.Policy; m != nil {
 			m.ApiVersion, m.Kind, m.Metadata = header(m.ApiVersion, m.Kind, KindPolicy, m.Metadata)

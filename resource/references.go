@@ -63,6 +63,16 @@ func references(r *weirv1.Resource) iter.Seq[Reference] {
 		return pluginReferences(k.Plugin)
 	case *weirv1.Resource_Api:
 		return apiReferences(k.Api.GetSpec())
+	case *weirv1.Resource_Credential:
+		return oneReference("spec.app", KindApp, k.Credential.GetSpec().GetApp())
+	case *weirv1.Resource_Plan:
+		return planReferences(k.Plan.GetSpec())
+	case *weirv1.Resource_Subscription:
+		return subscriptionReferences(k.Subscription.GetSpec())
+	case *weirv1.Resource_Instance:
+		return oneReference("spec.service", KindService, k.Instance.GetSpec().GetService())
+	case *weirv1.Resource_AccessRule:
+		return oneReference("spec.service", KindService, k.AccessRule.GetSpec().GetService())
 	}
 	return func(func(Reference) bool) {}
 }
@@ -161,6 +171,27 @@ func apiReferences(spec *weirv1.ApiSpec) iter.Seq[Reference] {
 			return
 		}
 		targetReferences(spec.GetTargetRefs(), yield)
+	}
+}
+
+func oneReference(at Path, kind, name string) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) { yield(Reference{Field: at, To: Ref{Kind: kind, Name: name}}) }
+}
+
+func planReferences(spec *weirv1.PlanSpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		for i, name := range spec.GetApis() {
+			if !yield(Reference{Field: Path("spec.apis").Index(i), To: Ref{Kind: KindApi, Name: name}}) {
+				return
+			}
+		}
+	}
+}
+
+func subscriptionReferences(spec *weirv1.SubscriptionSpec) iter.Seq[Reference] {
+	return func(yield func(Reference) bool) {
+		_ = yield(Reference{Field: "spec.app", To: Ref{Kind: KindApp, Name: spec.GetApp()}}) &&
+			yield(Reference{Field: "spec.plan", To: Ref{Kind: KindPlan, Name: spec.GetPlan()}})
 	}
 }
 

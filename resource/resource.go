@@ -28,15 +28,21 @@ const DefaultTenant = "default"
 
 // The kinds, as they are written in YAML.
 const (
-	KindGateway     = "Gateway"
-	KindCertificate = "Certificate"
-	KindService     = "Service"
-	KindRoute       = "Route"
-	KindPlugin      = "Plugin"
-	KindPolicy      = "Policy"
-	KindPluginTrust = "PluginTrust"
-	KindContract    = "Contract"
-	KindApi         = "Api"
+	KindGateway      = "Gateway"
+	KindCertificate  = "Certificate"
+	KindService      = "Service"
+	KindRoute        = "Route"
+	KindPlugin       = "Plugin"
+	KindPolicy       = "Policy"
+	KindPluginTrust  = "PluginTrust"
+	KindContract     = "Contract"
+	KindApi          = "Api"
+	KindApp          = "App"
+	KindCredential   = "Credential"
+	KindPlan         = "Plan"
+	KindSubscription = "Subscription"
+	KindInstance     = "Instance"
+	KindAccessRule   = "AccessRule"
 )
 
 // Ref is the identity of a resource. It is comparable.
@@ -127,6 +133,18 @@ func Body(r *weirv1.Resource) Message {
 		return k.Contract
 	case *weirv1.Resource_Api:
 		return k.Api
+	case *weirv1.Resource_App:
+		return k.App
+	case *weirv1.Resource_Credential:
+		return k.Credential
+	case *weirv1.Resource_Plan:
+		return k.Plan
+	case *weirv1.Resource_Subscription:
+		return k.Subscription
+	case *weirv1.Resource_Instance:
+		return k.Instance
+	case *weirv1.Resource_AccessRule:
+		return k.AccessRule
 	}
 	return nil
 }

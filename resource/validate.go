@@ -75,6 +75,18 @@ func Validate(r *weirv1.Resource) []Violation {
 		c.contract(k.Contract.GetSpec())
 	case *weirv1.Resource_Api:
 		c.api(k.Api.GetSpec())
+	case *weirv1.Resource_App:
+		c.app(k.App.GetSpec())
+	case *weirv1.Resource_Credential:
+		c.credential(k.Credential.GetSpec())
+	case *weirv1.Resource_Plan:
+		c.plan(k.Plan.GetSpec())
+	case *weirv1.Resource_Subscription:
+		c.subscription(k.Subscription.GetSpec())
+	case *weirv1.Resource_Instance:
+		c.instance(k.Instance.GetSpec())
+	case *weirv1.Resource_AccessRule:
+		c.accessRule(k.AccessRule.GetSpec())
 	}
 	return c.found
 }

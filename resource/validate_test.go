@@ -26,7 +26,7 @@ func read(t *testing.T, kind, spec string) *weirv1.Resource {
 
 func readBody(t *testing.T, kind string, body any) *weirv1.Resource {
 	t.Helper()
-	data, err := json.Marshal(map[string]any{strings.ToLower(kind): body})
+	data, err := json.Marshal(map[string]any{strings.ToLower(kind[:1]) + kind[1:]: body})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,6 +350,43 @@ func TestPluginAndPolicyAreRefused(t *testing.T) {
 	}
 }
 
+func TestConsumersAndMeshAreRefused(t *testing.T) {
+	sum := strings.Repeat("0a", 32)
+	for _, c := range []struct{ kind, spec, want string }{
+		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {}}`, `spec.authentication: needs a way: apiKey: {}`},
+		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {apiKey: {header: "a b"}}}`, `spec.authentication.apiKey.header: `},
+		{"App", `{organization: "a b"}`, `spec.organization: "a b" is not a name`},
+		{"Credential", `{sha256: "` + sum + `"}`, `spec.app: is required`},
+		{"Credential", `{app: demo, sha256: "0a"}`, `spec.sha256: must be the SHA-256 of the key`},
+		{"Credential", `{app: demo, sha256: "` + sum + `", prefix: "0123456789abcdefg"}`, `spec.prefix: has 17 bytes; the most is 16`},
+		{"Plan", `{}`, `spec.apis: needs at least one Api`},
+		{"Plan", `{apis: [a, a]}`, `spec.apis[1]: the Api "a" is there twice`},
+		{"Plan", `{apis: [a], limits: [{name: x, window: 1s}]}`, `spec.limits[0].requests: must be 1 to`},
+		{"Plan", `{apis: [a], limits: [{name: x, requests: 1}]}`, `spec.limits[0].window: must be 1 s to 31 days`},
+		{"Plan", `{apis: [a], limits: [{name: x, requests: 1, window: 1.5s}]}`, `spec.limits[0].window: must be 1 s to 31 days`},
+		{"Plan", `{apis: [a], limits: [{name: x, requests: 1, window: 1s}, {name: x, requests: 2, window: 2s}]}`, `spec.limits[1].name: the limit "x" is there twice`},
+		{"Subscription", `{app: demo}`, `spec.plan: is required`},
+		{"Instance", `{service: books, node: books-1, address: "10.0.0.7"}`, `spec.address: "10.0.0.7" has no port`},
+		{"AccessRule", `{}`, `spec.service: is required`},
+		{"AccessRule", `{service: books, allow: [{from: [shop]}]}`, `spec.allow[0].from[0]: must be a SPIFFE ID`},
+		{"AccessRule", `{service: books, allow: [{methods: ["GET "]}]}`, `spec.allow[0].methods[0]: `},
+		{"AccessRule", `{service: books, allow: [{paths: ["/a*b"]}]}`, `spec.allow[0].paths[0]: must be a path that begins with '/'`},
+	} {
+		t.Run(c.kind, func(t *testing.T) { expect(t, read(t, c.kind, c.spec), c.want) })
+	}
+	for kind, spec := range map[string]string{
+		"Api":          `{version: v1, targetRefs: [{name: a}], authentication: {apiKey: {header: x-key}}}`,
+		"App":          `{organization: acme}`,
+		"Credential":   `{app: demo, sha256: "` + sum + `", prefix: wk_0a1b, expireTime: "2027-01-01T00:00:00Z"}`,
+		"Plan":         `{apis: [books], limits: [{name: minute, requests: 100, window: 60s, exact: true}]}`,
+		"Subscription": `{app: demo, plan: free, state: ACTIVE}`,
+		"Instance":     `{service: books, node: books-1, address: "10.0.0.7:9443", labels: {version: v1}}`,
+		"AccessRule":   `{service: books, allow: [{from: ["spiffe://weir/ns/default/svc/shop"], methods: [GET], paths: ["/v1/*", "/health"]}]}`,
+	} {
+		t.Run(kind+" is well", func(t *testing.T) { expect(t, read(t, kind, spec)) })
+	}
+}
+
 func TestContractAndApiAreRefused(t *testing.T) {
 	api := func(more string) string { return `{version: v1, targetRefs: [{name: a}], ` + more + `}` }
 	for _, c := range []struct{ kind, spec, want string }{
@@ -393,7 +430,7 @@ func TestHeaderIsRefused(t *testing.T) {
 }
 
 func TestWhatOnlyABinaryClientCanSend(t *testing.T) {
-	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy, Certificate, PluginTrust, Contract or Api")
+	expect(t, &weirv1.Resource{}, "the resource is of no kind: set one of Gateway, Service, Route, Plugin, Policy, Certificate, PluginTrust, Contract, Api, App, Credential, Plan, Subscription, Instance or AccessRule")
 
 	r := read(t, "Policy", `{targetRefs: [{kind: Route, name: a}], plugin: p}`)
 	r.GetPolicy().Spec.Stage = 99

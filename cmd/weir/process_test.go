@@ -45,8 +45,12 @@ func TestDevProcess(t *testing.T) {
 		"get all --stale":         "public",
 	} {
 		answer.Reset()
-		if code := Main(append(strings.Fields(args), "--admin", admin), nil, &answer, &complaint); code != 0 || !strings.Contains(answer.String(), want) {
-			t.Errorf("%s: exit %d, %s%s", args, code, answer.String(), complaint.String())
+		code := Main(append(strings.Fields(args), "--admin", admin), nil, &answer, &complaint)
+		if want == "public" && strings.Contains(log.String(), "its port is taken") { // 8080, which many programs like
+			want = ""
+		}
+		if code != 0 || !strings.Contains(answer.String(), want) {
+			t.Errorf("%s: exit %d, %s%s; the log: %s", args, code, answer.String(), complaint.String(), log.String())
 		}
 	}
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {

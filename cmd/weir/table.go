@@ -77,6 +77,18 @@ func columns(r *weirv1.Resource) (header []string, cells func(*weirv1.Resource) 
 		return []string{"SIZE"}, contractCells
 	case *weirv1.Resource_Api:
 		return []string{"VERSION", "STATE", "CONTRACT", "TARGETS"}, apiCells
+	case *weirv1.Resource_App:
+		return []string{"ORGANIZATION"}, appCells
+	case *weirv1.Resource_Credential:
+		return []string{"APP", "KEY", "EXPIRES"}, credentialCells
+	case *weirv1.Resource_Plan:
+		return []string{"APIS", "LIMITS"}, planCells
+	case *weirv1.Resource_Subscription:
+		return []string{"APP", "PLAN", "STATE"}, subscriptionCells
+	case *weirv1.Resource_Instance:
+		return []string{"SERVICE", "ADDRESS", "HEALTH"}, instanceCells
+	case *weirv1.Resource_AccessRule:
+		return []string{"SERVICE", "ALLOWS"}, accessRuleCells
 	}
 	return nil, func(*weirv1.Resource) []string { return nil }
 }
@@ -163,6 +175,58 @@ func apiCells(r *weirv1.Resource) []string {
 		state = weirv1.ApiSpec_DRAFT
 	}
 	return []string{spec.GetVersion(), state.String(), spec.GetContractRef().GetName(), few(targets)}
+}
+
+func appCells(r *weirv1.Resource) []string {
+	return []string{r.GetApp().GetSpec().GetOrganization()}
+}
+
+func credentialCells(r *weirv1.Resource) []string {
+	spec := r.GetCredential().GetSpec()
+	expires := "never"
+	if t := spec.GetExpireTime(); t != nil {
+		expires = t.AsTime().Format(time.RFC3339)
+	}
+	return []string{spec.GetApp(), spec.GetPrefix() + "…", expires}
+}
+
+func planCells(r *weirv1.Resource) []string {
+	spec := r.GetPlan().GetSpec()
+	var limits []string
+	for _, l := range spec.GetLimits() {
+		limits = append(limits, fmt.Sprintf("%s: %d/%s", l.GetName(), l.GetRequests(), l.GetWindow().AsDuration()))
+	}
+	return []string{few(spec.GetApis()), few(limits)}
+}
+
+func subscriptionCells(r *weirv1.Resource) []string {
+	spec := r.GetSubscription().GetSpec()
+	state := spec.GetState()
+	if state == weirv1.SubscriptionSpec_STATE_UNSPECIFIED {
+		state = weirv1.SubscriptionSpec_ACTIVE
+	}
+	return []string{spec.GetApp(), spec.GetPlan(), state.String()}
+}
+
+func instanceCells(r *weirv1.Resource) []string {
+	spec := r.GetInstance().GetSpec()
+	health := "healthy"
+	if spec.GetUnhealthy() {
+		health = "unhealthy"
+	}
+	return []string{spec.GetService(), spec.GetAddress(), health}
+}
+
+func accessRuleCells(r *weirv1.Resource) []string {
+	spec := r.GetAccessRule().GetSpec()
+	var from []string
+	for _, a := range spec.GetAllow() {
+		if len(a.GetFrom()) == 0 {
+			from = append(from, "everybody")
+		}
+		from = append(from, a.GetFrom()...)
+	}
+	return []string{spec.GetService(), few(from)}
 }
 
 func policyCells(r *weirv1.Resource) []string {

@@ -133,7 +133,7 @@ func (x ApiValidation_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiValidation_Mode.Descriptor instead.
 func (ApiValidation_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_api_proto_rawDescGZIP(), []int{6, 0}
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Contract is an OpenAPI document (3.0 or 3.1): what may be asked of an API, and what
@@ -400,11 +400,13 @@ type ApiSpec struct {
 	// A Contract of the same tenant. Unset: nothing is checked.
 	ContractRef *ContractRef `protobuf:"bytes,3,opt,name=contract_ref,json=contractRef,proto3" json:"contract_ref,omitempty"`
 	// Routes, or named rules of them.
-	TargetRefs    []*TargetRef    `protobuf:"bytes,4,rep,name=target_refs,json=targetRefs,proto3" json:"target_refs,omitempty"`
-	Validation    *ApiValidation  `protobuf:"bytes,5,opt,name=validation,proto3" json:"validation,omitempty"`
-	Deprecation   *ApiDeprecation `protobuf:"bytes,6,opt,name=deprecation,proto3" json:"deprecation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TargetRefs  []*TargetRef    `protobuf:"bytes,4,rep,name=target_refs,json=targetRefs,proto3" json:"target_refs,omitempty"`
+	Validation  *ApiValidation  `protobuf:"bytes,5,opt,name=validation,proto3" json:"validation,omitempty"`
+	Deprecation *ApiDeprecation `protobuf:"bytes,6,opt,name=deprecation,proto3" json:"deprecation,omitempty"`
+	// Who may call. Unset: everybody.
+	Authentication *ApiAuthentication `protobuf:"bytes,7,opt,name=authentication,proto3" json:"authentication,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ApiSpec) Reset() {
@@ -479,6 +481,105 @@ func (x *ApiSpec) GetDeprecation() *ApiDeprecation {
 	return nil
 }
 
+func (x *ApiSpec) GetAuthentication() *ApiAuthentication {
+	if x != nil {
+		return x.Authentication
+	}
+	return nil
+}
+
+// ApiAuthentication is how an App shows who it is. It may call while a Subscription
+// of it is active whose Plan has the Api.
+type ApiAuthentication struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApiKey        *ApiKey                `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiAuthentication) Reset() {
+	*x = ApiAuthentication{}
+	mi := &file_weir_v1_api_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiAuthentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiAuthentication) ProtoMessage() {}
+
+func (x *ApiAuthentication) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_api_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiAuthentication.ProtoReflect.Descriptor instead.
+func (*ApiAuthentication) Descriptor() ([]byte, []int) {
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ApiAuthentication) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// ApiKey is where a request bears a key.
+type ApiKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field. Empty: x-api-key. What it bears is not shown to the service.
+	Header        string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKey) Reset() {
+	*x = ApiKey{}
+	mi := &file_weir_v1_api_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKey) ProtoMessage() {}
+
+func (x *ApiKey) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_api_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
+func (*ApiKey) Descriptor() ([]byte, []int) {
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ApiKey) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
 // ContractRef names a Contract.
 type ContractRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -489,7 +590,7 @@ type ContractRef struct {
 
 func (x *ContractRef) Reset() {
 	*x = ContractRef{}
-	mi := &file_weir_v1_api_proto_msgTypes[5]
+	mi := &file_weir_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +602,7 @@ func (x *ContractRef) String() string {
 func (*ContractRef) ProtoMessage() {}
 
 func (x *ContractRef) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_api_proto_msgTypes[5]
+	mi := &file_weir_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +615,7 @@ func (x *ContractRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContractRef.ProtoReflect.Descriptor instead.
 func (*ContractRef) Descriptor() ([]byte, []int) {
-	return file_weir_v1_api_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ContractRef) GetName() string {
@@ -540,7 +641,7 @@ type ApiValidation struct {
 
 func (x *ApiValidation) Reset() {
 	*x = ApiValidation{}
-	mi := &file_weir_v1_api_proto_msgTypes[6]
+	mi := &file_weir_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +653,7 @@ func (x *ApiValidation) String() string {
 func (*ApiValidation) ProtoMessage() {}
 
 func (x *ApiValidation) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_api_proto_msgTypes[6]
+	mi := &file_weir_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +666,7 @@ func (x *ApiValidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiValidation.ProtoReflect.Descriptor instead.
 func (*ApiValidation) Descriptor() ([]byte, []int) {
-	return file_weir_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiValidation) GetRequest() ApiValidation_Mode {
@@ -604,7 +705,7 @@ type ApiDeprecation struct {
 
 func (x *ApiDeprecation) Reset() {
 	*x = ApiDeprecation{}
-	mi := &file_weir_v1_api_proto_msgTypes[7]
+	mi := &file_weir_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +717,7 @@ func (x *ApiDeprecation) String() string {
 func (*ApiDeprecation) ProtoMessage() {}
 
 func (x *ApiDeprecation) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_api_proto_msgTypes[7]
+	mi := &file_weir_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +730,7 @@ func (x *ApiDeprecation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiDeprecation.ProtoReflect.Descriptor instead.
 func (*ApiDeprecation) Descriptor() ([]byte, []int) {
-	return file_weir_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApiDeprecation) GetAt() *timestamppb.Timestamp {
@@ -662,7 +763,7 @@ type ApiStatus struct {
 
 func (x *ApiStatus) Reset() {
 	*x = ApiStatus{}
-	mi := &file_weir_v1_api_proto_msgTypes[8]
+	mi := &file_weir_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +775,7 @@ func (x *ApiStatus) String() string {
 func (*ApiStatus) ProtoMessage() {}
 
 func (x *ApiStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_api_proto_msgTypes[8]
+	mi := &file_weir_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +788,7 @@ func (x *ApiStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiStatus.ProtoReflect.Descriptor instead.
 func (*ApiStatus) Descriptor() ([]byte, []int) {
-	return file_weir_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_weir_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApiStatus) GetConditions() []*Condition {
@@ -722,7 +823,7 @@ const file_weir_v1_api_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12-\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x11.weir.v1.MetadataR\bmetadata\x12$\n" +
 	"\x04spec\x18\x04 \x01(\v2\x10.weir.v1.ApiSpecR\x04spec\x12*\n" +
-	"\x06status\x18\x05 \x01(\v2\x12.weir.v1.ApiStatusR\x06status\"\x89\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x12.weir.v1.ApiStatusR\x06status\"\xcd\x03\n" +
 	"\aApiSpec\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.weir.v1.ApiSpec.StateR\x05state\x127\n" +
@@ -732,14 +833,19 @@ const file_weir_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"validation\x18\x05 \x01(\v2\x16.weir.v1.ApiValidationR\n" +
 	"validation\x129\n" +
-	"\vdeprecation\x18\x06 \x01(\v2\x17.weir.v1.ApiDeprecationR\vdeprecation\"U\n" +
+	"\vdeprecation\x18\x06 \x01(\v2\x17.weir.v1.ApiDeprecationR\vdeprecation\x12B\n" +
+	"\x0eauthentication\x18\a \x01(\v2\x1a.weir.v1.ApiAuthenticationR\x0eauthentication\"U\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05DRAFT\x10\x01\x12\r\n" +
 	"\tPUBLISHED\x10\x02\x12\x0e\n" +
 	"\n" +
 	"DEPRECATED\x10\x03\x12\v\n" +
-	"\aRETIRED\x10\x04\"!\n" +
+	"\aRETIRED\x10\x04\"=\n" +
+	"\x11ApiAuthentication\x12(\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x0f.weir.v1.ApiKeyR\x06apiKey\" \n" +
+	"\x06ApiKey\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\"!\n" +
 	"\vContractRef\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xe5\x01\n" +
 	"\rApiValidation\x125\n" +
@@ -774,7 +880,7 @@ func file_weir_v1_api_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_api_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_weir_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_weir_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_weir_v1_api_proto_goTypes = []any{
 	(ApiSpec_State)(0),            // 0: weir.v1.ApiSpec.State
 	(ApiValidation_Mode)(0),       // 1: weir.v1.ApiValidation.Mode
@@ -783,38 +889,42 @@ var file_weir_v1_api_proto_goTypes = []any{
 	(*ContractStatus)(nil),        // 4: weir.v1.ContractStatus
 	(*Api)(nil),                   // 5: weir.v1.Api
 	(*ApiSpec)(nil),               // 6: weir.v1.ApiSpec
-	(*ContractRef)(nil),           // 7: weir.v1.ContractRef
-	(*ApiValidation)(nil),         // 8: weir.v1.ApiValidation
-	(*ApiDeprecation)(nil),        // 9: weir.v1.ApiDeprecation
-	(*ApiStatus)(nil),             // 10: weir.v1.ApiStatus
-	(*Metadata)(nil),              // 11: weir.v1.Metadata
-	(*Condition)(nil),             // 12: weir.v1.Condition
-	(*TargetRef)(nil),             // 13: weir.v1.TargetRef
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*ApiAuthentication)(nil),     // 7: weir.v1.ApiAuthentication
+	(*ApiKey)(nil),                // 8: weir.v1.ApiKey
+	(*ContractRef)(nil),           // 9: weir.v1.ContractRef
+	(*ApiValidation)(nil),         // 10: weir.v1.ApiValidation
+	(*ApiDeprecation)(nil),        // 11: weir.v1.ApiDeprecation
+	(*ApiStatus)(nil),             // 12: weir.v1.ApiStatus
+	(*Metadata)(nil),              // 13: weir.v1.Metadata
+	(*Condition)(nil),             // 14: weir.v1.Condition
+	(*TargetRef)(nil),             // 15: weir.v1.TargetRef
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_weir_v1_api_proto_depIdxs = []int32{
-	11, // 0: weir.v1.Contract.metadata:type_name -> weir.v1.Metadata
+	13, // 0: weir.v1.Contract.metadata:type_name -> weir.v1.Metadata
 	3,  // 1: weir.v1.Contract.spec:type_name -> weir.v1.ContractSpec
 	4,  // 2: weir.v1.Contract.status:type_name -> weir.v1.ContractStatus
-	12, // 3: weir.v1.ContractStatus.conditions:type_name -> weir.v1.Condition
-	11, // 4: weir.v1.Api.metadata:type_name -> weir.v1.Metadata
+	14, // 3: weir.v1.ContractStatus.conditions:type_name -> weir.v1.Condition
+	13, // 4: weir.v1.Api.metadata:type_name -> weir.v1.Metadata
 	6,  // 5: weir.v1.Api.spec:type_name -> weir.v1.ApiSpec
-	10, // 6: weir.v1.Api.status:type_name -> weir.v1.ApiStatus
+	12, // 6: weir.v1.Api.status:type_name -> weir.v1.ApiStatus
 	0,  // 7: weir.v1.ApiSpec.state:type_name -> weir.v1.ApiSpec.State
-	7,  // 8: weir.v1.ApiSpec.contract_ref:type_name -> weir.v1.ContractRef
-	13, // 9: weir.v1.ApiSpec.target_refs:type_name -> weir.v1.TargetRef
-	8,  // 10: weir.v1.ApiSpec.validation:type_name -> weir.v1.ApiValidation
-	9,  // 11: weir.v1.ApiSpec.deprecation:type_name -> weir.v1.ApiDeprecation
-	1,  // 12: weir.v1.ApiValidation.request:type_name -> weir.v1.ApiValidation.Mode
-	1,  // 13: weir.v1.ApiValidation.response:type_name -> weir.v1.ApiValidation.Mode
-	14, // 14: weir.v1.ApiDeprecation.at:type_name -> google.protobuf.Timestamp
-	14, // 15: weir.v1.ApiDeprecation.sunset:type_name -> google.protobuf.Timestamp
-	12, // 16: weir.v1.ApiStatus.conditions:type_name -> weir.v1.Condition
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	9,  // 8: weir.v1.ApiSpec.contract_ref:type_name -> weir.v1.ContractRef
+	15, // 9: weir.v1.ApiSpec.target_refs:type_name -> weir.v1.TargetRef
+	10, // 10: weir.v1.ApiSpec.validation:type_name -> weir.v1.ApiValidation
+	11, // 11: weir.v1.ApiSpec.deprecation:type_name -> weir.v1.ApiDeprecation
+	7,  // 12: weir.v1.ApiSpec.authentication:type_name -> weir.v1.ApiAuthentication
+	8,  // 13: weir.v1.ApiAuthentication.api_key:type_name -> weir.v1.ApiKey
+	1,  // 14: weir.v1.ApiValidation.request:type_name -> weir.v1.ApiValidation.Mode
+	1,  // 15: weir.v1.ApiValidation.response:type_name -> weir.v1.ApiValidation.Mode
+	16, // 16: weir.v1.ApiDeprecation.at:type_name -> google.protobuf.Timestamp
+	16, // 17: weir.v1.ApiDeprecation.sunset:type_name -> google.protobuf.Timestamp
+	14, // 18: weir.v1.ApiStatus.conditions:type_name -> weir.v1.Condition
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_api_proto_init() }
@@ -830,7 +940,7 @@ func file_weir_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_api_proto_rawDesc), len(file_weir_v1_api_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -35,6 +35,12 @@ type Resource struct {
 	//	*Resource_PluginTrust
 	//	*Resource_Contract
 	//	*Resource_Api
+	//	*Resource_App
+	//	*Resource_Credential
+	//	*Resource_Plan
+	//	*Resource_Subscription
+	//	*Resource_Instance
+	//	*Resource_AccessRule
 	Kind          isResource_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -158,6 +164,60 @@ func (x *Resource) GetApi() *Api {
 	return nil
 }
 
+func (x *Resource) GetApp() *App {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_App); ok {
+			return x.App
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetCredential() *Credential {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Credential); ok {
+			return x.Credential
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetPlan() *Plan {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Plan); ok {
+			return x.Plan
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetSubscription() *Subscription {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Subscription); ok {
+			return x.Subscription
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetInstance() *Instance {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_Instance); ok {
+			return x.Instance
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetAccessRule() *AccessRule {
+	if x != nil {
+		if x, ok := x.Kind.(*Resource_AccessRule); ok {
+			return x.AccessRule
+		}
+	}
+	return nil
+}
+
 type isResource_Kind interface {
 	isResource_Kind()
 }
@@ -198,6 +258,30 @@ type Resource_Api struct {
 	Api *Api `protobuf:"bytes,9,opt,name=api,proto3,oneof"`
 }
 
+type Resource_App struct {
+	App *App `protobuf:"bytes,10,opt,name=app,proto3,oneof"`
+}
+
+type Resource_Credential struct {
+	Credential *Credential `protobuf:"bytes,11,opt,name=credential,proto3,oneof"`
+}
+
+type Resource_Plan struct {
+	Plan *Plan `protobuf:"bytes,12,opt,name=plan,proto3,oneof"`
+}
+
+type Resource_Subscription struct {
+	Subscription *Subscription `protobuf:"bytes,13,opt,name=subscription,proto3,oneof"`
+}
+
+type Resource_Instance struct {
+	Instance *Instance `protobuf:"bytes,14,opt,name=instance,proto3,oneof"`
+}
+
+type Resource_AccessRule struct {
+	AccessRule *AccessRule `protobuf:"bytes,15,opt,name=access_rule,json=accessRule,proto3,oneof"`
+}
+
 func (*Resource_Gateway) isResource_Kind() {}
 
 func (*Resource_Service) isResource_Kind() {}
@@ -216,11 +300,23 @@ func (*Resource_Contract) isResource_Kind() {}
 
 func (*Resource_Api) isResource_Kind() {}
 
+func (*Resource_App) isResource_Kind() {}
+
+func (*Resource_Credential) isResource_Kind() {}
+
+func (*Resource_Plan) isResource_Kind() {}
+
+func (*Resource_Subscription) isResource_Kind() {}
+
+func (*Resource_Instance) isResource_Kind() {}
+
+func (*Resource_AccessRule) isResource_Kind() {}
+
 var File_weir_v1_resource_proto protoreflect.FileDescriptor
 
 const file_weir_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x11weir/v1/api.proto\x1a\x19weir/v1/certificate.proto\x1a\x15weir/v1/gateway.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xb4\x03\n" +
+	"\x16weir/v1/resource.proto\x12\aweir.v1\x1a\x11weir/v1/api.proto\x1a\x19weir/v1/certificate.proto\x1a\x16weir/v1/consumer.proto\x1a\x15weir/v1/gateway.proto\x1a\x12weir/v1/mesh.proto\x1a\x14weir/v1/policy.proto\x1a\x13weir/v1/route.proto\x1a\x15weir/v1/service.proto\"\xd8\x05\n" +
 	"\bResource\x12,\n" +
 	"\agateway\x18\x01 \x01(\v2\x10.weir.v1.GatewayH\x00R\agateway\x12,\n" +
 	"\aservice\x18\x02 \x01(\v2\x10.weir.v1.ServiceH\x00R\aservice\x12&\n" +
@@ -230,7 +326,17 @@ const file_weir_v1_resource_proto_rawDesc = "" +
 	"\vcertificate\x18\x06 \x01(\v2\x14.weir.v1.CertificateH\x00R\vcertificate\x129\n" +
 	"\fplugin_trust\x18\a \x01(\v2\x14.weir.v1.PluginTrustH\x00R\vpluginTrust\x12/\n" +
 	"\bcontract\x18\b \x01(\v2\x11.weir.v1.ContractH\x00R\bcontract\x12 \n" +
-	"\x03api\x18\t \x01(\v2\f.weir.v1.ApiH\x00R\x03apiB\x06\n" +
+	"\x03api\x18\t \x01(\v2\f.weir.v1.ApiH\x00R\x03api\x12 \n" +
+	"\x03app\x18\n" +
+	" \x01(\v2\f.weir.v1.AppH\x00R\x03app\x125\n" +
+	"\n" +
+	"credential\x18\v \x01(\v2\x13.weir.v1.CredentialH\x00R\n" +
+	"credential\x12#\n" +
+	"\x04plan\x18\f \x01(\v2\r.weir.v1.PlanH\x00R\x04plan\x12;\n" +
+	"\fsubscription\x18\r \x01(\v2\x15.weir.v1.SubscriptionH\x00R\fsubscription\x12/\n" +
+	"\binstance\x18\x0e \x01(\v2\x11.weir.v1.InstanceH\x00R\binstance\x126\n" +
+	"\vaccess_rule\x18\x0f \x01(\v2\x13.weir.v1.AccessRuleH\x00R\n" +
+	"accessRuleB\x06\n" +
 	"\x04kindB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
@@ -247,32 +353,44 @@ func file_weir_v1_resource_proto_rawDescGZIP() []byte {
 
 var file_weir_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_weir_v1_resource_proto_goTypes = []any{
-	(*Resource)(nil),    // 0: weir.v1.Resource
-	(*Gateway)(nil),     // 1: weir.v1.Gateway
-	(*Service)(nil),     // 2: weir.v1.Service
-	(*Route)(nil),       // 3: weir.v1.Route
-	(*Plugin)(nil),      // 4: weir.v1.Plugin
-	(*Policy)(nil),      // 5: weir.v1.Policy
-	(*Certificate)(nil), // 6: weir.v1.Certificate
-	(*PluginTrust)(nil), // 7: weir.v1.PluginTrust
-	(*Contract)(nil),    // 8: weir.v1.Contract
-	(*Api)(nil),         // 9: weir.v1.Api
+	(*Resource)(nil),     // 0: weir.v1.Resource
+	(*Gateway)(nil),      // 1: weir.v1.Gateway
+	(*Service)(nil),      // 2: weir.v1.Service
+	(*Route)(nil),        // 3: weir.v1.Route
+	(*Plugin)(nil),       // 4: weir.v1.Plugin
+	(*Policy)(nil),       // 5: weir.v1.Policy
+	(*Certificate)(nil),  // 6: weir.v1.Certificate
+	(*PluginTrust)(nil),  // 7: weir.v1.PluginTrust
+	(*Contract)(nil),     // 8: weir.v1.Contract
+	(*Api)(nil),          // 9: weir.v1.Api
+	(*App)(nil),          // 10: weir.v1.App
+	(*Credential)(nil),   // 11: weir.v1.Credential
+	(*Plan)(nil),         // 12: weir.v1.Plan
+	(*Subscription)(nil), // 13: weir.v1.Subscription
+	(*Instance)(nil),     // 14: weir.v1.Instance
+	(*AccessRule)(nil),   // 15: weir.v1.AccessRule
 }
 var file_weir_v1_resource_proto_depIdxs = []int32{
-	1, // 0: weir.v1.Resource.gateway:type_name -> weir.v1.Gateway
-	2, // 1: weir.v1.Resource.service:type_name -> weir.v1.Service
-	3, // 2: weir.v1.Resource.route:type_name -> weir.v1.Route
-	4, // 3: weir.v1.Resource.plugin:type_name -> weir.v1.Plugin
-	5, // 4: weir.v1.Resource.policy:type_name -> weir.v1.Policy
-	6, // 5: weir.v1.Resource.certificate:type_name -> weir.v1.Certificate
-	7, // 6: weir.v1.Resource.plugin_trust:type_name -> weir.v1.PluginTrust
-	8, // 7: weir.v1.Resource.contract:type_name -> weir.v1.Contract
-	9, // 8: weir.v1.Resource.api:type_name -> weir.v1.Api
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: weir.v1.Resource.gateway:type_name -> weir.v1.Gateway
+	2,  // 1: weir.v1.Resource.service:type_name -> weir.v1.Service
+	3,  // 2: weir.v1.Resource.route:type_name -> weir.v1.Route
+	4,  // 3: weir.v1.Resource.plugin:type_name -> weir.v1.Plugin
+	5,  // 4: weir.v1.Resource.policy:type_name -> weir.v1.Policy
+	6,  // 5: weir.v1.Resource.certificate:type_name -> weir.v1.Certificate
+	7,  // 6: weir.v1.Resource.plugin_trust:type_name -> weir.v1.PluginTrust
+	8,  // 7: weir.v1.Resource.contract:type_name -> weir.v1.Contract
+	9,  // 8: weir.v1.Resource.api:type_name -> weir.v1.Api
+	10, // 9: weir.v1.Resource.app:type_name -> weir.v1.App
+	11, // 10: weir.v1.Resource.credential:type_name -> weir.v1.Credential
+	12, // 11: weir.v1.Resource.plan:type_name -> weir.v1.Plan
+	13, // 12: weir.v1.Resource.subscription:type_name -> weir.v1.Subscription
+	14, // 13: weir.v1.Resource.instance:type_name -> weir.v1.Instance
+	15, // 14: weir.v1.Resource.access_rule:type_name -> weir.v1.AccessRule
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_resource_proto_init() }
@@ -282,7 +400,9 @@ func file_weir_v1_resource_proto_init() {
 	}
 	file_weir_v1_api_proto_init()
 	file_weir_v1_certificate_proto_init()
+	file_weir_v1_consumer_proto_init()
 	file_weir_v1_gateway_proto_init()
+	file_weir_v1_mesh_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_route_proto_init()
 	file_weir_v1_service_proto_init()
@@ -296,6 +416,12 @@ func file_weir_v1_resource_proto_init() {
 		(*Resource_PluginTrust)(nil),
 		(*Resource_Contract)(nil),
 		(*Resource_Api)(nil),
+		(*Resource_App)(nil),
+		(*Resource_Credential)(nil),
+		(*Resource_Plan)(nil),
+		(*Resource_Subscription)(nil),
+		(*Resource_Instance)(nil),
+		(*Resource_AccessRule)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
