@@ -56,8 +56,10 @@ type Spec struct {
 
 // What an Api is the use of, in Spec.Native; Config is a weirv1.ApiSpec.
 const (
-	Lifecycle = "lifecycle"
-	Contract  = "contract"
+	Lifecycle = "lifecycle" // before all others
+	APIKey    = "apiKey"    // says who the Consumer is, where Policies authenticate
+	Quota     = "quota"     // holds the Consumer to its Limits, where Policies limit
+	Contract  = "contract"  // before Policies transform
 )
 
 // Firewall is the web application firewall, in Spec.Native.

@@ -104,6 +104,12 @@ type Exchange struct {
 	// Where it went. Empty until known. Route is "tenant/name", Rule the rule's
 	// name or number, Service "tenant/name", Endpoint "host:port".
 	Route, Rule, Service, Endpoint string
+	// Consumer is who asks, once a policy knows; nil: nobody has said. What it
+	// points to is shared and not changed.
+	Consumer *Consumer
+	// Api is what was called, "tenant/name", and Operation which of its operations;
+	// empty until known.
+	Api, Operation string
 	// Hedges counts the endpoints that were asked beside the first.
 	Hedges int
 	// Revision is the configuration that the exchange is served under.
