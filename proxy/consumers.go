@@ -27,20 +27,20 @@ func isConsumer(kind string) bool {
 // in force or will not be.
 func (p *Proxy) tellConsumers() (later func()) {
 	d := p.desired
-	if p.cfg.Consumers == nil || len(d.consumers) == 0 {
-		clear(d.consumers)
+	changed := d.consumers
+	d.consumers = map[resource.Ref]struct{}{} // to clear one that held very many costs as if it still did
+	if p.cfg.Consumers == nil || len(changed) == 0 {
 		return func() {}
 	}
 	var puts []*weirv1.Resource
 	var deletes []resource.Ref
-	for ref := range d.consumers {
+	for ref := range changed {
 		if r := d.resources[ref]; r != nil {
 			puts = append(puts, r)
 		} else {
 			deletes = append(deletes, ref)
 		}
 	}
-	clear(d.consumers)
 	if len(deletes) > 0 && d.apisChanged() {
 		p.cfg.Consumers.Apply(puts, nil)
 		return func() { p.cfg.Consumers.Apply(nil, deletes) }

@@ -418,3 +418,19 @@ func BenchmarkKeys(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkKeyChange is what one key more costs a proxy that has a hundred thousand.
+func BenchmarkKeyChange(b *testing.B) {
+	e := startKeyed(b, unchanged)
+	var many []resource.Message
+	for i := range 100_000 {
+		many = append(many, credentialOf(fmt.Sprint("c-", i), "demo", fmt.Sprint("key-", i)))
+	}
+	e.apply(many...)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		e.apply(credentialOf("one-more", "demo", fmt.Sprint("other-", i)))
+		i++
+	}
+}
