@@ -9,6 +9,7 @@ import (
 	"github.com/weirmesh/weir/contract"
 	"github.com/weirmesh/weir/contract/declare"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
 )
 
 func document(title, servers string) []byte {
@@ -97,4 +98,21 @@ func TestWrongDocuments(t *testing.T) {
 	if _, err := declare.Resources([]byte("swagger: '2.0'\n"), declare.Options{}); !errors.As(err, &problems) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// FuzzResources: whatever a document says, what is made of it is valid or refused.
+func FuzzResources(f *testing.F) {
+	f.Add(document("Books", `[{url: "https://{where}.example/v1", variables: {where: {default: eu}}}]`), "")
+	f.Add(document("Books", `[{url: "/v1%2f"}, {url: "http://[::1"}]`), "http://10.0.0.1:9001/a b")
+	f.Fuzz(func(t *testing.T, document []byte, server string) {
+		made, err := declare.Resources(document, declare.Options{Gateway: "public", Server: server})
+		if err != nil {
+			return
+		}
+		for _, r := range made {
+			if v := resource.Validate(r); len(v) > 0 {
+				t.Errorf("%s is made and is wrong: %v", resource.Of(r), v)
+			}
+		}
+	})
 }
