@@ -199,8 +199,7 @@ func names[V any](fields map[string]V) []string { return slices.Sorted(maps.Keys
 
 func (c *compiler) contract() *Contract {
 	info := object(c.values["info"])
-	made := &Contract{Servers: c.servers()}
-	made.bases = basesOf(made.Servers)
+	made := &Contract{bases: c.bases()}
 	made.Title, _ = info["title"].(string)
 	made.Version, _ = info["version"].(string)
 	paths := node{"/paths", object(c.values["paths"])}
@@ -234,8 +233,9 @@ func (c *compiler) contract() *Contract {
 	return made
 }
 
-// servers are the URLs of the servers, with the defaults of their variables.
-func (c *compiler) servers() (all []*url.URL) {
+// bases are the paths of the servers.
+func (c *compiler) bases() []string {
+	var all []string
 	for i, s := range list(c.values["servers"]) {
 		server := node{"/servers/" + strconv.Itoa(i), object(s)}
 		text := server.text("url")
@@ -249,19 +249,7 @@ func (c *compiler) servers() (all []*url.URL) {
 			c.note(server.pointer+"/url", "it is no URL")
 			continue
 		}
-		all = append(all, u)
-	}
-	return all
-}
-
-// Base is the path of a server that operations stand below: "", "/v1".
-func Base(server *url.URL) string { return strings.TrimSuffix(server.EscapedPath(), "/") }
-
-// basesOf are the paths of the servers.
-func basesOf(servers []*url.URL) []string {
-	var all []string
-	for _, u := range servers {
-		all = append(all, Base(u))
+		all = append(all, strings.TrimSuffix(u.EscapedPath(), "/"))
 	}
 	if len(all) == 0 {
 		all = []string{""}

@@ -24,7 +24,6 @@ package contract
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/weirmesh/weir/contract/schema"
@@ -68,12 +67,9 @@ const maxProblems = 20
 // Contract is a document that was compiled.
 type Contract struct {
 	Title, Version string // the document's own words: info.title, info.version
-	// Servers are where the document says that it is served, in its order, with the
-	// defaults of their variables. Some may have no host.
-	Servers    []*url.URL
-	operations []*Operation
-	bases      []string // paths that operations stand below: "", "/v1"
-	paths      paths
+	operations     []*Operation
+	bases          []string // paths that operations stand below: "", "/v1"
+	paths          paths
 }
 
 // Operations are all that may be asked, as the document has them in order of their

@@ -73,7 +73,6 @@ var allowed = map[string][]string{
 	"consumer/apikey":      {},
 	"contract":             {"contract/schema"},
 	"contract/schema":      {},
-	"contract/declare":     {"proto/weir/v1", "resource", "contract"},
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
 	"policy/api":           {"proto/weir/v1", "policy", "proxy/exchange", "contract", "consumer"},
 	"policy/canary":        {"proto/weir/v1", "policy", "proxy/exchange"},
@@ -98,7 +97,7 @@ var allowed = map[string][]string{
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
 		"consumer", "proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/waf", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
-		"consumer/apikey", "contract/declare", "policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
+		"consumer/apikey", "policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
 	"internal/arch":        {},
 	"internal/durable":     {},
