@@ -52,6 +52,8 @@ const (
 	AdminServiceCreateJoinTokenProcedure = "/weir.v1.AdminService/CreateJoinToken"
 	// AdminServiceGetStatusProcedure is the procedure name of the AdminService's GetStatus RPC.
 	AdminServiceGetStatusProcedure = "/weir.v1.AdminService/GetStatus"
+	// AdminServiceListLimitsProcedure is the procedure name of the AdminService's ListLimits RPC.
+	AdminServiceListLimitsProcedure = "/weir.v1.AdminService/ListLimits"
 )
 
 var (
@@ -146,6 +148,13 @@ var (
 			Procedure:  AdminServiceGetStatusProcedure,
 		}
 	})
+	adminServiceListLimitsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("ListLimits"),
+			Procedure:  AdminServiceListLimitsProcedure,
+		}
+	})
 )
 
 // AdminServiceClient is a client for the weir.v1.AdminService service.
@@ -172,6 +181,8 @@ type AdminServiceClient interface {
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // NewAdminServiceClient constructs a client for the weir.v1.AdminService service. Multiple service
@@ -224,6 +235,8 @@ type AdminServiceHandler interface {
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // RegisterAdminServiceHandler registers svc as the weir.v1.AdminService implementation on server.
@@ -243,6 +256,7 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServiceGetModuleSpec(), Handler: adapter.getModule},
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
 		connect.Method{Spec: adminServiceGetStatusSpec(), Handler: adapter.getStatus},
+		connect.Method{Spec: adminServiceListLimitsSpec(), Handler: adapter.listLimits},
 	)
 }
 
@@ -314,6 +328,10 @@ func (UnimplementedAdminServiceHandler) CreateJoinToken(context.Context, *v1.Cre
 
 func (UnimplementedAdminServiceHandler) GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.GetStatus is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.ListLimits is not implemented")
 }
 
 type adminServiceClient struct {
@@ -419,6 +437,14 @@ func (c *adminServiceClient) CreateJoinToken(ctx context.Context, req *v1.Create
 func (c *adminServiceClient) GetStatus(ctx context.Context, req *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	var res v1.GetStatusResponse
 	if err := c.client.CallUnary(ctx, adminServiceGetStatusSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) ListLimits(ctx context.Context, req *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	var res v1.ListLimitsResponse
+	if err := c.client.CallUnary(ctx, adminServiceListLimitsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -572,6 +598,18 @@ func (h adminServiceHandler) getStatus(ctx context.Context, _ connect.Spec, stre
 		return err
 	}
 	res, err := h.svc.GetStatus(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) listLimits(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLimitsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLimits(ctx, &req)
 	if err != nil {
 		return err
 	}
