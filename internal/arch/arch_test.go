@@ -28,6 +28,8 @@ var allowed = map[string][]string{
 	"resource":              {"proto/weir/v1", "internal/signature"},
 	"resource/manifest":     {"proto/weir/v1", "resource", "resource/manifest/gatewayapi"},
 	"quota/ledger":          {"proto/weir/v1"},
+	"quota":                 {"proto/weir/v1", "proxy/exchange"},
+	"policy/quota":          {"policy", "proxy/exchange", "quota"},
 	"store":                 {"proto/weir/v1", "resource", "internal/durable", "quota/ledger"},
 	"cluster":               {"proto/weir/v1", "internal/durable", "cluster/rpc", "cluster/roster", "cluster/wal"},
 	"cluster/wal":           {"internal/durable"},
@@ -94,7 +96,7 @@ var allowed = map[string][]string{
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
-		"proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/waf", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
+		"proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/quota", "policy/waf", "policy/wasm", "quota", "quota/ledger", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 

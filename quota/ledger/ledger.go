@@ -139,19 +139,18 @@ const maxTokens = uint64(1) << 51
 // Grant answers an ask at a time. The record, which is nil where nothing was granted
 // yet, stays as it is; the one that is returned takes its place.
 func Grant(record *weirv1.LeaseRecord, limit Limit, now int64, ask Ask) (*weirv1.LeaseRecord, *weirv1.LeaseGrant) {
-	next := rolled(record, limit, now)
+	next := InWindow(record, limit, now)
 	i := slices.IndexFunc(next.Holders, func(h *weirv1.LeaseHolder) bool {
 		return h.GetNode() == ask.Node && h.GetEpoch() == ask.Epoch
 	})
 	if i >= 0 && next.Holders[i].GetSequence() >= ask.Sequence {
 		return next, answer(next, limit, now, next.Holders[i])
 	}
-	h := &weirv1.LeaseHolder{Node: ask.Node, Epoch: ask.Epoch, Sequence: ask.Sequence}
-	if w := ask.GetWindowSeconds(); w == 0 || w == next.GetWindowSeconds() && ask.GetWindowStart() == next.GetWindowStart() {
-		h.Held = min(ask.GetHeld(), maxTokens)
-		h.Used = min(ask.GetUsed(), h.Held)
-	}
+	h := holderOf(ask, next)
 	if i >= 0 {
+		if was := next.Holders[i]; was.GetSequence() < ask.GetSince() {
+			next.Lost = min(next.Lost+was.GetHeld(), maxTokens)
+		}
 		next.Holders = slices.Delete(next.Holders, i, i+1)
 	}
 	next.Holders = append(next.Holders, h) // the one that has asked last is the last
@@ -166,8 +165,20 @@ func Grant(record *weirv1.LeaseRecord, limit Limit, now int64, ask Ask) (*weirv1
 	return next, answer(next, limit, now, h)
 }
 
-// rolled is a copy of the record in the window that is now.
-func rolled(r *weirv1.LeaseRecord, limit Limit, now int64) *weirv1.LeaseRecord {
+// holderOf is what a proxy says that it holds of the record's window.
+func holderOf(ask Ask, r *weirv1.LeaseRecord) *weirv1.LeaseHolder {
+	h := &weirv1.LeaseHolder{Node: ask.Node, Epoch: ask.Epoch, Sequence: ask.Sequence}
+	if ask.GetWindowSeconds() == r.GetWindowSeconds() && ask.GetWindowStart() == r.GetWindowStart() {
+		h.Held = min(ask.GetHeld(), maxTokens)
+		h.Used = min(ask.GetUsed(), h.Held)
+	}
+	beyond := min(ask.GetBeyond(), maxTokens)
+	h.Held, h.Used = h.Held+beyond, h.Used+beyond
+	return h
+}
+
+// InWindow is a copy of the record in the window that is now.
+func InWindow(r *weirv1.LeaseRecord, limit Limit, now int64) *weirv1.LeaseRecord {
 	next := &weirv1.LeaseRecord{WindowStart: limit.StartOf(now), WindowSeconds: limit.seconds(), Overshoot: r.GetOvershoot()}
 	switch {
 	case r == nil:
@@ -227,7 +238,7 @@ func answer(r *weirv1.LeaseRecord, limit Limit, now int64, holder *weirv1.LeaseH
 	lasts := max(end-now, 0)
 	g := &weirv1.LeaseGrant{
 		WindowStart: r.GetWindowStart(), WindowSeconds: r.GetWindowSeconds(), Held: holder.GetHeld(),
-		Lasts:    durationpb.New(time.Duration(lasts - lasts/bendForward)),
+		Lasts: durationpb.New(time.Duration(lasts - lasts/bendForward)), Ends: durationpb.New(time.Duration(lasts)),
 		Requests: limit.Requests, Remaining: Remaining(r, limit), Holders: 1,
 	}
 	g.Exhausted = g.Remaining == 0

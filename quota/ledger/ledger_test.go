@@ -66,11 +66,22 @@ func TestGrant(t *testing.T) {
 			{Ask{Node: "a", Epoch: 2, Sequence: 1, LeaseAsk: &weirv1.LeaseAsk{Want: 10}}, 10, 80, false},
 		},
 		"what has passed already is counted": {
-			{Ask{Node: "a", Epoch: 1, Sequence: 1, LeaseAsk: &weirv1.LeaseAsk{Held: 120, Used: 120}}, 120, 0, true},
+			{ask("a", 1, 120, 120, 0), 120, 0, true},
 			{ask("b", 1, 0, 0, 1), 0, 0, true},
 		},
 		"what is held of another window is not": {
 			{Ask{Node: "a", Epoch: 1, Sequence: 1, LeaseAsk: &weirv1.LeaseAsk{WindowSeconds: 60, Held: 40, Want: 1}}, 1, 99, false},
+		},
+		"what has passed since another window is": {
+			{Ask{Node: "a", Epoch: 1, Sequence: 1, LeaseAsk: &weirv1.LeaseAsk{WindowSeconds: 60, Held: 40, Beyond: 7, Want: 1}}, 8, 92, false},
+		},
+		"and what has passed since this one, as the proxy thought": {
+			{Ask{Node: "a", Epoch: 1, Sequence: 1, LeaseAsk: &weirv1.LeaseAsk{WindowStart: 60, WindowSeconds: 60, Held: 40, Beyond: 7}}, 47, 53, false},
+		},
+		"what a proxy has forgotten it has used": {
+			{ask("a", 1, 30, 30, 0), 30, 70, false},
+			{Ask{Node: "a", Epoch: 1, Sequence: 2, LeaseAsk: &weirv1.LeaseAsk{Since: 2, Want: 5}}, 5, 65, false},
+			{Ask{Node: "a", Epoch: 1, Sequence: 3, LeaseAsk: &weirv1.LeaseAsk{Since: 2, Want: 5}}, 5, 65, false}, // the answer was lost
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +92,7 @@ func TestGrant(t *testing.T) {
 				if g.GetHeld() != s.held || g.GetRemaining() != s.remaining || g.GetExhausted() != s.exhausted {
 					t.Errorf("step %d: %v, want %+v", i, g, s)
 				}
-				if g.GetWindowStart() != 60 || g.GetWindowSeconds() != 60 || g.GetLasts().AsDuration() > 50*time.Second || g.GetLasts().AsDuration() < 49*time.Second {
+				if g.GetWindowStart() != 60 || g.GetWindowSeconds() != 60 || g.GetEnds().AsDuration() != 50*time.Second || g.GetLasts().AsDuration() > 49300*time.Millisecond || g.GetLasts().AsDuration() < 49*time.Second {
 					t.Errorf("step %d: the window is %v", i, g)
 				}
 			}

@@ -94,15 +94,21 @@ type LeaseAsk struct {
 	Tenant       string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	Subscription string                 `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	Limit        string                 `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The window that held and used are of: when it begins, and how long it is, in
-	// seconds. A length of 0: the one that is now, whichever that is.
+	// The window that held and used are of, the last that the proxy has heard of: when
+	// it begins, and how long it is, in seconds; 0: it has heard of none.
 	WindowStart   uint64 `protobuf:"varint,4,opt,name=window_start,json=windowStart,proto3" json:"window_start,omitempty"`
 	WindowSeconds uint64 `protobuf:"varint,5,opt,name=window_seconds,json=windowSeconds,proto3" json:"window_seconds,omitempty"`
 	// Tokens of that window that the proxy holds, with those that it has used.
 	Held uint64 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
 	Used uint64 `protobuf:"varint,7,opt,name=used,proto3" json:"used,omitempty"`
 	// How many more it wants.
-	Want          uint64 `protobuf:"varint,8,opt,name=want,proto3" json:"want,omitempty"`
+	Want uint64 `protobuf:"varint,8,opt,name=want,proto3" json:"want,omitempty"`
+	// Requests that have passed without a token since that window ended, as the proxy
+	// presumes. They are of the window that is now.
+	Beyond uint64 `protobuf:"varint,9,opt,name=beyond,proto3" json:"beyond,omitempty"`
+	// The first sequence with which the proxy asked of the limit, since it knows what
+	// it holds of it. What it held before that it has used.
+	Since         uint64 `protobuf:"varint,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +199,20 @@ func (x *LeaseAsk) GetWant() uint64 {
 	return 0
 }
 
+func (x *LeaseAsk) GetBeyond() uint64 {
+	if x != nil {
+		return x.Beyond
+	}
+	return 0
+}
+
+func (x *LeaseAsk) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type LeaseTokensResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each ask, in their order.
@@ -246,7 +266,9 @@ type LeaseGrant struct {
 	WindowSeconds uint64 `protobuf:"varint,3,opt,name=window_seconds,json=windowSeconds,proto3" json:"window_seconds,omitempty"`
 	// All that the proxy holds of this window now.
 	Held uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
-	// How long the window lasts, counted from when the request was sent.
+	// How long tokens of the window may be used, counted from when the request was
+	// sent. It is a little less than the window lasts, since the ledger's time may run
+	// faster than the proxy's.
 	Lasts    *durationpb.Duration `protobuf:"bytes,5,opt,name=lasts,proto3" json:"lasts,omitempty"`
 	Requests uint64               `protobuf:"varint,6,opt,name=requests,proto3" json:"requests,omitempty"`
 	// What nobody holds.
@@ -256,7 +278,9 @@ type LeaseGrant struct {
 	// The proxies that hold some, with this one.
 	Holders uint32 `protobuf:"varint,9,opt,name=holders,proto3" json:"holders,omitempty"`
 	// How many more than the limit have passed. Only limits that are not exact let any.
-	Overshoot     uint64 `protobuf:"varint,10,opt,name=overshoot,proto3" json:"overshoot,omitempty"`
+	Overshoot uint64 `protobuf:"varint,10,opt,name=overshoot,proto3" json:"overshoot,omitempty"`
+	// How long the window lasts, to tell clients.
+	Ends          *durationpb.Duration `protobuf:"bytes,11,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +383,13 @@ func (x *LeaseGrant) GetOvershoot() uint64 {
 		return x.Overshoot
 	}
 	return 0
+}
+
+func (x *LeaseGrant) GetEnds() *durationpb.Duration {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
 }
 
 // GrantLeases decides what a proxy asks for.
@@ -721,6 +752,7 @@ type LimitStatus struct {
 	WorstOvershoot uint64 `protobuf:"varint,12,opt,name=worst_overshoot,json=worstOvershoot,proto3" json:"worst_overshoot,omitempty"`
 	// What proxies held that nobody can give back.
 	Lost          uint64 `protobuf:"varint,13,opt,name=lost,proto3" json:"lost,omitempty"`
+	Tenant        string `protobuf:"bytes,14,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -846,6 +878,13 @@ func (x *LimitStatus) GetLost() uint64 {
 	return 0
 }
 
+func (x *LimitStatus) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
 type LimitLease struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -909,7 +948,7 @@ func (x *LimitLease) GetUsed() uint64 {
 
 type ListLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the default one.
+	// Empty: the default one; "*": all.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Empty: all.
 	App           string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
@@ -1021,7 +1060,7 @@ const file_weir_v1_limit_proto_rawDesc = "" +
 	"\x12LeaseTokensRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12%\n" +
-	"\x04asks\x18\x03 \x03(\v2\x11.weir.v1.LeaseAskR\x04asks\"\xe2\x01\n" +
+	"\x04asks\x18\x03 \x03(\v2\x11.weir.v1.LeaseAskR\x04asks\"\x90\x02\n" +
 	"\bLeaseAsk\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x14\n" +
@@ -1030,9 +1069,12 @@ const file_weir_v1_limit_proto_rawDesc = "" +
 	"\x0ewindow_seconds\x18\x05 \x01(\x04R\rwindowSeconds\x12\x12\n" +
 	"\x04held\x18\x06 \x01(\x04R\x04held\x12\x12\n" +
 	"\x04used\x18\a \x01(\x04R\x04used\x12\x12\n" +
-	"\x04want\x18\b \x01(\x04R\x04want\"B\n" +
+	"\x04want\x18\b \x01(\x04R\x04want\x12\x16\n" +
+	"\x06beyond\x18\t \x01(\x04R\x06beyond\x12\x14\n" +
+	"\x05since\x18\n" +
+	" \x01(\x04R\x05since\"B\n" +
 	"\x13LeaseTokensResponse\x12+\n" +
-	"\x06grants\x18\x01 \x03(\v2\x13.weir.v1.LeaseGrantR\x06grants\"\xc5\x02\n" +
+	"\x06grants\x18\x01 \x03(\v2\x13.weir.v1.LeaseGrantR\x06grants\"\xf4\x02\n" +
 	"\n" +
 	"LeaseGrant\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12!\n" +
@@ -1045,7 +1087,8 @@ const file_weir_v1_limit_proto_rawDesc = "" +
 	"\texhausted\x18\b \x01(\bR\texhausted\x12\x18\n" +
 	"\aholders\x18\t \x01(\rR\aholders\x12\x1c\n" +
 	"\tovershoot\x18\n" +
-	" \x01(\x04R\tovershoot\"\xa5\x01\n" +
+	" \x01(\x04R\tovershoot\x12-\n" +
+	"\x04ends\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04ends\"\xa5\x01\n" +
 	"\vGrantLeases\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x123\n" +
 	"\aelapsed\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x12\n" +
@@ -1070,7 +1113,7 @@ const file_weir_v1_limit_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x12\n" +
-	"\x04used\x18\x05 \x01(\x04R\x04used\"\xbb\x03\n" +
+	"\x04used\x18\x05 \x01(\x04R\x04used\"\xd3\x03\n" +
 	"\vLimitStatus\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\tR\fsubscription\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -1086,7 +1129,8 @@ const file_weir_v1_limit_proto_rawDesc = "" +
 	" \x01(\x04R\tremaining\x12+\n" +
 	"\x06leases\x18\v \x03(\v2\x13.weir.v1.LimitLeaseR\x06leases\x12'\n" +
 	"\x0fworst_overshoot\x18\f \x01(\x04R\x0eworstOvershoot\x12\x12\n" +
-	"\x04lost\x18\r \x01(\x04R\x04lost\"L\n" +
+	"\x04lost\x18\r \x01(\x04R\x04lost\x12\x16\n" +
+	"\x06tenant\x18\x0e \x01(\tR\x06tenant\"L\n" +
 	"\n" +
 	"LimitLease\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
@@ -1133,22 +1177,23 @@ var file_weir_v1_limit_proto_depIdxs = []int32{
 	1,  // 0: weir.v1.LeaseTokensRequest.asks:type_name -> weir.v1.LeaseAsk
 	3,  // 1: weir.v1.LeaseTokensResponse.grants:type_name -> weir.v1.LeaseGrant
 	13, // 2: weir.v1.LeaseGrant.lasts:type_name -> google.protobuf.Duration
-	13, // 3: weir.v1.GrantLeases.elapsed:type_name -> google.protobuf.Duration
-	0,  // 4: weir.v1.GrantLeases.request:type_name -> weir.v1.LeaseTokensRequest
-	14, // 5: weir.v1.LeaseClock.now:type_name -> google.protobuf.Timestamp
-	6,  // 6: weir.v1.LeaseClock.sources:type_name -> weir.v1.LeaseSource
-	13, // 7: weir.v1.LeaseSource.elapsed:type_name -> google.protobuf.Duration
-	14, // 8: weir.v1.LeaseSource.at:type_name -> google.protobuf.Timestamp
-	8,  // 9: weir.v1.LeaseRecord.holders:type_name -> weir.v1.LeaseHolder
-	14, // 10: weir.v1.LimitStatus.window_start:type_name -> google.protobuf.Timestamp
-	14, // 11: weir.v1.LimitStatus.window_end:type_name -> google.protobuf.Timestamp
-	10, // 12: weir.v1.LimitStatus.leases:type_name -> weir.v1.LimitLease
-	9,  // 13: weir.v1.ListLimitsResponse.limits:type_name -> weir.v1.LimitStatus
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 3: weir.v1.LeaseGrant.ends:type_name -> google.protobuf.Duration
+	13, // 4: weir.v1.GrantLeases.elapsed:type_name -> google.protobuf.Duration
+	0,  // 5: weir.v1.GrantLeases.request:type_name -> weir.v1.LeaseTokensRequest
+	14, // 6: weir.v1.LeaseClock.now:type_name -> google.protobuf.Timestamp
+	6,  // 7: weir.v1.LeaseClock.sources:type_name -> weir.v1.LeaseSource
+	13, // 8: weir.v1.LeaseSource.elapsed:type_name -> google.protobuf.Duration
+	14, // 9: weir.v1.LeaseSource.at:type_name -> google.protobuf.Timestamp
+	8,  // 10: weir.v1.LeaseRecord.holders:type_name -> weir.v1.LeaseHolder
+	14, // 11: weir.v1.LimitStatus.window_start:type_name -> google.protobuf.Timestamp
+	14, // 12: weir.v1.LimitStatus.window_end:type_name -> google.protobuf.Timestamp
+	10, // 13: weir.v1.LimitStatus.leases:type_name -> weir.v1.LimitLease
+	9,  // 14: weir.v1.ListLimitsResponse.limits:type_name -> weir.v1.LimitStatus
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_limit_proto_init() }
