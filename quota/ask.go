@@ -64,7 +64,7 @@ func (l *limit) wanted(left, now int64) int64 {
 	if l.pace.rate == 0 {
 		target += firstBlock
 	}
-	l.low.Store(min(target/2, int64(l.pace.rate*2*rtt.Seconds())))
+	l.low.Store(min(target/2, int64(l.pace.rate*(2*rtt+leisure).Seconds())))
 	if l.returns && l.waiters == 0 && now-l.pace.quiet >= int64(housekeeping) {
 		return 0
 	}

@@ -117,7 +117,7 @@ func (l *limit) takeBeyond(b *block, now int64) bool {
 		return false
 	}
 	b.left.Add(-1)
-	l.wantMore(now)
+	l.wantNow(now)
 	return true
 }
 
@@ -129,6 +129,14 @@ func (l *limit) wantMore(now int64) {
 	if l.wants.CompareAndSwap(false, true) {
 		l.client.enqueue(l)
 	}
+}
+
+// wantNow is wantMore, for one that has no token.
+func (l *limit) wantNow(now int64) {
+	if !l.client.urgent.Load() {
+		l.client.urgent.Store(true)
+	}
+	l.wantMore(now)
 }
 
 // refusal says why there is no token. Where that is yet to be seen the outcome is
@@ -150,7 +158,7 @@ func (l *limit) refusal() (d Decision, answered <-chan struct{}) {
 	case now < l.unknown:
 		return l.unavailable(), nil
 	}
-	l.wantMore(now)
+	l.wantNow(now)
 	if l.client.silent() || l.waiters >= maxWaiters || l.client.waiting.Load() >= maxAllWaiters {
 		return l.unavailable(), nil
 	}
@@ -181,7 +189,7 @@ func (l *limit) beyond(b *block, now int64) Decision {
 	if !b.open(now) {
 		b = l.presume(b, now)
 	}
-	l.wantMore(now)
+	l.wantNow(now)
 	if !l.client.silent() {
 		return Decision{} // takeBeyond counts it
 	}

@@ -45,8 +45,10 @@ const (
 	maxWait = 2 * time.Second
 	// askTimeout bounds one call: a server may be electing its leader.
 	askTimeout = 2 * time.Second
-	// gathering is how long what wants to ask waits for others that do.
+	// gathering is how long what wants to ask waits for others that do, and leisure how
+	// long while nobody waits for the answer.
 	gathering = time.Millisecond
+	leisure   = 5 * time.Millisecond
 	// maxAsks is how many are in one call.
 	maxAsks = 512
 	// maxCalls bounds the calls that are under way.
@@ -56,8 +58,10 @@ const (
 	// again is when a limit of which nothing remains is asked about once more, if
 	// others still hold some.
 	again = 500 * time.Millisecond
-	// backoff is how long no limit asks after a call has failed.
-	backoff = 250 * time.Millisecond
+	// backoff is how long no limit asks after a call has failed; it doubles up to the
+	// most with each that fails.
+	backoff     = 250 * time.Millisecond
+	mostBackoff = 2 * time.Second
 	// housekeeping is how often blocks that are not used are looked for.
 	housekeeping = 500 * time.Millisecond
 	// unused is how long a block is kept that nobody takes from, and forgotten how long
@@ -84,7 +88,10 @@ type Client struct {
 	waiting  atomic.Int64
 	// asleep is until when no limit asks, since a call has failed; 0: none has.
 	asleep atomic.Int64
+	pause  atomic.Int64 // how long it is then
 	rtt    atomic.Int64
+	// urgent: something in the queue is of a limit that has no token.
+	urgent atomic.Bool
 	meters meters
 
 	mu     sync.Mutex
@@ -95,8 +102,11 @@ type Client struct {
 		sync.Mutex
 		wanting []*limit
 	}
-	wake     chan struct{}
-	sequence uint64 // Run's own
+	wake chan struct{}
+
+	// Run's own.
+	sequence uint64
+	scanned  []*limit
 }
 
 type key struct{ tenant, subscription, limit string }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -55,9 +56,15 @@ func (c *Client) Run(ctx context.Context) error {
 			continue
 		case <-c.wake:
 		}
-		if !pauseFor(ctx, gathering) {
-			return ctx.Err()
+		for waited := time.Duration(0); waited < leisure; waited += gathering {
+			if !pauseFor(ctx, gathering) {
+				return ctx.Err()
+			}
+			if c.urgent.Load() {
+				break
+			}
 		}
+		c.urgent.Store(false)
 		for batch := c.next(); len(batch) > 0; batch = c.next() {
 			select {
 			case calls <- struct{}{}:
@@ -126,13 +133,16 @@ func (c *Client) told(err error, took int64, ctx context.Context) {
 	if err == nil {
 		c.meters.calls.Add(1)
 		c.rtt.Store((3*c.rtt.Load() + took) / 4)
+		c.pause.Store(0)
 		if c.asleep.Swap(0) != 0 {
 			c.log.Info("limits are leased again")
 		}
 		return
 	}
 	c.meters.failures.Add(1)
-	if c.asleep.Swap(c.now()+int64(backoff)) == 0 && ctx.Err() == nil {
+	pause := min(max(2*c.pause.Load(), int64(backoff)), int64(mostBackoff))
+	c.pause.Store(pause)
+	if c.asleep.Swap(c.now()+pause/2+rand.Int64N(pause)) == 0 && ctx.Err() == nil {
 		c.log.Warn("limits cannot be leased: what is exact is refused once the blocks here are used up", "error", err)
 	}
 }
@@ -148,16 +158,17 @@ func (c *Client) unanswered(batch []*limit) {
 func (c *Client) keepHouse() {
 	now := c.now()
 	c.mu.Lock()
-	all := make([]*limit, 0, len(c.limits))
+	c.scanned = c.scanned[:0]
 	for _, l := range c.limits {
-		all = append(all, l)
+		c.scanned = append(c.scanned, l)
 	}
 	c.mu.Unlock()
-	for _, l := range all {
+	for _, l := range c.scanned {
 		if l.tidy(now) {
 			c.enqueue(l)
 		}
 	}
+	clear(c.scanned) // what is forgotten is not kept by it
 	c.forget(now)
 }
 
