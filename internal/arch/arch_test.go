@@ -69,6 +69,7 @@ var allowed = map[string][]string{
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
 		"proxy/probe", "proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
 
+	"meter":                {"proto/weir/v1", "internal/durable", "proxy/exchange"},
 	"contract":             {"contract/schema"},
 	"contract/schema":      {},
 	"policy":               {"proto/weir/v1", "proxy/exchange"},

@@ -34,6 +34,8 @@ const (
 	NodeServiceStreamConfigProcedure = "/weir.v1.NodeService/StreamConfig"
 	// NodeServiceGetBlobProcedure is the procedure name of the NodeService's GetBlob RPC.
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
+	// NodeServiceReportUsageProcedure is the procedure name of the NodeService's ReportUsage RPC.
+	NodeServiceReportUsageProcedure = "/weir.v1.NodeService/ReportUsage"
 	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
 	PeerServiceReportProcedure = "/weir.v1.PeerService/Report"
 )
@@ -67,6 +69,13 @@ var (
 			Procedure:  NodeServiceGetBlobProcedure,
 		}
 	})
+	nodeServiceReportUsageSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("ReportUsage"),
+			Procedure:  NodeServiceReportUsageProcedure,
+		}
+	})
 )
 
 // NodeServiceClient is a client for the weir.v1.NodeService service.
@@ -80,6 +89,9 @@ type NodeServiceClient interface {
 	StreamConfig(context.Context) (NodeServiceStreamConfigClientStream, error)
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest) (NodeServiceGetBlobClientStream, error)
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // NewNodeServiceClient constructs a client for the weir.v1.NodeService service. Multiple service
@@ -155,6 +167,9 @@ type NodeServiceHandler interface {
 	StreamConfig(context.Context, NodeServiceStreamConfigServerStream) error
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest, NodeServiceGetBlobServerStream) error
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // RegisterNodeServiceHandler registers svc as the weir.v1.NodeService implementation on server.
@@ -165,6 +180,7 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceRenewSpec(), Handler: adapter.renew},
 		connect.Method{Spec: nodeServiceStreamConfigSpec(), Handler: adapter.streamConfig},
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
+		connect.Method{Spec: nodeServiceReportUsageSpec(), Handler: adapter.reportUsage},
 	)
 }
 
@@ -226,6 +242,10 @@ func (UnimplementedNodeServiceHandler) GetBlob(context.Context, *v1.GetBlobReque
 	return connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.GetBlob is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.ReportUsage is not implemented")
+}
+
 type nodeServiceClient struct {
 	client *connect.Client
 }
@@ -260,6 +280,14 @@ func (c *nodeServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest)
 		return NodeServiceGetBlobClientStream{}, err
 	}
 	return NodeServiceGetBlobClientStream{stream: stream}, nil
+}
+
+func (c *nodeServiceClient) ReportUsage(ctx context.Context, req *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	var res v1.ReportUsageResponse
+	if err := c.client.CallUnary(ctx, nodeServiceReportUsageSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 type nodeServiceHandler struct{ svc NodeServiceHandler }
@@ -298,6 +326,18 @@ func (h nodeServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.GetBlob(ctx, &req, NodeServiceGetBlobServerStream{stream: stream})
+}
+
+func (h nodeServiceHandler) reportUsage(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReportUsageRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReportUsage(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }
 
 var (
