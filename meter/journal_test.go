@@ -232,9 +232,10 @@ func TestRotationUnderLoadLosesNothing(t *testing.T) {
 			rotating = false
 		default:
 			j.rotate()
+			j.pending.send(t.Context(), s.report)
 		}
 	}
-	j.runs(s.report)() // which sends it all
+	j.runs(s.report)() // which sends the rest
 	if s.sum() != goroutines*each {
 		t.Errorf("%d of %d arrived", s.sum(), goroutines*each)
 	}
