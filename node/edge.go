@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
@@ -31,6 +32,7 @@ type edge struct {
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
 	client  *nodeapi.Client
+	asking  atomic.Pointer[nodeapi.Client] // the same, for others than who runs it
 	pause   chan chan struct{}
 	inForce chan struct{} // closed once some configuration is
 	force   func()
@@ -50,11 +52,12 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	if err := p.join(node, ec, dir); err != nil {
 		return nil, fmt.Errorf("start edge: %w", err)
 	}
+	dialer := p.newDialer()
 	e := &edge{inForce: make(chan struct{}), pause: make(chan chan struct{})}
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
-			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
+			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring, Dialer: dialer,
 			Labels: ec.Labels, Version: cfg.Version, Logger: log,
 			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
@@ -62,13 +65,14 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 		if err == nil {
 			get := fetch(client.Blob)
 			host.modules.Store(&get)
+			e.asking.Store(client)
 		}
 		return client, err
 	}
 	if e.client, err = e.connect(); err != nil {
 		return nil, err
 	}
-	if err := e.startProxy(p, cfg, ec, host); err != nil {
+	if err := e.startProxy(p, cfg, ec, dir, host); err != nil {
 		return nil, err
 	}
 	p.run("edge", e.follow)
@@ -99,7 +103,7 @@ func (p *process) join(node *identity.Identity, ec EdgeConfig, dir string) error
 	})
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) error {
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, dir string, host *host) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -111,8 +115,12 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
+	usage, err := e.startMeter(p, dir, metrics)
+	if err != nil {
+		return fmt.Errorf("start edge: %w", err)
+	}
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, Meter: usage, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

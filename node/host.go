@@ -63,7 +63,7 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Lifecycle, policy.Contract:
+	case policy.Operation, policy.Lifecycle, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)

@@ -223,6 +223,9 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	}
 	m := chainMaker{proxy: p, rule: r}
 	for _, a := range apis {
+		m.operation(ctx, a)
+	}
+	for _, a := range apis {
 		m.lifecycle(ctx, a)
 	}
 	transforms := slices.IndexFunc(list, func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_TRANSFORM })

@@ -54,6 +54,8 @@ type Config struct {
 	// None: nothing is asked for but what is.
 	PluginKeys []ed25519.PublicKey
 	Metrics    *telemetry.Metrics
+	// Meter counts what consumers are answered; nil: nobody does.
+	Meter Meter
 	// Access is nil for no access log.
 	Access *telemetry.AccessLog
 	Logger *slog.Logger

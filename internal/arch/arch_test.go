@@ -93,7 +93,7 @@ var allowed = map[string][]string{
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "resource", "resource/manifest", "identity", "contract", "proxy/handler"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
-		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
+		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "meter", "internal/durable",
 		"proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/waf", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
 		"policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},

@@ -1,11 +1,13 @@
 // Package api is what an Api declares, as policies: where in its life a version is,
 // and whether what passes is as its contract says.
 //
-//	Api, Contract ─▶ Host.Make ─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
+//	Api, Contract ─▶ Host.Make ─▶ operation: Exchange.Api, Exchange.Operation
+//	                          ├─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
 //	                          └─▶ contract:  400, 413, 502, or a report
 //
-// The first stands before all other policies, so that a version that is no more asks
-// nobody for a key. The second stands behind those that authenticate, authorise and
+// What is called is known before anything is decided, so that it is logged, and counted,
+// whatever becomes of the request. The life of a version stands before all policies that
+// are declared, so that one that is no more asks nobody for a key. The checks stand behind those that authenticate, authorise and
 // limit, and before those that transform: what the client has sent is compared, not
 // what becomes of it; and of an answer what the client will get.
 //
@@ -54,14 +56,16 @@ func NewHost(log *slog.Logger) *Host {
 
 var _ policy.Maker = (*Host)(nil)
 
-// Make implements policy.Maker for the native policies policy.Lifecycle and
-// policy.Contract.
+// Make implements policy.Maker for the native policies policy.Operation, policy.Lifecycle
+// and policy.Contract.
 func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	declared := new(weirv1.ApiSpec)
 	if err := proto.Unmarshal([]byte(spec.Config), declared); err != nil {
 		return nil, fmt.Errorf("read Api %s: %w", spec.Name, err)
 	}
 	switch spec.Native {
+	case policy.Operation:
+		return h.newOperation(spec)
 	case policy.Lifecycle:
 		return newLifecycle(spec, declared), nil
 	case policy.Contract:
