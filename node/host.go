@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/api"
 	"github.com/weirmesh/weir/policy/waf"
@@ -27,6 +28,8 @@ type host struct {
 	*wasm.Host
 	firewall *waf.Host
 	apis     *api.Host
+	// consumers are those that the process's proxy knows.
+	consumers *consumer.Registry
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -34,7 +37,8 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis"))}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry()}
+	h.apis = api.NewHost(api.Config{Logger: p.log.With("part", "apis"), Consumers: h.consumers})
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -63,7 +67,7 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Operation, policy.Lifecycle, policy.Contract:
+	case policy.Operation, policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)
