@@ -34,6 +34,7 @@ const (
 	// firstRetry and lastRetry are how long it takes until servers are asked again.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 5 * time.Second
+	sayAgain   = time.Minute
 )
 
 // waiting is a sealed segment.
@@ -56,6 +57,9 @@ type pending struct {
 	segments []*waiting         // of each epoch in order
 	adopted  map[epoch]*os.File // the locks of epochs that others have left
 	ended    map[epoch]bool     // those of them of which nothing is left
+
+	failing time.Time // since when reports fail; who sends has it
+	told    time.Time // when that was last said
 
 	sent, torn, damaged atomic.Uint64
 }
@@ -173,6 +177,7 @@ func (p *pending) send(ctx context.Context, report Report) bool {
 			m.Ended = append(m.Ended, e[:])
 		}
 		err := report(ctx, m)
+		p.tell(ctx, err)
 		switch {
 		case err == nil:
 			p.arrived(batch)
@@ -182,13 +187,27 @@ func (p *pending) send(ctx context.Context, report Report) bool {
 		case errors.Is(err, ErrRefused) && len(batch) == 1:
 			p.setAside(batch[0], refusedSuffix, err)
 		default:
-			if ctx.Err() == nil {
-				p.log.Warn("usage not reported; it waits", "segments", p.len(), "error", err)
-			}
 			return false
 		}
 	}
 	return false
+}
+
+// tell says when reports begin to fail, now and then that they still do, and when they no
+// longer do.
+func (p *pending) tell(ctx context.Context, err error) {
+	switch {
+	case err == nil && !p.failing.IsZero():
+		p.log.Info("usage is reported again", "failed_for", time.Since(p.failing).Round(time.Second))
+		p.failing = time.Time{}
+	case err == nil, errors.Is(err, ErrRefused), ctx.Err() != nil:
+	case p.failing.IsZero(), time.Since(p.told) > sayAgain:
+		if p.failing.IsZero() {
+			p.failing = time.Now()
+		}
+		p.told = time.Now()
+		p.log.Warn("usage not reported; it waits", "segments", p.len(), "error", err)
+	}
 }
 
 // next reads what goes into a report: the first segments, at most so many. What can be
