@@ -174,7 +174,7 @@ func TestAPIKeys(t *testing.T) {
 			if e.asked.Load() != before {
 				t.Error("the service was asked")
 			}
-			if want := map[int]string{401: `Key realm="books"`}[c.status]; resp.Header.Get("WWW-Authenticate") != want {
+			if want := map[int]string{401: `ApiKey realm="books"`}[c.status]; resp.Header.Get("WWW-Authenticate") != want {
 				t.Errorf("WWW-Authenticate is %q", resp.Header.Get("WWW-Authenticate"))
 			}
 			if !strings.Contains(body, `"type":"urn:weir:problem:`+c.code+`"`) || resp.Header.Get("Content-Type") != "application/problem+json" {
@@ -292,6 +292,22 @@ func TestKeysComeAndGo(t *testing.T) {
 	want("a draft", 404)
 }
 
+// The service is told who calls, where that is asked for, and not by who calls.
+func TestTheServiceIsToldWhoCalls(t *testing.T) {
+	e := startKeyed(t, unchanged)
+	telling := keyedAPI("books", "")
+	telling.Spec.Authentication.ConsumerHeader = "x-consumer"
+	for _, c := range []struct {
+		api  *weirv1.Api
+		want string
+	}{{keyedAPI("books", ""), `"X-Consumer":["root"]`}, {telling, `"X-Consumer":["demo"]`}} {
+		e.apply(c.api)
+		if _, body := get(t, e.url("/books"), "x-api-key", "k1", "X-Consumer", "root"); !strings.Contains(body, c.want) {
+			t.Errorf("the service got %s, want %s", body, c.want)
+		}
+	}
+}
+
 // Two Apis on one rule: both must be what the App may call.
 func TestKeysOfTwoApis(t *testing.T) {
 	e := startKeyed(t, unchanged, keyedAPI("more", ""))
@@ -390,7 +406,9 @@ func TestKeysDoNotAllocate(t *testing.T) {
 		t.Skip("under the race detector pools forget on purpose")
 	}
 	e := startKeyed(t, unchanged)
-	e.apply(service("s", plainOrigin(t)))
+	telling := keyedAPI("books", "")
+	telling.Spec.Authentication.ConsumerHeader = "x-consumer"
+	e.apply(service("s", plainOrigin(t)), telling)
 	c := dial(t, e.addr)
 	raw, buf := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nX-Api-Key: k1\r\n\r\n"), make([]byte, 8<<10)
 	if n := testing.AllocsPerRun(300, func() { roundTrip(t, c.TCPConn, raw, buf) }); n > 0 {

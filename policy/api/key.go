@@ -17,12 +17,13 @@ const defaultKeyField = "x-api-key"
 type keys struct {
 	spec      policy.Spec
 	field     string
+	told      []byte // the field in which the service is told the App; empty: it is not
 	consumers *consumer.Tenant
 	counts    *keyCounts
 	release   func()
-	// What those are told who show no key, or one that is not known. There is no
-	// registered scheme for keys in a field of their own; this one is what gateways say
-	// (RFC 9110, section 11.6.1, asks for one with each 401).
+	// What those are told who show no key, or one that is not known. RFC 9110, section
+	// 11.6.1, asks for a scheme with each 401, and none is registered for keys in a field
+	// of their own: this is the one of the standard policy apikey.
 	challenge []byte
 	missing   exchange.Problem
 }
@@ -34,7 +35,8 @@ func (h *Host) newKeys(spec policy.Spec, declared *weirv1.ApiSpec) (*keys, error
 	if h.consumers == nil {
 		return nil, fmt.Errorf("make Api %s: nobody knows any keys here", spec.Name)
 	}
-	k := &keys{spec: spec, field: keyField(declared), consumers: h.consumers.Tenant(spec.Tenant), challenge: []byte(`Key realm="` + spec.Name + `"`)}
+	k := &keys{spec: spec, field: keyField(declared), consumers: h.consumers.Tenant(spec.Tenant), challenge: []byte(`ApiKey realm="` + spec.Name + `"`)}
+	k.told = []byte(declared.GetAuthentication().GetConsumerHeader())
 	k.counts, k.release = h.meters.keysOf(spec.Tenant + "/" + spec.Name)
 	k.missing = exchange.Problem{Status: 401, Code: "api_key_missing", Detail: "The API asks for a key in the field " + k.field + "."}
 	return k, nil
@@ -76,8 +78,7 @@ func (f keyFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, erro
 		if !f.consumers.Allows(x.Consumer.App, f.spec.Name) {
 			return f.refuse(x, resultNoSubscription, &noSubscription), nil
 		}
-		f.counts[resultAccepted].Inc()
-		return policy.Continue, nil
+		return f.accept(x), nil
 	case len(key) == 0 && fields <= 1:
 		return f.refuse(x, resultMissing, &f.missing), nil
 	case fields > 1:
@@ -87,8 +88,7 @@ func (f keyFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, erro
 	switch {
 	case verdict == consumer.Accepted && found != nil:
 		x.Consumer = found
-		f.counts[resultAccepted].Inc()
-		return policy.Continue, nil
+		return f.accept(x), nil
 	case verdict == consumer.NoSubscription:
 		return f.refuse(x, resultNoSubscription, &noSubscription), nil
 	case verdict == consumer.Expired:
@@ -116,6 +116,15 @@ func (f keyFilter) take(from *exchange.Fields) (key []byte, fields int) {
 		from.Del(f.field)
 	}
 	return key, fields
+}
+
+// accept lets the request go on, and tells the service whose it is.
+func (f keyFilter) accept(x *exchange.Exchange) policy.Verdict {
+	f.counts[resultAccepted].Inc()
+	if len(f.told) > 0 {
+		x.Request.Fields.Set(f.told, x.Copy(x.Consumer.App))
+	}
+	return policy.Continue
 }
 
 func (f keyFilter) refuse(x *exchange.Exchange, result int, p *exchange.Problem) policy.Verdict {
