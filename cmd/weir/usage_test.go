@@ -81,6 +81,8 @@ func TestExitCodes(t *testing.T) {
 		{"key revoke", 2, "accepts 1 arg(s)"},
 		{"key revoke a --tenant *", 2, "name the tenant of the key"},
 		{"get all x", 2, `there is no kind "all"`},
+		{"import", 2, "say what to do: openapi"},
+		{"import openapi", 2, "accepts 1 arg(s)"},
 		{"export a b", 2, "accepts at most 1 arg(s)"},
 		{"join-token create", 2, "--role must be server, edge or sidecar"},
 		{"join-token create --role king", 2, `not "king"`},

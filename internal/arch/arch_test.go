@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"telemetry":             {"proto/weir/v1", "proxy/exchange"},
 
 	"resource/manifest/gatewayapi": {},
+	"resource/openapi":             {"proto/weir/v1", "resource"},
 
 	"proxy/exchange": {},
 	"proxy/wire":     {},
@@ -97,7 +98,7 @@ var allowed = map[string][]string{
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
 		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "meter", "internal/durable",
 		"consumer", "proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/waf", "policy/wasm", "internal/signature", "examples/bookshop", "examples/plugins"},
-	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "node", "internal/handover",
+	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "resource/openapi", "node", "internal/handover",
 		"consumer/apikey", "policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
 
 	"internal/arch":        {},
