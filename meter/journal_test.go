@@ -406,6 +406,39 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// While no file can be made the ones that are there are counted in, and what they have no
+// room for is counted in memory.
+func TestNoFileCanBeMade(t *testing.T) {
+	dir, s := filepath.Join(t.TempDir(), "usage"), newServers()
+	cfg := config(t, dir)
+	cfg.Every = time.Hour
+	j := openJournal(t, cfg, slotsOverflow+10)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	count := func() {
+		for n := range 200 {
+			j.Count(answer(fmt.Sprint("s", n), "o", 200))
+		}
+	}
+	count()
+	j.rotate()
+	count()
+	if got, want := j.unjournaled(), uint64(2*(200-10-slotsOverflow)); got != want {
+		t.Errorf("%d answers are in memory alone, want %d", got, want)
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	for j.unjournaled() > 0 {
+		j.rotate()
+	}
+	j.runs(s.report)()
+	if s.sum() != 400 {
+		t.Errorf("%d arrived of 400", s.sum())
+	}
+}
+
 // FuzzReadSegment: whatever lies in the directory, it is read within bounds, and what is
 // read can be written.
 func FuzzReadSegment(f *testing.F) {

@@ -250,7 +250,7 @@ func (p *pending) read(w *waiting) *weirv1.UsageSegment {
 		err = errors.New("it is of another name")
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && len(c.counts) == 0 && c.torn == 0:
+	case err == nil && len(c.counts) == 0 && c.torn == 0:
 		p.arrived([]*waiting{w})
 		return nil
 	case err != nil:
