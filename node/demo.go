@@ -54,6 +54,8 @@ func demoHints(admin, proxyAdmin string) string {
 	if admin != "127.0.0.1:7401" {
 		environment = "WEIR_ADMIN=" + admin + " "
 	}
+	line("KEY=$("+environment+"weir key create --app demo --wait -o name)", "a key of its own for a program of another shop's")
+	line("curl -i -H \"x-api-key: $KEY\" http://127.0.0.1:8080/partners/books", "200, until weir key revoke $KEY")
 	line(environment+"weir get", "what is declared")
 	line(environment+"weir status", "the server, the edge, and the revision that it serves")
 	if proxyAdmin != "" {

@@ -51,7 +51,14 @@ func TestDemo(t *testing.T) {
 	if seen[200]+seen[429] != 12 || seen[429] < 2 {
 		t.Errorf("twelve orders with a key: %v, want at most ten served and the others refused", seen)
 	}
-	for _, want := range []string{"curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
+	api := dial(t, "http://"+cfg.Server.Admin, "", nil)
+	partners := map[string]string{"demo": shop}
+	if status, _ := ask(t, "http://"+shop+"/partners/books", ""); status != 401 {
+		t.Errorf("a partner without a key: %d", status)
+	}
+	key := createKey(t, api).GetKey()
+	requireSoon(t, partners, "/partners/books", key, 200)
+	for _, want := range []string{"weir key create --app demo", "curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
 		if !strings.Contains(hints.String(), want) {
 			t.Errorf("the hints do not say %q:\n%s", want, hints.String())
 		}
