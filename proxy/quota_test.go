@@ -58,11 +58,25 @@ func (i *identifier) Make(ctx context.Context, spec policy.Spec, s policy.Servic
 	switch {
 	case spec.Native == policy.Quota:
 		return i.limits.Make(ctx, spec, s)
+	case spec.Native == policy.APIKey: // whose work the next one does
+		made, err := i.markers.Make(ctx, spec, s)
+		return &quiet{made.(*marker)}, err
 	case spec.Plugin == "who":
 		made, err := i.markers.Make(ctx, spec, s)
 		return &says{made.(*marker), i.who}, err
 	}
 	return i.markers.Make(ctx, spec, s)
+}
+
+type quiet struct{ *marker }
+
+func (q *quiet) NewFilter() policy.Filter { return q }
+
+func (*quiet) OnRequest(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+func (*quiet) OnResponse(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
 }
 
 type says struct {
