@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/api"
 	quotapolicy "github.com/weirmesh/weir/policy/quota"
@@ -29,6 +30,8 @@ type host struct {
 	*wasm.Host
 	firewall *waf.Host
 	apis     *api.Host
+	// consumers are those that the process's proxy knows.
+	consumers *consumer.Registry
 	// quota leases what limits admits by, for a proxy.
 	quota  *quota.Client
 	limits *quotapolicy.Host
@@ -39,7 +42,8 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis"))}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry()}
+	h.apis = api.NewHost(api.Config{Logger: p.log.With("part", "apis"), Consumers: h.consumers})
 	h.quota = quota.New(p.log.With("part", "limits"))
 	h.limits = quotapolicy.NewHost(h.quota)
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
@@ -70,7 +74,7 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Lifecycle, policy.Contract:
+	case policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
 	case policy.Quota:
 		return h.limits.Make(ctx, spec, services)
