@@ -73,6 +73,7 @@ var allowed = map[string][]string{
 		"proxy/router", "proxy/balancer", "proxy/health", "proxy/resolve", "proxy/service", "proxy/upstream", "proxy/listener",
 		"proxy/probe", "proxy/cors", "proxy/compress", "proxy/fault", "proxy/mirror", "proxy/hello", "proxy/proxyproto", "proxy/relay", "proxy/overload"},
 
+	"meter":                {"proto/weir/v1", "internal/durable", "proxy/exchange"},
 	"consumer":             {"proto/weir/v1", "resource", "proxy/exchange", "consumer/apikey"},
 	"consumer/apikey":      {},
 	"contract":             {"contract/schema"},
@@ -98,7 +99,7 @@ var allowed = map[string][]string{
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "resource", "resource/manifest", "identity", "consumer/apikey", "contract", "proxy/handler"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
-		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "internal/durable",
+		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "meter", "internal/durable",
 		"consumer", "proxy", "proxy/overload", "policy", "policy/api", "policy/canary", "policy/quota", "policy/waf", "policy/wasm", "quota", "quota/ledger", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "resource/openapi", "node", "internal/handover",
 		"consumer/apikey", "policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
