@@ -90,12 +90,13 @@ func newDeclared() declared {
 // edit is what becomes of a tenant's state.
 type edit struct {
 	*Tenant
-	next state
-	apps map[string]struct{} // that look different
+	next  state
+	owner *owner
+	apps  map[string]struct{} // that look different
 }
 
 func (t *Tenant) edit() *edit {
-	e := &edit{Tenant: t, apps: map[string]struct{}{}}
+	e := &edit{Tenant: t, owner: new(owner), apps: map[string]struct{}{}}
 	if now := t.state.Load(); now != nil {
 		e.next = *now
 	}
@@ -111,7 +112,7 @@ func (e *edit) put(of string, r *weirv1.Resource) {
 		e.apps[of] = struct{}{}
 	case r.GetPlan() != nil:
 		at := e.named(of)
-		e.next.plans = e.next.plans.with(at.hash, at.text, newPlan(r.GetPlan().GetSpec()))
+		e.next.plans = e.next.plans.with(e.owner, at.hash, at.text, newPlan(r.GetPlan().GetSpec()))
 	case r.GetSubscription() != nil:
 		e.forget(of)
 		spec := r.GetSubscription().GetSpec()
@@ -130,7 +131,7 @@ func (e *edit) delete(ref resource.Ref) {
 		e.apps[ref.Name] = struct{}{}
 	case resource.KindPlan:
 		at := e.named(ref.Name)
-		e.next.plans = e.next.plans.without(at.hash, at.text)
+		e.next.plans = e.next.plans.without(e.owner, at.hash, at.text)
 	case resource.KindSubscription:
 		e.forget(ref.Name)
 	case resource.KindCredential:
@@ -187,7 +188,7 @@ func (e *edit) admit(of string, spec *weirv1.CredentialSpec) {
 	hash := maphash.Bytes(e.seed, c.sum[:])
 	same, _ := e.next.keys.get(hash, c.sum)
 	at, _ := slices.BinarySearchFunc(same, of, func(c *credential, of string) int { return strings.Compare(c.name, of) })
-	e.next.keys = e.next.keys.with(hash, c.sum, slices.Insert(slices.Clone(same), at, c))
+	e.next.keys = e.next.keys.with(e.owner, hash, c.sum, slices.Insert(slices.Clone(same), at, c))
 }
 
 // expiry is a time that is not zero, which means never.
@@ -208,11 +209,11 @@ func (e *edit) revoke(of string) {
 	hash := maphash.Bytes(e.seed, c.sum[:])
 	same, _ := e.next.keys.get(hash, c.sum)
 	if len(same) == 1 {
-		e.next.keys = e.next.keys.without(hash, c.sum)
+		e.next.keys = e.next.keys.without(e.owner, hash, c.sum)
 		return
 	}
 	at := slices.Index(same, c)
-	e.next.keys = e.next.keys.with(hash, c.sum, slices.Delete(slices.Clone(same), at, at+1))
+	e.next.keys = e.next.keys.with(e.owner, hash, c.sum, slices.Delete(slices.Clone(same), at, at+1))
 }
 
 // finish makes the Apps that look different and puts the state into force.
@@ -221,7 +222,7 @@ func (e *edit) finish() {
 		at := e.named(of)
 		organization, there := e.organizations[of]
 		if !there {
-			e.next.apps = e.next.apps.without(at.hash, at.text)
+			e.next.apps = e.next.apps.without(e.owner, at.hash, at.text)
 			continue
 		}
 		a := &app{organization: organization}
@@ -231,7 +232,7 @@ func (e *edit) finish() {
 			}
 		}
 		slices.SortFunc(a.subscriptions, func(a, b *subscription) int { return strings.Compare(a.name, b.name) })
-		e.next.apps = e.next.apps.with(at.hash, at.text, a)
+		e.next.apps = e.next.apps.with(e.owner, at.hash, at.text, a)
 	}
 	e.state.Store(&e.next)
 }

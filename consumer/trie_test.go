@@ -19,12 +19,16 @@ func TestTrieIsAMap(t *testing.T) {
 			draw := rand.New(rand.NewPCG(7, 7))
 			var now, then trie[int, int]
 			model, modelThen := map[int]int{}, map[int]int{}
+			o := new(owner)
 			for step := range 3_000 {
+				if step%7 == 0 || step == 1_501 { // it is given up from time to time, and where others read
+					o = new(owner)
+				}
 				k := draw.IntN(200)
 				if draw.IntN(2) == 0 {
-					now, model[k] = now.with(hash(k), k, step), step
+					now, model[k] = now.with(o, hash(k), k, step), step
 				} else {
-					now = now.without(hash(k), k)
+					now = now.without(o, hash(k), k)
 					delete(model, k)
 				}
 				if step == 1_500 {
@@ -36,9 +40,11 @@ func TestTrieIsAMap(t *testing.T) {
 			}
 			requireSame(t, now, model, hash)
 			requireSame(t, then, modelThen, hash)
+			o = new(owner)
 			for k := range 200 {
-				now = now.without(hash(k), k)
+				now = now.without(o, hash(k), k)
 			}
+			requireSame(t, then, modelThen, hash)
 			if now.root != nil || now.size != 0 {
 				t.Errorf("an empty trie holds %+v", now)
 			}

@@ -57,14 +57,15 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
-			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring, Dialer: dialer,
-			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
 		})
 		if err == nil {
 			get := fetch(client.Blob)
 			host.modules.Store(&get)
+			host.quota.Through(client.LeaseTokens)
 			e.asking.Store(client)
 		}
 		return client, err
@@ -72,6 +73,7 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	if e.client, err = e.connect(); err != nil {
 		return nil, err
 	}
+	p.run("limits", host.quota.Run)
 	if err := e.startProxy(p, cfg, ec, dir, host); err != nil {
 		return nil, err
 	}
@@ -111,7 +113,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, dir string, hos
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
-	err := metrics.Register(host.apis)
+	err := errors.Join(metrics.Register(host.apis), metrics.Register(host.quota))
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}

@@ -30,8 +30,9 @@ func (e *edge) startMeter(p *process, dir string, metrics *telemetry.Metrics) (*
 	return journal, nil
 }
 
-// newDialer makes one for all that the edge asks the servers: usage is reported when the
-// client that follows the configuration has stopped.
+// newDialer makes one for all that the edge asks the servers. It outlives the client that
+// follows the configuration: what passes while the proxy drains needs tokens, and is
+// counted.
 func (p *process) newDialer() *nodeport.Dialer {
 	dialer := nodeport.NewDialer(nodeport.DialerConfig{Logger: p.log.With("part", "edge")})
 	p.onStop("edge's dialer", func() error { dialer.Close(); return nil })

@@ -37,10 +37,11 @@ var (
 	bucketBlobs     = []byte("blobs")
 	bucketChunks    = []byte("chunks")
 	bucketRecent    = []byte("recent")
+	bucketLeases    = []byte("leases")
 	bucketUsage     = []byte("usage")
 	bucketReported  = []byte("reported")
 
-	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent, bucketUsage, bucketReported}
+	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent, bucketLeases, bucketUsage, bucketReported}
 )
 
 // The keys of bucketMeta, each a number unless it says otherwise.

@@ -1149,7 +1149,7 @@ var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"]\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1224,12 +1224,13 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\x12ReportUsageRequest\x121\n" +
 	"\bsegments\x18\x01 \x03(\v2\x15.weir.v1.UsageSegmentR\bsegments\x12\x14\n" +
 	"\x05ended\x18\x02 \x03(\fR\x05ended\"\x15\n" +
-	"\x13ReportUsageResponse2\xd5\x02\n" +
+	"\x13ReportUsageResponse2\x9f\x03\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
 	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12H\n" +
+	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse\x12H\n" +
 	"\vReportUsage\x12\x1b.weir.v1.ReportUsageRequest\x1a\x1c.weir.v1.ReportUsageResponse2H\n" +
 	"\vPeerService\x129\n" +
 	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
@@ -1274,6 +1275,8 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*ClusterMember)(nil),         // 23: weir.v1.ClusterMember
 	(*ProxyStatus)(nil),           // 24: weir.v1.ProxyStatus
 	(*UsageSegment)(nil),          // 25: weir.v1.UsageSegment
+	(*LeaseTokensRequest)(nil),    // 26: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),   // 27: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
@@ -1299,16 +1302,18 @@ var file_weir_v1_node_proto_depIdxs = []int32{
 	2,  // 20: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
 	5,  // 21: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
 	10, // 22: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	15, // 23: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
-	12, // 24: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 25: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 26: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 27: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 28: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	16, // 29: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
-	13, // 30: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
+	26, // 23: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	15, // 24: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
+	12, // 25: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 26: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 27: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 28: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 29: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	27, // 30: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	16, // 31: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
+	13, // 32: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name
 	19, // [19:19] is the sub-list for extension extendee
 	0,  // [0:19] is the sub-list for field type_name
@@ -1321,6 +1326,7 @@ func file_weir_v1_node_proto_init() {
 	}
 	file_weir_v1_admin_proto_init()
 	file_weir_v1_cluster_proto_init()
+	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()

@@ -34,6 +34,8 @@ const (
 	NodeServiceStreamConfigProcedure = "/weir.v1.NodeService/StreamConfig"
 	// NodeServiceGetBlobProcedure is the procedure name of the NodeService's GetBlob RPC.
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
+	// NodeServiceLeaseTokensProcedure is the procedure name of the NodeService's LeaseTokens RPC.
+	NodeServiceLeaseTokensProcedure = "/weir.v1.NodeService/LeaseTokens"
 	// NodeServiceReportUsageProcedure is the procedure name of the NodeService's ReportUsage RPC.
 	NodeServiceReportUsageProcedure = "/weir.v1.NodeService/ReportUsage"
 	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
@@ -69,6 +71,13 @@ var (
 			Procedure:  NodeServiceGetBlobProcedure,
 		}
 	})
+	nodeServiceLeaseTokensSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("LeaseTokens"),
+			Procedure:  NodeServiceLeaseTokensProcedure,
+		}
+	})
 	nodeServiceReportUsageSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -89,6 +98,8 @@ type NodeServiceClient interface {
 	StreamConfig(context.Context) (NodeServiceStreamConfigClientStream, error)
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest) (NodeServiceGetBlobClientStream, error)
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
 	// added, and nothing that is sent again is added again.
 	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
@@ -167,6 +178,8 @@ type NodeServiceHandler interface {
 	StreamConfig(context.Context, NodeServiceStreamConfigServerStream) error
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest, NodeServiceGetBlobServerStream) error
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
 	// added, and nothing that is sent again is added again.
 	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
@@ -180,6 +193,7 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceRenewSpec(), Handler: adapter.renew},
 		connect.Method{Spec: nodeServiceStreamConfigSpec(), Handler: adapter.streamConfig},
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
+		connect.Method{Spec: nodeServiceLeaseTokensSpec(), Handler: adapter.leaseTokens},
 		connect.Method{Spec: nodeServiceReportUsageSpec(), Handler: adapter.reportUsage},
 	)
 }
@@ -242,6 +256,10 @@ func (UnimplementedNodeServiceHandler) GetBlob(context.Context, *v1.GetBlobReque
 	return connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.GetBlob is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.LeaseTokens is not implemented")
+}
+
 func (UnimplementedNodeServiceHandler) ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.ReportUsage is not implemented")
 }
@@ -280,6 +298,14 @@ func (c *nodeServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest)
 		return NodeServiceGetBlobClientStream{}, err
 	}
 	return NodeServiceGetBlobClientStream{stream: stream}, nil
+}
+
+func (c *nodeServiceClient) LeaseTokens(ctx context.Context, req *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	var res v1.LeaseTokensResponse
+	if err := c.client.CallUnary(ctx, nodeServiceLeaseTokensSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (c *nodeServiceClient) ReportUsage(ctx context.Context, req *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
@@ -326,6 +352,18 @@ func (h nodeServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.GetBlob(ctx, &req, NodeServiceGetBlobServerStream{stream: stream})
+}
+
+func (h nodeServiceHandler) leaseTokens(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.LeaseTokensRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LeaseTokens(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }
 
 func (h nodeServiceHandler) reportUsage(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
