@@ -73,7 +73,7 @@ func TestUsageOfAnEdgeThatStops(t *testing.T) {
 	gateways := map[string]string{"a": listen}
 	apply(t, api, keyedShop(t, newUpstream(t), gateways)...)
 	key := createKey(t, api).GetKey()
-	requireSoon(t, gateways, key, 200) // which is one
+	requireSoon(t, gateways, "/books", key, 200) // which is one
 	answered := uint64(1)
 	call := func(n int) {
 		t.Helper()
