@@ -59,7 +59,7 @@ func (i *identifier) Make(ctx context.Context, spec policy.Spec, s policy.Servic
 	switch {
 	case spec.Native == policy.Quota:
 		return i.limits.Make(ctx, spec, s)
-	case spec.Native == policy.APIKey: // whose work the next one does
+	case spec.Native != "": // who calls is said by the next one
 		made, err := i.markers.Make(ctx, spec, s)
 		return &quiet{made.(*marker)}, err
 	case spec.Plugin == "who":
@@ -250,7 +250,9 @@ func (k known) NewFilter() policy.Filter { return k }
 func (k known) Release()                 {}
 
 func (k known) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
-	x.Consumer = k.who
+	if k.who != nil {
+		x.Consumer = k.who
+	}
 	return policy.Continue, nil
 }
 
