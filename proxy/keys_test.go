@@ -36,8 +36,11 @@ type keyHost struct {
 
 func (h *keyHost) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
 	h.made.Add(1)
-	if spec.Native == "" {
+	switch spec.Native {
+	case "":
 		return teller{spec: spec}, nil
+	case policy.Quota: // nobody here has limits
+		return h.Host.Make(ctx, policy.Spec{Tenant: spec.Tenant, Name: spec.Name, Native: policy.Operation}, services)
 	}
 	return h.Host.Make(ctx, spec, services)
 }

@@ -59,7 +59,7 @@ func (i *identifier) Make(ctx context.Context, spec policy.Spec, s policy.Servic
 	switch {
 	case spec.Native == policy.Quota:
 		return i.limits.Make(ctx, spec, s)
-	case spec.Native == policy.APIKey: // whose work the next one does
+	case spec.Native == policy.APIKey, spec.Native == policy.Operation: // whose work the next one does
 		made, err := i.markers.Make(ctx, spec, s)
 		return &quiet{made.(*marker)}, err
 	case spec.Plugin == "who":
