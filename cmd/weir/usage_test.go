@@ -74,6 +74,8 @@ func TestExitCodes(t *testing.T) {
 		{"get all x", 2, `there is no kind "all"`},
 		{"export a b", 2, "accepts at most 1 arg(s)"},
 		{"join-token create", 2, "--role must be server, edge or sidecar"},
+		{"join-token create --role sidecar", 2, "--service"},
+		{"join-token create --role edge --service books", 2, "--service"},
 		{"join-token create --role king", 2, `not "king"`},
 		{"status extra", 2, "unknown command"},
 		{"status --admin ftp://x", 2, `--admin "ftp://x" is not an address`},

@@ -317,6 +317,177 @@ func (x *Credentials) GetFormerRoots() [][]byte {
 	return nil
 }
 
+// RegisterInstanceRequest says of which service and name nothing: the certificate
+// does.
+type RegisterInstanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the sidecar takes requests: host and port, TCP and UDP.
+	Address       string            `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Unhealthy     bool              `protobuf:"varint,3,opt,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterInstanceRequest) Reset() {
+	*x = RegisterInstanceRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstanceRequest) ProtoMessage() {}
+
+func (x *RegisterInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstanceRequest.ProtoReflect.Descriptor instead.
+func (*RegisterInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegisterInstanceRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterInstanceRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *RegisterInstanceRequest) GetUnhealthy() bool {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return false
+}
+
+type RegisterInstanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterInstanceResponse) Reset() {
+	*x = RegisterInstanceResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstanceResponse) ProtoMessage() {}
+
+func (x *RegisterInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstanceResponse.ProtoReflect.Descriptor instead.
+func (*RegisterInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+type WithdrawInstanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawInstanceRequest) Reset() {
+	*x = WithdrawInstanceRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawInstanceRequest) ProtoMessage() {}
+
+func (x *WithdrawInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawInstanceRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+type WithdrawInstanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawInstanceResponse) Reset() {
+	*x = WithdrawInstanceResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawInstanceResponse) ProtoMessage() {}
+
+func (x *WithdrawInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawInstanceResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
 type StreamConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -331,7 +502,7 @@ type StreamConfigRequest struct {
 
 func (x *StreamConfigRequest) Reset() {
 	*x = StreamConfigRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[5]
+	mi := &file_weir_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +514,7 @@ func (x *StreamConfigRequest) String() string {
 func (*StreamConfigRequest) ProtoMessage() {}
 
 func (x *StreamConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[5]
+	mi := &file_weir_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +527,7 @@ func (x *StreamConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamConfigRequest.ProtoReflect.Descriptor instead.
 func (*StreamConfigRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StreamConfigRequest) GetMessage() isStreamConfigRequest_Message {
@@ -432,7 +603,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_weir_v1_node_proto_msgTypes[6]
+	mi := &file_weir_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +615,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[6]
+	mi := &file_weir_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +628,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Subscribe) GetLabels() map[string]string {
@@ -509,7 +680,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_weir_v1_node_proto_msgTypes[7]
+	mi := &file_weir_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +692,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[7]
+	mi := &file_weir_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +705,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetRevision() uint64 {
@@ -569,7 +740,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_weir_v1_node_proto_msgTypes[8]
+	mi := &file_weir_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +752,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[8]
+	mi := &file_weir_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +765,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Nack) GetRevision() uint64 {
@@ -639,7 +810,7 @@ type StreamConfigResponse struct {
 
 func (x *StreamConfigResponse) Reset() {
 	*x = StreamConfigResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[9]
+	mi := &file_weir_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +822,7 @@ func (x *StreamConfigResponse) String() string {
 func (*StreamConfigResponse) ProtoMessage() {}
 
 func (x *StreamConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[9]
+	mi := &file_weir_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +835,7 @@ func (x *StreamConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamConfigResponse.ProtoReflect.Descriptor instead.
 func (*StreamConfigResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StreamConfigResponse) GetFromRevision() uint64 {
@@ -740,7 +911,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[10]
+	mi := &file_weir_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +923,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[10]
+	mi := &file_weir_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +936,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetBlobRequest) GetDigest() string {
@@ -784,7 +955,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[11]
+	mi := &file_weir_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +967,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[11]
+	mi := &file_weir_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +980,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetBlobResponse) GetChunk() []byte {
@@ -833,7 +1004,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[12]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1016,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[12]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1029,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportRequest) GetAfter() uint64 {
@@ -894,7 +1065,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[13]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1077,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[13]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1090,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportResponse) GetVersion() uint64 {
@@ -979,7 +1150,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1162,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1175,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MemberReport) GetMember() *ClusterMember {
@@ -1079,7 +1250,17 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12!\n" +
-	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\x9b\x01\n" +
+	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\xd2\x01\n" +
+	"\x17RegisterInstanceRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12D\n" +
+	"\x06labels\x18\x02 \x03(\v2,.weir.v1.RegisterInstanceRequest.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tunhealthy\x18\x03 \x01(\bR\tunhealthy\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1a\n" +
+	"\x18RegisterInstanceResponse\"\x19\n" +
+	"\x17WithdrawInstanceRequest\"\x1a\n" +
+	"\x18WithdrawInstanceResponse\"\x9b\x01\n" +
 	"\x13StreamConfigRequest\x122\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
@@ -1131,12 +1312,14 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x1b\n" +
 	"\tdisk_free\x18\x05 \x01(\x04R\bdiskFree\x12\x1b\n" +
 	"\tdisk_size\x18\x06 \x01(\x04R\bdiskSize\x127\n" +
-	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\x8b\x02\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\xbd\x03\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
-	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x012H\n" +
+	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12W\n" +
+	"\x10RegisterInstance\x12 .weir.v1.RegisterInstanceRequest\x1a!.weir.v1.RegisterInstanceResponse\x12W\n" +
+	"\x10WithdrawInstance\x12 .weir.v1.WithdrawInstanceRequest\x1a!.weir.v1.WithdrawInstanceResponse2H\n" +
 	"\vPeerService\x129\n" +
 	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
@@ -1152,66 +1335,76 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_weir_v1_node_proto_goTypes = []any{
-	(*JoinRequest)(nil),           // 0: weir.v1.JoinRequest
-	(*JoinResponse)(nil),          // 1: weir.v1.JoinResponse
-	(*RenewRequest)(nil),          // 2: weir.v1.RenewRequest
-	(*RenewResponse)(nil),         // 3: weir.v1.RenewResponse
-	(*Credentials)(nil),           // 4: weir.v1.Credentials
-	(*StreamConfigRequest)(nil),   // 5: weir.v1.StreamConfigRequest
-	(*Subscribe)(nil),             // 6: weir.v1.Subscribe
-	(*Ack)(nil),                   // 7: weir.v1.Ack
-	(*Nack)(nil),                  // 8: weir.v1.Nack
-	(*StreamConfigResponse)(nil),  // 9: weir.v1.StreamConfigResponse
-	(*GetBlobRequest)(nil),        // 10: weir.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),       // 11: weir.v1.GetBlobResponse
-	(*ReportRequest)(nil),         // 12: weir.v1.ReportRequest
-	(*ReportResponse)(nil),        // 13: weir.v1.ReportResponse
-	(*MemberReport)(nil),          // 14: weir.v1.MemberReport
-	nil,                           // 15: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*PluginReport)(nil),          // 17: weir.v1.PluginReport
-	(*Resource)(nil),              // 18: weir.v1.Resource
-	(*ResourceRef)(nil),           // 19: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*ClusterMember)(nil),         // 21: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),           // 22: weir.v1.ProxyStatus
+	(*JoinRequest)(nil),              // 0: weir.v1.JoinRequest
+	(*JoinResponse)(nil),             // 1: weir.v1.JoinResponse
+	(*RenewRequest)(nil),             // 2: weir.v1.RenewRequest
+	(*RenewResponse)(nil),            // 3: weir.v1.RenewResponse
+	(*Credentials)(nil),              // 4: weir.v1.Credentials
+	(*RegisterInstanceRequest)(nil),  // 5: weir.v1.RegisterInstanceRequest
+	(*RegisterInstanceResponse)(nil), // 6: weir.v1.RegisterInstanceResponse
+	(*WithdrawInstanceRequest)(nil),  // 7: weir.v1.WithdrawInstanceRequest
+	(*WithdrawInstanceResponse)(nil), // 8: weir.v1.WithdrawInstanceResponse
+	(*StreamConfigRequest)(nil),      // 9: weir.v1.StreamConfigRequest
+	(*Subscribe)(nil),                // 10: weir.v1.Subscribe
+	(*Ack)(nil),                      // 11: weir.v1.Ack
+	(*Nack)(nil),                     // 12: weir.v1.Nack
+	(*StreamConfigResponse)(nil),     // 13: weir.v1.StreamConfigResponse
+	(*GetBlobRequest)(nil),           // 14: weir.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),          // 15: weir.v1.GetBlobResponse
+	(*ReportRequest)(nil),            // 16: weir.v1.ReportRequest
+	(*ReportResponse)(nil),           // 17: weir.v1.ReportResponse
+	(*MemberReport)(nil),             // 18: weir.v1.MemberReport
+	nil,                              // 19: weir.v1.RegisterInstanceRequest.LabelsEntry
+	nil,                              // 20: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 22: weir.v1.PluginReport
+	(*Resource)(nil),                 // 23: weir.v1.Resource
+	(*ResourceRef)(nil),              // 24: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 25: google.protobuf.Duration
+	(*ClusterMember)(nil),            // 26: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),              // 27: weir.v1.ProxyStatus
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	16, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 3: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
-	7,  // 4: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
-	8,  // 5: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	15, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	17, // 7: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
-	18, // 8: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	19, // 9: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	20, // 10: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	20, // 11: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
-	14, // 12: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	20, // 13: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	21, // 14: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	16, // 15: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	22, // 16: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	16, // 17: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 18: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 19: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 20: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 21: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	12, // 22: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 23: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 24: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 25: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 26: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	13, // 27: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	21, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
+	10, // 4: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
+	11, // 5: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
+	12, // 6: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
+	20, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	22, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	23, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	24, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	25, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	25, // 12: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	18, // 13: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	25, // 14: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	26, // 15: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	21, // 16: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	27, // 17: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	21, // 18: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 19: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 20: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	9,  // 21: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	14, // 22: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	5,  // 23: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
+	7,  // 24: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
+	16, // 25: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 26: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 27: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	13, // 28: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	15, // 29: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	6,  // 30: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
+	8,  // 31: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
+	17, // 32: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1224,7 +1417,7 @@ func file_weir_v1_node_proto_init() {
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
-	file_weir_v1_node_proto_msgTypes[5].OneofWrappers = []any{
+	file_weir_v1_node_proto_msgTypes[9].OneofWrappers = []any{
 		(*StreamConfigRequest_Subscribe)(nil),
 		(*StreamConfigRequest_Ack)(nil),
 		(*StreamConfigRequest_Nack)(nil),
@@ -1235,7 +1428,7 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
