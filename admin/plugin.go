@@ -241,7 +241,9 @@ func (s *service) storeBlob(ctx context.Context, digest string, content []byte) 
 func (s *service) fillStatus(ctx context.Context, tx *weirv1.Transact, index func(resource.Ref) resource.Path) error {
 	for _, r := range tx.GetPuts() {
 		body := resource.Body(r).ProtoReflect()
-		body.Clear(body.Descriptor().Fields().ByName("status"))
+		if status := body.Descriptor().Fields().ByName("status"); status != nil {
+			body.Clear(status)
+		}
 		if plugin := r.GetPlugin(); plugin != nil {
 			if err := s.fillPlugin(ctx, plugin, tx, index); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/access"
 	"github.com/weirmesh/weir/policy/api"
 	"github.com/weirmesh/weir/policy/waf"
 	"github.com/weirmesh/weir/policy/wasm"
@@ -27,6 +28,7 @@ type host struct {
 	*wasm.Host
 	firewall *waf.Host
 	apis     *api.Host
+	access   *access.Host
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -34,7 +36,7 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis"))}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis")), access: access.NewHost()}
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -65,6 +67,8 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 		return h.firewall.Make(ctx, spec, services)
 	case policy.Lifecycle, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
+	case policy.Access:
+		return h.access.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)
 }

@@ -87,6 +87,9 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 // touch notes a change, and that what a policy or an Api is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
 	d.changed[ref] = struct{}{}
+	if to, ok := concerns(r); ok {
+		d.changed[to] = struct{}{}
+	}
 	for _, t := range resource.Targets(r) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
 	}
@@ -126,7 +129,7 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 				}
 			}
 		}
-	case r.GetService() != nil:
+	case r.GetService() != nil, r.GetInstance() != nil:
 		for ref := range resource.References(r) {
 			to[ref.To] = struct{}{}
 		}

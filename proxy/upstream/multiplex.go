@@ -282,6 +282,20 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 	return nil
 }
 
+// Spoken is the protocol of the connection that the stream has, or would have.
+func (s *Stream) Spoken() Protocol {
+	p := s.pool.key.Protocol
+	if p != Mesh {
+		return p
+	}
+	if m := s.member; m != nil {
+		if c, ok := m.Conn.(interface{ Spoken() Protocol }); ok {
+			return c.Spoken()
+		}
+	}
+	return HTTP3
+}
+
 // connectBy bounds the wait for a connection to the time that one may take to
 // be made; with a maximum of them, to that for an answer.
 func (s *Stream) connectBy() time.Time {
