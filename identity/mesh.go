@@ -13,8 +13,9 @@ func (i *Identity) MeshServerTLS(refused func(error), protocols ...string) *tls.
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     protocols,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.certificate() },
-		// VerifyConnection verifies, by the roots that are in force then.
-		ClientAuth: tls.RequireAnyClientCert,
+		// Only asked for: VerifyConnection verifies, by the roots that are in force then, and
+		// lets nobody in who shows none.
+		ClientAuth: tls.RequestClientCert,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			err := i.verifyMesh(state)
 			if err != nil {

@@ -93,7 +93,7 @@ func TestMeshTLS(t *testing.T) {
 		{"a sidecar", joined(t, r, sidecarOf("shop"), "shop-1").MeshClientTLS(want, "h2"), true, ""},
 		{"an edge", joined(t, r, JoinTokenConfig{Role: RoleEdge}, "e1").MeshClientTLS(want, "h2"), true, ""},
 		{"a server", joined(t, r, JoinTokenConfig{Role: RoleServer, Uses: 1}, "a").MeshClientTLS(want, "h2"), false, "it is no proxy"},
-		{"nobody", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}, false, "didn't provide a certificate"},
+		{"nobody", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}, false, "it presented no certificate"},
 		{"a foreign one", posing(joined(t, foreign, sidecarOf("shop"), "shop-1")), false, "unknown authority"},
 		{"one that wants another service", joined(t, r, sidecarOf("shop"), "shop-2").MeshClientTLS(strings.Replace(want, "books", "till", 1), "h2"), false, "not spiffe://"},
 	} {

@@ -86,6 +86,12 @@ func New(cfg Config) (*View, error) {
 		if err != nil || number == 0 {
 			return nil, fmt.Errorf("listen for the mesh: %q has no port", l.address)
 		}
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		if host != "" && net.ParseIP(host) == nil {
+			return nil, fmt.Errorf("listen for the mesh: %q names no IP address", l.address)
+		}
 		v.listen[i] = resource.Wrap(&weirv1.Gateway{Metadata: v.named(l.name, 1), Spec: &weirv1.GatewaySpec{
 			Listeners: []*weirv1.Listener{{Name: "mesh", Address: host, Port: uint32(number), Protocol: l.protocol}},
 		}})

@@ -2,17 +2,24 @@ package node
 
 import (
 	"bufio"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
@@ -252,6 +259,75 @@ func TestInstancesComeAndGo(t *testing.T) {
 			t.Fatalf("it went to %d %s", status, body)
 		}
 	}
+}
+
+// A sidecar that stops is sent nothing more before it takes nothing more.
+func TestADrainedSidecarFailsNobody(t *testing.T) {
+	m := newMesh(t, "books-1 books", "books-2 books", "shop-1 shop")
+	m.awaitAnswer(200, "books-2", func() (int, string) { return m.from("shop-1", "GET", "books.mesh", "/") })
+	var failed, asked atomic.Int64
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 4 {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// POST: nobody may send it again.
+				if status, body := m.from("shop-1", "POST", "books.mesh", "/"); status != 200 {
+					failed.Add(1)
+					t.Logf("%d %s", status, body)
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	for asked.Load() < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	m.cars["books-1"].stop()
+	for n := asked.Load(); asked.Load() < n+100; {
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	load.Wait()
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d requests failed", failed.Load(), asked.Load())
+	}
+}
+
+// Who is not of the mesh is refused, counted and told from the others in the log.
+func TestStrangersAreRefused(t *testing.T) {
+	m := newMesh(t, "books-1 books")
+	inbound := m.cars["books-1"].cfg.Sidecar.Inbound
+	other := newMesh(t, "shop-1 shop")
+	foreign, err := identity.Open(filepath.Join(other.cars["shop-1"].cfg.Data, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	posing := foreign.MeshClientTLS("", "h2")
+	posing.VerifyConnection = nil
+	for name, config := range map[string]*tls.Config{
+		"nobody":                {InsecureSkipVerify: true, NextProtos: []string{"h2"}},
+		"of another cluster":    posing,
+		"speaks HTTP/1.1 alone": {InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}},
+	} {
+		c, err := tls.Dial("tcp", inbound, config)
+		if err == nil {
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			_, err = c.Read(make([]byte, 1)) // TLS 1.3 tells a client afterwards
+			c.Close()
+		}
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: let in, %v", name, err)
+		}
+	}
+	m.awaitAnswer(200, "weir_mesh_refused_total 2", func() (int, string) {
+		return m.ask(m.cars["books-1"].cfg.Sidecar.Admin, "GET", "x", "/metrics")
+	})
 }
 
 // With every server dead the mesh goes on, and its sidecars restart from disk.

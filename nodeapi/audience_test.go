@@ -2,10 +2,13 @@ package nodeapi
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -74,4 +77,29 @@ func TestWhatTheMeshIsSent(t *testing.T) {
 	change(Change{Deletes: []resource.Ref{ref("Instance", "books-1"), ref("Instance", "books-2"), ref("Route", "public"), ref("Policy", "on-public"), ref("Route", "split"), ref("Policy", "on-split")}})
 	require("edge", "Gateway all")
 	require("books", "AccessRule who-reads", "Instance till-1", "Plugin limit", "Policy on-till", "Service books", "Service till")
+}
+
+// Only sidecars have instances, at addresses that mean something to others.
+func TestRegisterInstanceRefuses(t *testing.T) {
+	c := startCluster(t)
+	l := c.dial(c.enrol(identity.RoleEdge, "e1").ClientTLS)
+	_, err := l.api.RegisterInstance(t.Context(), &weirv1.RegisterInstanceRequest{Address: "10.0.0.1:7443"})
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("an edge: %v", err)
+	}
+	if _, err = l.api.WithdrawInstance(t.Context(), &weirv1.WithdrawInstanceRequest{}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("an edge withdraws: %v", err)
+	}
+	for address, good := range map[string]bool{
+		"10.0.0.1:7443": true, "[2001:db8::1]:7443": true, "books-1.internal:7443": true,
+		"": false, ":7443": false, "0.0.0.0:7443": false, "[::]:7443": false, "10.0.0.1": false, "10.0.0.1:0": false, "10.0.0.1:70000": false,
+		strings.Repeat("a", 300) + ":1": false,
+	} {
+		if err := checkInstance(&weirv1.RegisterInstanceRequest{Address: address}); (err == nil) != good {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	if checkInstance(&weirv1.RegisterInstanceRequest{Address: "10.0.0.1:1", Labels: map[string]string{"a": "b\n"}}) == nil {
+		t.Error("a label with a line break passed")
+	}
 }

@@ -63,6 +63,8 @@ func (p *Proxy) registered(ref resource.Ref, key upstream.Key, labels map[string
 	if p.cfg.Mesh == nil || p.desired.resources[ref].GetService().GetSpec().GetProtocol() == weirv1.ServiceSpec_TCP {
 		return nil
 	}
+	spec := p.desired.resources[ref].GetService().GetSpec()
+	checked := spec.GetHealthCheck() != nil && len(spec.GetEndpoints()) > 0
 	key.Protocol, key.Proxy = upstream.Mesh, 0
 	key.TLS = upstream.TLS{On: true, SidecarsOf: p.cfg.Mesh.Identity(ref.Tenant, ref.Name)}
 	for _, i := range instances {
@@ -70,8 +72,10 @@ func (p *Proxy) registered(ref resource.Ref, key upstream.Key, labels map[string
 			continue
 		}
 		key.Address = i.GetSpec().GetAddress()
+		// Where nothing but sidecars is there, they say how it is, and answers do; what
+		// checks others would ask an instance what it does not speak.
 		endpoints = append(endpoints, service.Declared{Weight: 1, Zone: i.GetSpec().GetLabels()["zone"], Key: key,
-			Unhealthy: i.GetSpec().GetUnhealthy()})
+			Unhealthy: i.GetSpec().GetUnhealthy(), Unchecked: checked})
 	}
 	return endpoints
 }
