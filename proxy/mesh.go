@@ -36,6 +36,9 @@ type Mesh struct {
 var errNoService = &Error{Status: 404, Blame: Client, Code: "no_service", Detail: "No service of the mesh is reached by this host. " +
 	"A service is at NAME" + mesh.Suffix + ", once it is declared."}
 
+// errExpired: proxies leave their connections before that.
+var errExpired = &Error{Status: 403, Blame: Client, Code: "certificate_expired", Detail: "The caller's certificate has run out since it connected."}
+
 // noRoute says why nothing serves a request that came in by a port.
 func (p *Proxy) noRoute(port uint16) *Error {
 	if p.cfg.Mesh != nil && p.cfg.Mesh.Outbound != 0 && p.cfg.Mesh.Outbound == port {

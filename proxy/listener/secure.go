@@ -113,7 +113,7 @@ func factsOf(state tls.ConnectionState, terms any) *exchange.TLS {
 	if len(state.VerifiedChains) > 0 || verifier != nil && verifier.VerifiesPeers() && len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
 		sum := sha256.Sum256(leaf.Raw)
-		facts.Peer = &exchange.Peer{Subject: leaf.Subject.String(), Hash: hex.EncodeToString(sum[:]), DNS: leaf.DNSNames}
+		facts.Peer = &exchange.Peer{Subject: leaf.Subject.String(), Hash: hex.EncodeToString(sum[:]), DNS: leaf.DNSNames, NotAfter: leaf.NotAfter}
 		for _, uri := range leaf.URIs {
 			facts.Peer.URIs = append(facts.Peer.URIs, uri.String())
 		}

@@ -8,6 +8,7 @@
 //
 //   - A connection by HTTP/2 is left as soon as HTTP/3 works: it takes no more
 //     exchanges, and ends with the last that it has.
+//   - A connection is left before either side's certificate has run out.
 //   - A peer that falls silent is noticed within seconds, also by those who wait for
 //     it: UDP may be blocked at any time.
 //   - Nothing that was begun is left behind when Dial or Run returns.
@@ -15,6 +16,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"sync"
 	"time"
@@ -31,7 +33,7 @@ const (
 	silence = 4 * time.Second
 	// retry is how often HTTP/3 is tried again, and tryFor how long.
 	retry  = 2 * time.Second
-	tryFor = time.Second
+	tryFor = time.Second // also when nobody answers to TCP
 )
 
 var overQUIC = http3.DialWithin(silence)
@@ -56,16 +58,15 @@ type race struct {
 }
 
 type result struct {
-	conn     upstream.Conn
-	protocol upstream.Protocol
-	err      error
+	conn *conn
+	err  error
 }
 
 func (r *race) begin(p upstream.Protocol) {
 	r.running++
 	go func() {
 		c, err := dialBy(r.ctx, r.to, p)
-		r.results <- result{c, p, err}
+		r.results <- result{c, err}
 	}()
 }
 
@@ -74,7 +75,7 @@ func (r *race) run() (upstream.Conn, error) {
 	r.begin(upstream.HTTP3)
 	beside := time.NewTimer(headStart)
 	defer beside.Stop()
-	var won result
+	var won *conn
 	var errs []error
 	both := false
 	for r.running > 0 {
@@ -92,88 +93,136 @@ func (r *race) run() (upstream.Conn, error) {
 				if !both && r.ctx.Err() == nil {
 					both = true
 					r.begin(upstream.HTTP2)
+				} else if r.running > 0 { // nobody is there, as far as TCP knows
+					defer time.AfterFunc(tryFor, r.cancel).Stop()
 				}
-			case won.conn == nil:
-				both, won = true, got
+			case won == nil:
+				both, won = true, got.conn
 				r.cancel()
-			case got.protocol == upstream.HTTP3:
-				end(won.conn)
-				won = got
+			case got.conn.spoken == upstream.HTTP3:
+				end(won)
+				won = got.conn
 			default:
 				end(got.conn)
 			}
 		}
 	}
-	switch {
-	case won.conn == nil:
+	if won == nil {
 		return nil, errors.Join(errs...)
-	case won.protocol == upstream.HTTP3:
-		return won.conn, nil
 	}
-	return &fallback{Conn: won.conn, to: r.to}, nil
+	return won, nil
 }
 
-func dialBy(ctx context.Context, to upstream.Target, p upstream.Protocol) (upstream.Conn, error) {
-	to.Security = to.Security.Clone()
-	if p == upstream.HTTP3 {
-		to.Security.NextProtos = []string{http3.Protocol}
-		return overQUIC(ctx, to)
+func dialBy(ctx context.Context, to upstream.Target, p upstream.Protocol) (*conn, error) {
+	c := &conn{to: to, spoken: p}
+	to.Security = c.dated(to.Security)
+	dial := overQUIC
+	to.Security.NextProtos = []string{http3.Protocol}
+	if p == upstream.HTTP2 {
+		dial = http2.Dial
+		to.Security.NextProtos = []string{"h2"}
 	}
-	to.Security.NextProtos = []string{"h2"}
-	return http2.Dial(ctx, to)
+	var err error
+	if c.Conn, err = dial(ctx, to); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // end closes a connection that nobody has used.
-func end(c upstream.Conn) {
-	c.Close()
-	c.Run()
+func end(c *conn) {
+	c.Conn.Close()
+	c.Conn.Run()
 }
 
-// fallback is a connection by HTTP/2, for as long as there can be none by HTTP/3.
-type fallback struct {
+// conn is a connection to a sidecar.
+type conn struct {
 	upstream.Conn
-	to upstream.Target
+	to     upstream.Target
+	spoken upstream.Protocol
+	until  time.Time // when the first of the two certificates runs out
+}
+
+// dated notes until when both sides are who they have proven to be.
+func (c *conn) dated(security *tls.Config) *tls.Config {
+	security = security.Clone()
+	note := func(t time.Time) {
+		if c.until.IsZero() || t.Before(c.until) {
+			c.until = t
+		}
+	}
+	if show := security.GetClientCertificate; show != nil {
+		security.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			shown, err := show(asked)
+			if err == nil && shown.Leaf != nil {
+				note(shown.Leaf.NotAfter)
+			}
+			return shown, err
+		}
+	}
+	verify := security.VerifyConnection
+	security.VerifyConnection = func(state tls.ConnectionState) error {
+		if verify != nil {
+			if err := verify(state); err != nil {
+				return err
+			}
+		}
+		note(state.PeerCertificates[0].NotAfter)
+		return nil
+	}
+	return security
 }
 
 // Spoken says what is spoken on the connection.
-func (*fallback) Spoken() upstream.Protocol { return upstream.HTTP2 }
+func (c *conn) Spoken() upstream.Protocol { return c.spoken }
 
 // Run implements upstream.Conn.
-func (f *fallback) Run() {
+func (c *conn) Run() {
 	ctx, cancel := context.WithCancel(context.Background())
-	var trying sync.WaitGroup
-	trying.Go(func() { f.awaitQUIC(ctx) })
-	f.Conn.Run()
+	var minding sync.WaitGroup
+	minding.Go(func() { c.mind(ctx) })
+	c.Conn.Run()
 	cancel()
-	trying.Wait()
+	minding.Wait()
 }
 
-// awaitQUIC leaves the connection once HTTP/3 works.
-func (f *fallback) awaitQUIC(ctx context.Context) {
+// mind leaves the connection in time: before a certificate runs out, when both sides
+// have had theirs renewed for long, or once HTTP/3 works where it did not.
+func (c *conn) mind(ctx context.Context) {
+	old := time.NewTimer(max(time.Until(c.until)/4*3, 0))
+	defer old.Stop()
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
+	again := tick.C
+	if c.spoken == upstream.HTTP3 {
+		tick.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		}
-		if f.works(ctx) {
-			f.Close()
+		case <-old.C:
+			c.Close()
 			return
+		case <-again:
+			if c.works(ctx) {
+				c.Close()
+				return
+			}
 		}
 	}
 }
 
-func (f *fallback) works(ctx context.Context) bool {
+// works tries HTTP/3.
+func (c *conn) works(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	to := f.to
+	to := c.to
 	to.Changed = func() {}
-	c, err := dialBy(ctx, to, upstream.HTTP3)
+	tried, err := dialBy(ctx, to, upstream.HTTP3)
 	if err != nil {
 		return false
 	}
-	end(c)
+	end(tried)
 	return true
 }

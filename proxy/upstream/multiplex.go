@@ -266,6 +266,9 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 		return &Error{Timeout: timedOut(err), Err: fmt.Errorf("connect to %s: %w", p.key.Address, err)}
 	}
 	s.member = m
+	if c, ok := m.Conn.(interface{ Spoken() Protocol }); ok {
+		s.spoken = c.Spoken()
+	}
 	lane := m.Lane()
 	s.mu.Lock()
 	s.lane = lane
@@ -282,18 +285,12 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 	return nil
 }
 
-// Spoken is the protocol of the connection that the stream has, or would have.
+// Spoken is the protocol by which the last Open has asked, or would have.
 func (s *Stream) Spoken() Protocol {
-	p := s.pool.key.Protocol
-	if p != Mesh {
-		return p
+	if s.spoken == Mesh { // there was no connection
+		return HTTP3
 	}
-	if m := s.member; m != nil {
-		if c, ok := m.Conn.(interface{ Spoken() Protocol }); ok {
-			return c.Spoken()
-		}
-	}
-	return HTTP3
+	return s.spoken
 }
 
 // connectBy bounds the wait for a connection to the time that one may take to
