@@ -19,6 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -58,11 +65,11 @@ func newMesh(t *testing.T, cars ...string) *meshed {
 // begin starts all but the servers.
 func (m *meshed) begin(cars ...string) {
 	m.t.Helper()
-	status, err := m.api.GetStatus(m.t.Context(), &weirv1.GetStatusRequest{})
+	cluster, err := m.api.GetStatus(m.t.Context(), &weirv1.GetStatusRequest{})
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.td, m.gateway = status.GetTrustDomain(), freeport.Address(m.t)
+	m.td, m.gateway = cluster.GetTrustDomain(), freeport.Address(m.t)
 	host, port, _ := net.SplitHostPort(m.gateway)
 	number, _ := strconv.Atoi(port)
 	declared := []*weirv1.Resource{resource.Wrap(&weirv1.Gateway{Metadata: &weirv1.Metadata{Name: "public"}, Spec: &weirv1.GatewaySpec{
@@ -174,7 +181,7 @@ func (m *meshed) awaitAnswer(want int, text string, ask func() (int, string)) {
 			return
 		}
 	}
-	m.t.Fatalf("the answer is %d %q, want %d with %q", status, body, want, text)
+	m.t.Fatalf("the answer is %d %.500q, want %d with %q", status, body, want, text)
 }
 
 // counted is how many requests a proxy has sent to a service by a protocol.
@@ -261,6 +268,71 @@ func TestInstancesComeAndGo(t *testing.T) {
 	}
 }
 
+// Policies act on what the mesh sends, by the Route or the Service that they are on.
+func TestPoliciesInTheMesh(t *testing.T) {
+	m := newMesh(t, "books-1 books", "shop-1 shop")
+	shield := func(name, kind, query string) *weirv1.Resource {
+		return resource.Wrap(&weirv1.Policy{Metadata: &weirv1.Metadata{Name: name}, Spec: &weirv1.PolicySpec{
+			TargetRefs: []*weirv1.TargetRef{{Kind: kind, Name: "books"}}, Waf: &weirv1.Firewall{Rules: `SecRule ARGS:` + query + ` "@streq 1" "id:1,phase:1,deny,status:410"`}}})
+	}
+	asked := func(query string) func() (int, string) {
+		return func() (int, string) { return m.from("shop-1", "GET", "books.mesh", "/?"+query+"=1") }
+	}
+	m.awaitAnswer(200, "books-1", asked("old"))
+	apply(t, m.api, shield("on-service", "Service", "old"))
+	m.awaitAnswer(410, "", asked("old"))
+	m.awaitAnswer(200, "books-1", asked("older"))
+	apply(t, m.api, resource.Wrap(&weirv1.Route{Metadata: &weirv1.Metadata{Name: "in-mesh"}, Spec: &weirv1.RouteSpec{
+		ParentRefs: []*weirv1.ParentRef{{Kind: "Service", Name: "books"}}, Rules: []*weirv1.RouteRule{{BackendRefs: []*weirv1.BackendRef{{Name: "books"}}}},
+	}}))
+	onRoute := shield("on-route", "Route", "older")
+	onRoute.GetPolicy().GetSpec().GetTargetRefs()[0].Name = "in-mesh"
+	apply(t, m.api, onRoute)
+	m.awaitAnswer(410, "", asked("older"))
+	m.awaitAnswer(410, "", asked("old"))
+	m.awaitAnswer(200, "books-1", asked("new"))
+}
+
+// Calls of gRPC go all the way, with their trailers.
+func TestGRPCInTheMesh(t *testing.T) {
+	m := newMesh(t, "books-1 books", "shop-1 shop")
+	server := grpc.NewServer()
+	answers := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, answers)
+	answers.SetServingStatus("books", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	apply(t, m.api, resource.Wrap(&weirv1.Service{Metadata: &weirv1.Metadata{Name: "calls"}, Spec: &weirv1.ServiceSpec{Protocol: weirv1.ServiceSpec_HTTP2}}))
+	cfg := Config{Data: t.TempDir(), Sidecar: &SidecarConfig{
+		EdgeConfig: EdgeConfig{Name: "calls-1", Servers: m.servers, Token: m.token("calls"), Admin: freeport.Address(t)},
+		Service:    "calls", Address: listener.Addr().String(), Inbound: freeport.Address(t), Outbound: freeport.Address(t),
+	}}
+	run(t, cfg).ready()
+	m.await("calls-1", func(i *weirv1.Instance) bool { return i != nil })
+	client, err := grpc.NewClient("passthrough:///"+m.cars["shop-1"].cfg.Sidecar.Outbound, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("calls.mesh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var got *grpc_health_v1.HealthCheckResponse
+	for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		if got, err = grpc_health_v1.NewHealthClient(client).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "books"}); err == nil {
+			break
+		}
+	}
+	if err != nil || got.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+		t.Fatalf("answered %v, %v", got, err)
+	}
+	_, err = grpc_health_v1.NewHealthClient(client).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "nothing"})
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("a status that is not OK came as %v", err)
+	}
+}
+
 // A sidecar that stops is sent nothing more before it takes nothing more.
 func TestADrainedSidecarFailsNobody(t *testing.T) {
 	m := newMesh(t, "books-1 books", "books-2 books", "shop-1 shop")
@@ -325,7 +397,7 @@ func TestStrangersAreRefused(t *testing.T) {
 			t.Errorf("%s: let in, %v", name, err)
 		}
 	}
-	m.awaitAnswer(200, "weir_mesh_refused_total 2", func() (int, string) {
+	m.awaitAnswer(200, "weir_mesh_refused_total 3", func() (int, string) {
 		return m.ask(m.cars["books-1"].cfg.Sidecar.Admin, "GET", "x", "/metrics")
 	})
 }

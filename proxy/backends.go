@@ -149,7 +149,10 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		cfg.Health.Check = nil // their sidecars look after them
 	}
 	b := backend{affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1 || len(registered) > 0}
-	speaks := []upstream.Protocol{key.Protocol}
+	var speaks []upstream.Protocol
+	if len(registered) == 0 || len(cfg.Endpoints) > 0 {
+		speaks = append(speaks, key.Protocol)
+	}
 	if len(registered) > 0 {
 		speaks = append(speaks, upstream.HTTP3, upstream.HTTP2)
 		cfg.Endpoints = append(cfg.Endpoints, registered...)
