@@ -152,7 +152,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, n
 	}
 	var err error
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, Consumers: host.consumers, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Mesh: proxyMesh(node, is, refused), Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/access"
 	"github.com/weirmesh/weir/policy/api"
@@ -29,6 +30,8 @@ type host struct {
 	firewall *waf.Host
 	apis     *api.Host
 	access   *access.Host
+	// consumers are those that the process's proxy knows.
+	consumers *consumer.Registry
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -36,7 +39,8 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis")), access: access.NewHost()}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry(), access: access.NewHost()}
+	h.apis = api.NewHost(api.Config{Logger: p.log.With("part", "apis"), Consumers: h.consumers})
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -65,7 +69,7 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Lifecycle, policy.Contract:
+	case policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
 	case policy.Access:
 		return h.access.Make(ctx, spec, services)

@@ -35,6 +35,13 @@ func (m *chainMaker) lifecycle(ctx context.Context, a *weirv1.Api) {
 	}
 }
 
+// keys adds who may call a version, where it asks.
+func (m *chainMaker) keys(ctx context.Context, a *weirv1.Api) {
+	if m.err == nil && a.GetSpec().GetAuthentication() != nil {
+		m.api(ctx, a, policy.APIKey, "")
+	}
+}
+
 // contract adds the checks of a version that is served.
 func (m *chainMaker) contract(ctx context.Context, a *weirv1.Api) {
 	v := a.GetSpec().GetValidation()

@@ -220,7 +220,7 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 }
 
 // makeChain makes what the policies and Apis of a rule want done, in this order: where
-// an Api is in its life, who may, as the contract says, what becomes of it.
+// an Api is in its life, who calls it, who may, as the contract says, what becomes of it.
 func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
 	rules := p.desired.accessRules(r.route)
 	if len(list)+len(apis)+len(rules) == 0 {
@@ -230,6 +230,9 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	m.access(ctx, rules)
 	for _, a := range apis {
 		m.lifecycle(ctx, a)
+	}
+	for _, a := range apis {
+		m.keys(ctx, a)
 	}
 	transforms := slices.IndexFunc(list, func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_TRANSFORM })
 	if transforms < 0 {

@@ -102,10 +102,23 @@ func parseGRPCTimeout(value []byte) (time.Duration, bool) {
 	if n < 1 || n > 8 {
 		return 0, false
 	}
-	unit, ok := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second,
-		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}[value[n]]
+	var unit time.Duration
+	switch value[n] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	}
 	count, err := strconv.ParseUint(string(value[:n]), 10, 32)
-	if !ok || err != nil {
+	if unit == 0 || err != nil {
 		return 0, false
 	}
 	if time.Duration(count) > longest/unit {

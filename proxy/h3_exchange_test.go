@@ -11,8 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"strings"
 	"sync"
 	"testing"
@@ -105,34 +103,6 @@ func TestHTTP3Trailers(t *testing.T) {
 	req.Trailer = http.Header{"X-Sum": {"5"}}
 	if resp, body := do(t, client, req); body != "body" || resp.Trailer.Get("X-Back") != "saw 5" {
 		t.Errorf("got %q, %v", body, resp.Trailer)
-	}
-}
-
-// A client that waits to be asked for the body is asked.
-func TestHTTP3Continue(t *testing.T) {
-	s := service("s", upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "%s%s", r.Header.Get("Expect"), body)
-	}))
-	_, client := startH3(t, func(*proxy.Config) {}, s, route("r", "/", "s"))
-	asked := make(chan struct{})
-	body, send := io.Pipe()
-	go func() {
-		<-asked
-		send.Write([]byte("body"))
-		send.Close()
-	}()
-	req := newRequest(t, "POST", "https://shop.example/", body)
-	req.Header.Set("Expect", "100-continue")
-	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
-			if code == 100 {
-				close(asked)
-			}
-			return nil
-		}}))
-	if _, got := do(t, client, req); got != "body" {
-		t.Errorf("got %q", got)
 	}
 }
 

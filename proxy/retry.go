@@ -273,6 +273,9 @@ func (r *recorder) Ready() bool {
 	return ok && b.Ready()
 }
 
+// Expects: the client waits to be asked for the body.
+func (r *recorder) Expects() bool { return upstream.Expects(r.Body) }
+
 // Ask tells a client that waits for it to send the body.
 func (r *recorder) Ask() error {
 	if b, ok := r.Body.(interface{ Ask() error }); ok {

@@ -175,10 +175,10 @@ func (p *plan) stamp(r *weirv1.Resource, ref resource.Ref, old *weirv1.Resource)
 	body := resource.Body(r).ProtoReflect()
 	body.Set(fieldOf(body, "api_version"), protoreflect.ValueOfString(resource.APIVersion))
 	body.Set(fieldOf(body, "kind"), protoreflect.ValueOfString(ref.Kind))
-	if status := fieldOf(body, "status"); status != nil && ref.Kind != resource.KindPlugin && ref.Kind != resource.KindCertificate {
+	if ref.Kind != resource.KindPlugin && ref.Kind != resource.KindCertificate {
 		// A Plugin's status is what admission found in its module, a Certificate's
-		// what it says. Some kinds have none.
-		body.Clear(status)
+		// what it says.
+		resource.ClearStatus(r)
 	}
 	meta := resource.Meta(r)
 	meta.Tenant = ref.Tenant

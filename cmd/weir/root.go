@@ -95,7 +95,7 @@ func newRoot(started *bool) *cobra.Command {
 	}
 	add("run", processCommands()...)
 	add("declare", newApplyCommand(c), newDiffCommand(c), newGetCommand(c), newDescribeCommand(c), newDeleteCommand(c),
-		newWatchCommand(c), newExportCommand(c), newPluginCommand(c))
+		newWatchCommand(c), newExportCommand(c), newImportCommand(c), newPluginCommand(c), newKeyCommand(c))
 	add("operate", newStatusCommand(c), newClusterCommand(c), newJoinTokenCommand(c))
 	root.AddCommand(newVersionCommand())
 	root.InitDefaultCompletionCmd()

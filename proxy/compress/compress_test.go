@@ -310,6 +310,51 @@ func FuzzAcceptEncoding(f *testing.F) {
 	})
 }
 
+// FuzzRoundTrip: whatever the pieces that a body comes in, it is read back as it was.
+func FuzzRoundTrip(f *testing.F) {
+	for _, s := range []string{"", "a", text} {
+		f.Add([]byte(s), uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, whole []byte, piece uint8) {
+		for _, c := range []Coding{Zstd, Brotli, Gzip} {
+			var encoded []byte
+			var body Body
+			body.begin(&pieces{rest: whole, size: max(1, int(piece))}, c)
+			for {
+				chunk, err := body.Next()
+				if err == io.EOF {
+					break
+				}
+				if err != nil || len(chunk) == 0 {
+					t.Fatalf("%s: a chunk of %d bytes, %v", c, len(chunk), err)
+				}
+				encoded = append(encoded, chunk...)
+			}
+			body.Close()
+			if got := decode(t, c.String(), encoded); got != string(whole) {
+				t.Fatalf("%s: %q became %q", c, whole, got)
+			}
+		}
+	})
+}
+
+// pieces is a body that comes in pieces of a size, each where the one before was.
+type pieces struct {
+	rest, chunk []byte
+	size        int
+}
+
+func (p *pieces) Length() int64 { return -1 }
+
+func (p *pieces) Next() ([]byte, error) {
+	if len(p.rest) == 0 {
+		return nil, io.EOF
+	}
+	n := min(p.size, len(p.rest))
+	p.chunk, p.rest = append(p.chunk[:0], p.rest[:n]...), p.rest[n:]
+	return p.chunk, nil
+}
+
 // What an encoder takes, and what a kilobyte costs.
 func BenchmarkCodings(b *testing.B) {
 	for _, c := range []Coding{Zstd, Brotli, Gzip} {

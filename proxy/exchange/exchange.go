@@ -49,6 +49,9 @@ type Request struct {
 	Trailing bool
 	// WebSocket: the client asks to speak it from the answer on.
 	WebSocket bool
+	// Expect: the client sends the body when it is asked to (100-continue), so the
+	// service is asked whether it wants it.
+	Expect bool
 	// Shared: another goroutine reads Body, so the codec leaves it alone until
 	// the exchange is finished.
 	Shared bool

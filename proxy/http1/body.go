@@ -107,6 +107,9 @@ func (b *Body) Ask() error {
 	return before()
 }
 
+// Expects: the client waits to be asked for the body.
+func (b *Body) Expects() bool { return b.Before != nil && len(b.conn.Buffered()) == 0 }
+
 // Next implements exchange.Body.
 func (b *Body) Next() ([]byte, error) {
 	if b.err != nil {

@@ -301,6 +301,55 @@ func FuzzChunked(f *testing.F) {
 	})
 }
 
+// FuzzReady: what a body says of what is here holds. Where it is ready the next chunk
+// takes no read, where it is complete nothing does until the end, and what is checked
+// as broken fails.
+func FuzzReady(f *testing.F) {
+	for _, s := range []string{"5\r\nhello\r\n0\r\n\r\n", "5\r\nhe", "5\r\nhello\r\n", "0\r\n", "5\r\nhellox", "x"} {
+		f.Add([]byte(s), uint8(4), false)
+		f.Add([]byte(s), uint8(20), true)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, here uint8, sized bool) {
+		s := &script{in: raw, piece: max(1, int(here))}
+		c := wire.New(s)
+		defer c.Free()
+		if c.Fill(wire.SmallBuffer, wire.SmallBuffer) != nil {
+			return
+		}
+		var trailers exchange.Fields
+		var b http1.Body
+		if sized {
+			b.BeginSized(c, int64(len(raw)))
+		} else {
+			b.BeginChunked(c, &trailers)
+		}
+		done, broken := false, error(nil)
+		if !sized {
+			done, broken = b.Check()
+		}
+		whole := b.Complete()
+		if done && !whole {
+			t.Fatal("it is checked to its end and not complete")
+		}
+		for first := true; ; first = false {
+			ready, left := b.Ready(), len(s.in)
+			_, err := b.Next()
+			if (ready || whole) && len(s.in) != left {
+				t.Fatalf("ready %v, complete %v, and it was waited for more", ready, whole)
+			}
+			if first && broken != nil && len(s.in) == left && err == io.EOF {
+				t.Fatalf("it was checked as broken, %v, and ends", broken)
+			}
+			if err != nil {
+				if whole && err != io.EOF {
+					t.Fatalf("it was complete, and fails: %v", err)
+				}
+				return
+			}
+		}
+	})
+}
+
 // writeChunked: what is written for a body is read back as the same.
 func writeChunked(t *testing.T, body string, trailers *exchange.Fields) {
 	t.Helper()

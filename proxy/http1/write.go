@@ -21,6 +21,9 @@ func AppendRequest(dst []byte, r *exchange.Request) []byte {
 		length = r.Body.Length()
 	}
 	announced := appendFields(&dst, &r.Fields, true)
+	if r.Expect {
+		dst = append(dst, "Expect: 100-continue\r\n"...)
+	}
 	if r.WebSocket {
 		dst = append(dst, switching...)
 	}

@@ -154,6 +154,9 @@ func (c *Client) appendRequest(b []byte, r *exchange.Request) []byte {
 			b = appendField(b, f.Name, f.Value)
 		}
 	}
+	if r.Expect {
+		b = append(b, expectContinue...)
+	}
 	if r.Trailing {
 		b = append(b, teTrailers...)
 	}
@@ -169,6 +172,8 @@ var (
 	namePath      = []byte(":path")
 	nameMethod    = []byte(":method")
 	teTrailers    = appendField(nil, []byte("te"), []byte("trailers"))
+
+	expectContinue = appendField(nil, []byte("expect"), []byte("100-continue"))
 )
 
 func appendMethod(b, method []byte) []byte {
@@ -208,7 +213,15 @@ func (l *lane) receive(x *exchange.Exchange) error {
 	defer c.mu.Unlock()
 	for !l.headed || len(l.interim) > 0 {
 		if len(l.interim) > 0 {
-			l.inform(x)
+			if err := l.inform(x); err != nil {
+				return err
+			}
+			continue
+		}
+		if l.pump.Overdue() {
+			if err := l.goAhead(x); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := l.await(); err != nil {
@@ -230,14 +243,27 @@ func (l *lane) receive(x *exchange.Exchange) error {
 
 // inform passes an interim answer on. The caller holds the lock, which is
 // released meanwhile.
-func (l *lane) inform(x *exchange.Exchange) {
+func (l *lane) inform(x *exchange.Exchange) error {
 	first := l.interim[0]
 	l.interim, l.reads.late = l.interim[1:], false
+	if first.status == 100 {
+		return l.goAhead(x)
+	}
 	l.conn.mu.Unlock()
 	x.Response.Status, x.Response.Fields = first.status, first.fields
 	_ = x.Inform() // who cannot be told this cannot be told the answer either
 	x.Response.Fields = exchange.Fields{}
 	l.conn.mu.Lock()
+	return nil
+}
+
+// goAhead asks the client for a body that was held. The caller holds the lock, which
+// is released meanwhile.
+func (l *lane) goAhead(x *exchange.Exchange) error {
+	l.reads.late = false
+	l.conn.mu.Unlock()
+	defer l.conn.mu.Lock()
+	return l.pump.GoAhead(x)
 }
 
 // await waits for something new. The caller holds the lock.
@@ -271,7 +297,7 @@ func (l *lane) until() int64 {
 	if !l.deadline.IsZero() && l.deadline.Before(until) {
 		until = l.deadline
 	}
-	return until.UnixNano()
+	return l.pump.Sooner(until).UnixNano()
 }
 
 // failed describes why there was no answer. The caller holds the lock, which is

@@ -118,6 +118,13 @@ func (s *stream) Ask() error {
 	return nil
 }
 
+// Expects: the client waits to be asked for the body.
+func (s *stream) Expects() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.asking && !s.answered && s.dead == nil && len(s.pending) == 0
+}
+
 func (s *stream) ask() {
 	if !s.asking || s.answered || s.dead != nil {
 		return

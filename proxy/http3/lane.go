@@ -183,7 +183,12 @@ func (l *lane) finish() error {
 // sent, which has limits of its own, that is until the deadline.
 func (l *lane) Read(p []byte) (int, error) {
 	for {
-		until := l.waitUntil()
+		if l.pump.Overdue() {
+			if err := l.pump.GoAhead(l.x); err != nil {
+				return 0, err
+			}
+		}
+		until := l.pump.Sooner(l.waitUntil())
 		l.mu.Lock()
 		if l.aborted {
 			l.mu.Unlock()
@@ -214,6 +219,11 @@ func (l *lane) receive(x *exchange.Exchange) error {
 			return l.beginBody(x)
 		}
 		_ = x.Inform() // who cannot be told this cannot be told the answer either
+		if x.Response.Status == 100 {
+			if err := l.pump.GoAhead(x); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -347,8 +357,13 @@ func (l *lane) failed(x *exchange.Exchange, err error) error {
 	e := &upstream.Error{Sent: true, Timeout: isTimeout(err), Refused: l.wasRefused(err), Err: says(err)}
 	e.Stale = l.conn.answered.Load() && hasDied(err)
 	l.quic.CancelWrite(quic.StreamErrorCode(codeCancelled)) // what the pump waits for fails
-	if cause, client := l.pump.Stop(x); client {
+	cause, client := l.pump.Stop(x)
+	var said *upstream.Error
+	switch {
+	case client:
 		return &upstream.Error{Sent: true, Client: true, Err: errors.Unwrap(cause)}
+	case errors.As(err, &said):
+		return said
 	}
 	return e
 }
@@ -429,6 +444,8 @@ var (
 	nameMethod    = []byte(":method")
 	nameTE        = []byte("te")
 	valueTrailers = []byte("trailers")
+	nameExpect    = []byte("expect")
+	valueContinue = []byte("100-continue")
 )
 
 // appendRequest appends a request's head.
@@ -443,6 +460,9 @@ func appendRequest(dst []byte, r *exchange.Request) []byte {
 			length = r.Body.Length()
 		}
 		b, announced := appendFields(b, &r.Fields)
+		if r.Expect {
+			b = appendField(b, nameExpect, valueContinue)
+		}
 		if r.Trailing {
 			b = appendField(b, nameTE, valueTrailers)
 		}

@@ -105,6 +105,13 @@ func (s *stream) Ask() error {
 	}))
 }
 
+// Expects: the client waits to be asked for the body.
+func (s *stream) Expects() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asking && !s.answered && s.here() == 0
+}
+
 // Length implements exchange.Body.
 func (s *stream) Length() int64 {
 	if s.declared < 0 && s.Complete() {

@@ -273,6 +273,9 @@ func (t *tee) Complete() bool {
 	return ok && b.Complete()
 }
 
+// Expects: the client waits to be asked for the body.
+func (t *tee) Expects() bool { return upstream.Expects(t.Body) }
+
 // Ask tells a client that waits for it to send the body.
 func (t *tee) Ask() error {
 	if b, ok := t.Body.(interface{ Ask() error }); ok {

@@ -110,7 +110,8 @@ type paths[T any] struct {
 	exact         index[*list[T]]
 	prefix        index[*list[T]] // all but "/"
 	prefixLengths lengths
-	regex, all    *list[T] // all: the prefix "/"
+	patterns      *list[T]
+	open, all     *list[T] // see class
 	size          int
 }
 
@@ -120,17 +121,16 @@ func (p *paths[T]) match(r *request) *candidate[T] {
 			return c
 		}
 	}
-	if p.regex != nil {
-		for i := range p.regex.items {
-			if c := &p.regex.items[i]; c.fits(r) && c.match.pattern.Match(r.path) {
-				return c
-			}
-		}
+	if c := p.patterns.matching(r); c != nil {
+		return c
 	}
 	if p.prefix.n > 0 {
 		if c := p.matchPrefix(r); c != nil {
 			return c
 		}
+	}
+	if c := p.open.matching(r); c != nil {
+		return c
 	}
 	if p.all != nil {
 		return p.all.first(r)
@@ -172,14 +172,16 @@ func (p *paths[T]) remove(e *edit, m *match[T]) {
 
 // change replaces the list that a match belongs in.
 func (p *paths[T]) change(e *edit, m *match[T], f func(*list[T]) *list[T]) {
-	switch {
-	case m.kind == Regex:
-		p.regex = f(p.regex)
-	case m.kind == Exact:
+	switch m.class() {
+	case exact:
 		changeAt(e, &p.exact, m.path, f)
-	case m.path == "":
+	case pattern:
+		p.patterns = f(p.patterns)
+	case open:
+		p.open = f(p.open)
+	case all:
 		p.all = f(p.all)
-	default:
+	case prefix:
 		changeAt(e, &p.prefix, m.path, f)
 		p.prefixLengths.add(len(m.path))
 	}
@@ -204,6 +206,19 @@ type list[T any] struct {
 func (l *list[T]) first(r *request) *candidate[T] {
 	for i := range l.items {
 		if c := &l.items[i]; c.fits(r) {
+			return c
+		}
+	}
+	return nil
+}
+
+// matching returns the first of patterns that fits; l may be nil.
+func (l *list[T]) matching(r *request) *candidate[T] {
+	if l == nil {
+		return nil
+	}
+	for i := range l.items {
+		if c := &l.items[i]; c.fits(r) && c.match.pattern.Match(r.path) {
 			return c
 		}
 	}

@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"regexp"
+	"strings"
 )
 
 // match is one compiled match of a rule: what it asks of a request, and its
@@ -35,16 +36,35 @@ func (m *match[T]) compare(o *match[T]) int {
 	)
 }
 
-// class orders kinds of path.
-func (m *match[T]) class() int {
+// class is a kind of path in the order of precedence.
+type class int
+
+const (
+	exact class = iota
+	pattern
+	prefix
+	// open is a pattern that any first segment fits: the method of a gRPC call alone,
+	// which says less than a service does.
+	open
+	all // the prefix "/"
+)
+
+func (m *match[T]) class() class {
 	switch {
 	case m.kind == Exact:
-		return 0
+		return exact
+	case m.kind == Regex && strings.HasPrefix(m.path, AnySegment):
+		return open
 	case m.kind == Regex:
-		return 1
+		return pattern
+	case m.path != "":
+		return prefix
 	}
-	return 2
+	return all
 }
+
+// AnySegment begins the patterns that any first segment of a path fits.
+const AnySegment = "/[^/]+/"
 
 func compareBool(a, b bool) int {
 	switch {

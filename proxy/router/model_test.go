@@ -132,8 +132,8 @@ func modelHost(authority string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(authority, "[]"), "."))
 }
 
-// modelFits returns the rank of the path: exact 3; an expression 2 and its length;
-// a prefix 1 and its length, which is 0 for "/".
+// modelFits returns the rank of the path: exact 4; an expression 3 and its length, but
+// 1 where any first segment fits; a prefix 2 and its length, but 0 for "/".
 func modelFits(m *weirv1.RouteMatch, x *exchange.Exchange) (path rank, fits bool) {
 	raw, rawQuery, _ := strings.Cut(string(x.Request.Path), "?")
 	value := m.GetPath().GetValue()
@@ -142,12 +142,18 @@ func modelFits(m *weirv1.RouteMatch, x *exchange.Exchange) (path rank, fits bool
 	}
 	switch m.GetPath().GetType() {
 	case weirv1.PathMatch_EXACT:
-		path, fits = rank{3, 0}, raw == value
+		path, fits = rank{4, 0}, raw == value
 	case weirv1.PathMatch_REGULAR_EXPRESSION:
-		path, fits = rank{2, len(value)}, whole(value, raw)
+		path, fits = rank{3, len(value)}, whole(value, raw)
+		if strings.HasPrefix(value, "/[^/]+/") {
+			path[0] = 1
+		}
 	default:
 		value = strings.TrimRight(value, "/")
-		path, fits = rank{1, len(value)}, strings.HasPrefix(raw+"/", value+"/")
+		path, fits = rank{2, len(value)}, strings.HasPrefix(raw+"/", value+"/")
+		if value == "" {
+			path[0] = 0
+		}
 	}
 	fits = fits && (m.Method == "" || m.Method == string(x.Request.Method))
 	for _, h := range m.Headers {
@@ -173,7 +179,7 @@ func whole(pattern, s string) bool {
 var (
 	hostnames = []string{"", "a.b", "x.a.b", "*.b", "*.a.b", "c"}
 	authority = []string{"a.b", "A.b:80", "x.a.b", "y.a.b", "z.b.", "c", "x.y.a.b", "[::1]:80", "d"}
-	paths     = []string{"", "/", "/p", "/p/", "/p/q", "/p/q/r", "=/p", "=/p/q", "~/p.*", "~/p/q", "~/.", "~/.+"}
+	paths     = []string{"", "/", "/p", "/p/", "/p/q", "/p/q/r", "=/p", "=/p/q", "~/p.*", "~/p/q", "~/.", "~/.+", "~/[^/]+/q", "~/[^/]+/q.*"}
 	targets   = []string{"", "p", "p/", "p/q", "p/q/r", "pq", "p/q?a=1", "p?a=1&b=2", "?b=%32&a=2", "p/q/r/s?b=+2"}
 	extras    = []string{"", "GET", "POST", "x:1", "y~1.*", "x:1 y:2", "?a=1", "?a~.", "?a=1 ?b=2", "GET x:1", "GET ?b=2"}
 	sections  = []string{"one", "two", "three"}

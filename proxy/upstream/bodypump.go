@@ -24,6 +24,7 @@ type Sink interface {
 // may send only once it has read something. The lane whose it is stops it, and
 // waits for that, before it is closed.
 type Pump struct {
+	Hold
 	done  chan error // receives once; nil: not running
 	abort func()
 	// The goroutine says that it has read the body to its end, so that the
@@ -37,9 +38,10 @@ func (p *Pump) Start(x *exchange.Exchange, to Sink, failed func()) error {
 	// A client that waits for it is told here to go on: from the pump, that
 	// would be written beside the answer.
 	body := x.Request.Body
-	if b, ok := body.(interface{ Ask() error }); ok {
-		if err := b.Ask(); err != nil {
-			return &Error{Client: true, Err: err}
+	held := p.begin(x)
+	if held == nil {
+		if err := ask(body); err != nil {
+			return err
 		}
 	}
 	p.abort = func() {}
@@ -52,6 +54,10 @@ func (p *Pump) Start(x *exchange.Exchange, to Sink, failed func()) error {
 	done := make(chan error, 1)
 	p.done = done
 	go func() {
+		if held != nil && !<-held {
+			done <- errNotAsked
+			return
+		}
 		err := SendBody(x, to, &p.drained)
 		if ClientFailed(err) {
 			p.clientFailed.Store(true)
@@ -108,6 +114,11 @@ func (p *Pump) Join(x *exchange.Exchange) (sent bool) {
 	if p.done == nil {
 		return false
 	}
+	if p.drop() { // there is an answer
+		<-p.done
+		p.done, x.Request.Shared = nil, false
+		return false
+	}
 	select {
 	case err := <-p.done:
 		p.done, x.Request.Shared = nil, false
@@ -128,7 +139,7 @@ func (p *Pump) Stop(x *exchange.Exchange) (err error, failed bool) {
 		return nil, false
 	}
 	failed = p.clientFailed.Load()
-	if !p.drained.Load() {
+	if !p.drop() && !p.drained.Load() {
 		p.abort()
 	}
 	err = <-p.done

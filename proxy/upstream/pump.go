@@ -63,10 +63,13 @@ func (s *Stream) sendChunk(l *link, chunk []byte, chunked bool) error {
 func (s *Stream) startPump(x *exchange.Exchange) error {
 	// A client that waits for it is told here to go on: from the pump, that
 	// would be written beside the answer.
-	if b, ok := x.Request.Body.(interface{ Ask() error }); ok {
-		if err := b.Ask(); err != nil {
-			return &Error{Client: true, Err: err}
+	held := s.hold.begin(x)
+	if held == nil {
+		if err := ask(x.Request.Body); err != nil {
+			return err
 		}
+	} else if err := s.link.Flush(); err == nil { // else it may have answered: look for that
+		s.limitReads(time.Now())
 	}
 	s.abort = func() {}
 	if b, ok := x.Request.Body.(interface{ Abort() }); ok {
@@ -78,6 +81,10 @@ func (s *Stream) startPump(x *exchange.Exchange) error {
 	pump, l := make(chan error, 1), s.link
 	s.pump = pump
 	go func() {
+		if held != nil && !<-held {
+			pump <- errNotAsked
+			return
+		}
 		err := s.copyBody(x, l)
 		var client errClient
 		if errors.As(err, &client) {
@@ -87,6 +94,13 @@ func (s *Stream) startPump(x *exchange.Exchange) error {
 		pump <- err
 	}()
 	return nil
+}
+
+// goAhead asks the client for a body that was held.
+func (s *Stream) goAhead(x *exchange.Exchange) error {
+	err := s.hold.GoAhead(x)
+	s.limitReads(time.Now())
+	return err
 }
 
 // pumping: the body is still being sent, and there is time left for it.
@@ -114,7 +128,7 @@ func (s *Stream) tryJoin(x *exchange.Exchange) {
 // client's connection alone where that may be at the next request already.
 func (s *Stream) stopPump(x *exchange.Exchange) error {
 	s.link.Abort()
-	if !s.drained.Load() {
+	if !s.hold.drop() && !s.drained.Load() {
 		s.abort()
 	}
 	err := <-s.pump

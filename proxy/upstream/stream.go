@@ -81,6 +81,7 @@ type Stream struct {
 	answered bool       // the head of the final answer was read
 	bodied   bool       // it has a body
 	pump     chan error // receives once, from the pump; nil when there is none
+	hold     Hold       // of the pump
 	abort    func()     // makes the pump's read fail
 	// The pump says that it has read the body to its end, so that the client's
 	// connection is not its any more; or that this failed.
@@ -96,6 +97,7 @@ func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts O
 	s.asked, s.sent, s.answered, s.bodied = false, false, false, false
 	s.setDeadline(opts.Deadline)
 	p.inFlight.Add(1)
+	x.Request.Expect = !opts.Inline && Expects(x.Request.Body)
 	if p.shared.dial != nil {
 		if err := s.openLane(ctx, x); err != nil {
 			s.Close(x)
@@ -198,7 +200,7 @@ func (s *Stream) until(now time.Time) time.Time {
 	return until
 }
 
-func (s *Stream) limitReads(now time.Time) { s.link.ReadUntil(s.until(now)) }
+func (s *Stream) limitReads(now time.Time) { s.link.ReadUntil(s.hold.Sooner(s.until(now))) }
 
 // renewRead runs before each wait for more of the response's body.
 func (s *Stream) renewRead() { s.limitReads(time.Now()) }
@@ -272,10 +274,13 @@ func (s *Stream) failed(doing string, err error) *Error {
 func (s *Stream) receive(ctx context.Context, x *exchange.Exchange) error {
 	n, err := s.readHead(ctx, x)
 	if err != nil {
-		if ctx.Err() == nil { // else it was given up
+		if e := (*Error)(nil); ctx.Err() == nil && !(errors.As(err, &e) && e.Client) { // else it was given up
 			s.pool.failures.Add(1)
 		}
 		return s.blame(x, err)
+	}
+	if s.hold.drop() {
+		s.joined(x, <-s.pump)
 	}
 	s.tryJoin(x)
 	s.link.Discard(n)
@@ -323,10 +328,21 @@ func (s *Stream) readHead(ctx context.Context, x *exchange.Exchange) (int, error
 				}
 				_ = x.Inform() // who cannot be told this cannot be told the answer either
 				s.link.Discard(n)
+				if x.Response.Status == 100 {
+					if err := s.goAhead(x); err != nil {
+						return 0, err
+					}
+				}
 				continue
 			}
 		}
 		if err := s.await(ctx); err != nil {
+			if timedOut(err) && s.hold.Overdue() && ctx.Err() == nil {
+				if err := s.goAhead(x); err != nil {
+					return 0, err
+				}
+				continue
+			}
 			if timedOut(err) && s.pumping() {
 				s.limitReads(time.Now()) // the request is still on its way, with limits of its own
 				continue

@@ -50,6 +50,9 @@ const (
 	// AdminServiceCreateJoinTokenProcedure is the procedure name of the AdminService's CreateJoinToken
 	// RPC.
 	AdminServiceCreateJoinTokenProcedure = "/weir.v1.AdminService/CreateJoinToken"
+	// AdminServiceCreateCredentialProcedure is the procedure name of the AdminService's
+	// CreateCredential RPC.
+	AdminServiceCreateCredentialProcedure = "/weir.v1.AdminService/CreateCredential"
 	// AdminServiceGetStatusProcedure is the procedure name of the AdminService's GetStatus RPC.
 	AdminServiceGetStatusProcedure = "/weir.v1.AdminService/GetStatus"
 )
@@ -139,6 +142,13 @@ var (
 			Procedure:  AdminServiceCreateJoinTokenProcedure,
 		}
 	})
+	adminServiceCreateCredentialSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("CreateCredential"),
+			Procedure:  AdminServiceCreateCredentialProcedure,
+		}
+	})
 	adminServiceGetStatusSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -171,6 +181,9 @@ type AdminServiceClient interface {
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
+	// CreateCredential makes a key for an App. It is a Credential like those that are
+	// applied: List shows it, Delete revokes it.
+	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
 }
 
@@ -223,6 +236,9 @@ type AdminServiceHandler interface {
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
+	// CreateCredential makes a key for an App. It is a Credential like those that are
+	// applied: List shows it, Delete revokes it.
+	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
 }
 
@@ -242,6 +258,7 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServicePushModuleSpec(), Handler: adapter.pushModule},
 		connect.Method{Spec: adminServiceGetModuleSpec(), Handler: adapter.getModule},
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
+		connect.Method{Spec: adminServiceCreateCredentialSpec(), Handler: adapter.createCredential},
 		connect.Method{Spec: adminServiceGetStatusSpec(), Handler: adapter.getStatus},
 	)
 }
@@ -310,6 +327,10 @@ func (UnimplementedAdminServiceHandler) GetModule(context.Context, *v1.GetModule
 
 func (UnimplementedAdminServiceHandler) CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.CreateJoinToken is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.CreateCredential is not implemented")
 }
 
 func (UnimplementedAdminServiceHandler) GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
@@ -411,6 +432,14 @@ func (c *adminServiceClient) GetModule(ctx context.Context, req *v1.GetModuleReq
 func (c *adminServiceClient) CreateJoinToken(ctx context.Context, req *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error) {
 	var res v1.CreateJoinTokenResponse
 	if err := c.client.CallUnary(ctx, adminServiceCreateJoinTokenSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) CreateCredential(ctx context.Context, req *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error) {
+	var res v1.CreateCredentialResponse
+	if err := c.client.CallUnary(ctx, adminServiceCreateCredentialSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -560,6 +589,18 @@ func (h adminServiceHandler) createJoinToken(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.CreateJoinToken(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) createCredential(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CreateCredentialRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateCredential(ctx, &req)
 	if err != nil {
 		return err
 	}
