@@ -100,6 +100,8 @@ const (
 	// others have to hear of it.
 	farewell = 3 * time.Second
 	hearsay  = 500 * time.Millisecond
+	// settled is after how many repetitions all that a start needs is over.
+	settled = 3
 )
 
 // registration keeps the registry told of one instance.
@@ -129,7 +131,10 @@ func (r *registration) run(ctx context.Context) error {
 	defer again.Stop()
 	var last string
 	unhealthy, known := false, false
-	for {
+	for calm := 0; ; calm++ {
+		if calm == settled {
+			shedProgram()
+		}
 		select {
 		case <-ctx.Done():
 			r.withdraw()
