@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ type edge struct {
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
 	client  *nodeapi.Client
+	asking  atomic.Pointer[nodeapi.Client] // the same, for others than who runs it
 	pause   chan chan struct{}
 	inForce chan struct{} // closed once some configuration is
 	force   func()
@@ -67,25 +69,29 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 	if err := p.join(node, ec, is, dir); err != nil {
 		return fmt.Errorf("start %s: %w", is.role, err)
 	}
+	dialer := p.newDialer()
 	e.inForce, e.pause = make(chan struct{}), make(chan chan struct{})
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
-			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
 		})
 		if err == nil {
 			get := fetch(client.Blob)
 			host.modules.Store(&get)
+			host.quota.Through(client.LeaseTokens)
+			e.asking.Store(client)
 		}
 		return client, err
 	}
 	if e.client, err = e.connect(); err != nil {
 		return err
 	}
-	if err := e.startProxy(p, cfg, ec, is, node, host); err != nil {
+	p.run("limits", host.quota.Run)
+	if err := e.startProxy(p, cfg, ec, is, dir, node, host); err != nil {
 		return err
 	}
 	p.run(string(is.role), e.follow)
@@ -136,7 +142,7 @@ func (is proxyRole) tokenFlags() string {
 	return string(is.role)
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, node *identity.Identity, host *host) error {
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, host *host) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -145,14 +151,17 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, n
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
 	refused := newRefusals(p.log.With("part", "mesh"))
-	for _, c := range []prometheus.Collector{host.apis, host.access, host.firewall, refused.count} {
+	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, refused.count} {
 		if err := metrics.Register(c); err != nil {
 			return fmt.Errorf("start %s: %w", is.role, err)
 		}
 	}
-	var err error
+	usage, err := e.startMeter(p, dir, metrics)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", is.role, err)
+	}
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, Consumers: host.consumers, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, Consumers: host.consumers, Meter: usage, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Mesh: proxyMesh(node, is, refused), Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

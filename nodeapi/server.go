@@ -34,7 +34,7 @@ type Registrar interface {
 	Waits(ctx context.Context, id identity.ID) (waits bool, changed <-chan struct{}, err error)
 }
 
-// ServerConfig is what a server is made of. All but Servers, Instances and MaxProxies is
+// ServerConfig is what a server is made of. All but Servers, Usage, Instances and MaxProxies is
 // required.
 type ServerConfig struct {
 	Identity  *identity.Identity
@@ -46,8 +46,13 @@ type ServerConfig struct {
 	Servers func() ([]string, <-chan struct{})
 	// Instances is where sidecars register; nil: nowhere.
 	Instances Instances
+	// Usage adds what a node has counted, for good, once it returns; nil: nobody does.
+	// Its error wraps ErrUsageRefused where that will never be.
+	Usage func(ctx context.Context, node string, m *weirv1.ReportUsageRequest) error
 	// MaxProxies are connected at once; more are sent to other servers.
 	MaxProxies int
+	// Leases decides what proxies ask for of limits; nil: nobody does.
+	Leases Leases
 }
 
 // Server is the servers' side of the node API.
@@ -59,6 +64,7 @@ type Server struct {
 	// sendTimeout is the constant of the name, but in tests.
 	sendTimeout time.Duration
 	away        atomic.Bool     // proxies are turned away
+	leasing     chan struct{}   // has a place for each proxy that waits for tokens
 	life        context.Context // ends when streams must
 	end         context.CancelFunc
 }
@@ -71,7 +77,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Servers == nil {
 		cfg.Servers = func() ([]string, <-chan struct{}) { return nil, nil }
 	}
-	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), sendTimeout: sendTimeout}
+	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), sendTimeout: sendTimeout, leasing: make(chan struct{}, maxLeaseCalls)}
 	s.life, s.end = context.WithCancel(context.Background())
 	rpc := connect.NewServer()
 	weirv1connect.RegisterNodeServiceHandler(rpc, s)

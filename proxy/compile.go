@@ -220,7 +220,7 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 }
 
 // makeChain makes what the policies and Apis of a rule want done, in this order: where
-// an Api is in its life, who calls it, who may, as the contract says, what becomes of it.
+// an Api is in its life, who calls it, who may, how often, as the contract says, what becomes of it.
 func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
 	rules := p.desired.accessRules(r.route)
 	if len(list)+len(apis)+len(rules) == 0 {
@@ -228,6 +228,9 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	}
 	m := chainMaker{proxy: p, rule: r}
 	m.access(ctx, rules)
+	for _, a := range apis {
+		m.operation(ctx, a)
+	}
 	for _, a := range apis {
 		m.lifecycle(ctx, a)
 	}
@@ -238,7 +241,15 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	if transforms < 0 {
 		transforms = len(list)
 	}
-	for _, a := range list[:transforms] {
+	limits := slices.IndexFunc(list[:transforms], func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_LIMIT })
+	if limits < 0 {
+		limits = transforms
+	}
+	for _, a := range list[:limits] {
+		m.policy(ctx, a.Policy)
+	}
+	m.quota(ctx, apis)
+	for _, a := range list[limits:transforms] {
 		m.policy(ctx, a.Policy)
 	}
 	for _, a := range apis {

@@ -226,6 +226,7 @@ func (p *plan) commit() error {
 		p.draft.revision = event.Revision
 		p.events = append(p.events, event)
 	}
+	p.dropLeases()
 	return p.collect()
 }
 

@@ -2247,7 +2247,7 @@ var File_weir_v1_admin_proto protoreflect.FileDescriptor
 
 const file_weir_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x13weir/v1/admin.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16weir/v1/consumer.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"\x88\x01\n" +
+	"\x13weir/v1/admin.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16weir/v1/consumer.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"\x88\x01\n" +
 	"\fApplyRequest\x12/\n" +
 	"\tresources\x18\x01 \x03(\v2\x11.weir.v1.ResourceR\tresources\x12.\n" +
 	"\adeletes\x18\x02 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\x12\x17\n" +
@@ -2428,7 +2428,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05VOTER\x10\x01\x12\f\n" +
-	"\bNONVOTER\x10\x022\xd7\a\n" +
+	"\bNONVOTER\x10\x022\x9e\b\n" +
 	"\fAdminService\x126\n" +
 	"\x05Apply\x12\x15.weir.v1.ApplyRequest\x1a\x16.weir.v1.ApplyResponse\x120\n" +
 	"\x03Get\x12\x13.weir.v1.GetRequest\x1a\x14.weir.v1.GetResponse\x123\n" +
@@ -2445,7 +2445,9 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\tGetModule\x12\x19.weir.v1.GetModuleRequest\x1a\x1a.weir.v1.GetModuleResponse\x12T\n" +
 	"\x0fCreateJoinToken\x12\x1f.weir.v1.CreateJoinTokenRequest\x1a .weir.v1.CreateJoinTokenResponse\x12W\n" +
 	"\x10CreateCredential\x12 .weir.v1.CreateCredentialRequest\x1a!.weir.v1.CreateCredentialResponse\x12B\n" +
-	"\tGetStatus\x12\x19.weir.v1.GetStatusRequest\x1a\x1a.weir.v1.GetStatusResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"\tGetStatus\x12\x19.weir.v1.GetStatusRequest\x1a\x1a.weir.v1.GetStatusResponse\x12E\n" +
+	"\n" +
+	"ListLimits\x12\x1a.weir.v1.ListLimitsRequest\x1a\x1b.weir.v1.ListLimitsResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_admin_proto_rawDescOnce sync.Once
@@ -2510,6 +2512,8 @@ var file_weir_v1_admin_proto_goTypes = []any{
 	(*PluginSignature)(nil),          // 45: weir.v1.PluginSignature
 	(*Plugin)(nil),                   // 46: weir.v1.Plugin
 	(*Credential)(nil),               // 47: weir.v1.Credential
+	(*ListLimitsRequest)(nil),        // 48: weir.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),       // 49: weir.v1.ListLimitsResponse
 }
 var file_weir_v1_admin_proto_depIdxs = []int32{
 	39, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
@@ -2563,22 +2567,24 @@ var file_weir_v1_admin_proto_depIdxs = []int32{
 	28, // 48: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
 	30, // 49: weir.v1.AdminService.CreateCredential:input_type -> weir.v1.CreateCredentialRequest
 	32, // 50: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
-	5,  // 51: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
-	8,  // 52: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
-	10, // 53: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
-	12, // 54: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
-	14, // 55: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
-	16, // 56: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
-	19, // 57: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
-	21, // 58: weir.v1.AdminService.PromotePlugin:output_type -> weir.v1.PromotePluginResponse
-	23, // 59: weir.v1.AdminService.RollbackPlugin:output_type -> weir.v1.RollbackPluginResponse
-	25, // 60: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
-	27, // 61: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
-	29, // 62: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
-	31, // 63: weir.v1.AdminService.CreateCredential:output_type -> weir.v1.CreateCredentialResponse
-	33, // 64: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
-	51, // [51:65] is the sub-list for method output_type
-	37, // [37:51] is the sub-list for method input_type
+	48, // 51: weir.v1.AdminService.ListLimits:input_type -> weir.v1.ListLimitsRequest
+	5,  // 52: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
+	8,  // 53: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
+	10, // 54: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
+	12, // 55: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
+	14, // 56: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
+	16, // 57: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
+	19, // 58: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
+	21, // 59: weir.v1.AdminService.PromotePlugin:output_type -> weir.v1.PromotePluginResponse
+	23, // 60: weir.v1.AdminService.RollbackPlugin:output_type -> weir.v1.RollbackPluginResponse
+	25, // 61: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
+	27, // 62: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
+	29, // 63: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
+	31, // 64: weir.v1.AdminService.CreateCredential:output_type -> weir.v1.CreateCredentialResponse
+	33, // 65: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
+	49, // 66: weir.v1.AdminService.ListLimits:output_type -> weir.v1.ListLimitsResponse
+	52, // [52:67] is the sub-list for method output_type
+	37, // [37:52] is the sub-list for method input_type
 	37, // [37:37] is the sub-list for extension type_name
 	37, // [37:37] is the sub-list for extension extendee
 	0,  // [0:37] is the sub-list for field type_name
@@ -2590,6 +2596,7 @@ func file_weir_v1_admin_proto_init() {
 		return
 	}
 	file_weir_v1_consumer_proto_init()
+	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()

@@ -1227,11 +1227,100 @@ func (x *MemberReport) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+type ReportUsageRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Segments []*UsageSegment        `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
+	// Epochs of which nothing will come any more: the proxy has forgotten them.
+	Ended         [][]byte `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageRequest) Reset() {
+	*x = ReportUsageRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageRequest) ProtoMessage() {}
+
+func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
+func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReportUsageRequest) GetSegments() []*UsageSegment {
+	if x != nil {
+		return x.Segments
+	}
+	return nil
+}
+
+func (x *ReportUsageRequest) GetEnded() [][]byte {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type ReportUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageResponse) Reset() {
+	*x = ReportUsageResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageResponse) ProtoMessage() {}
+
+func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
+func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
 var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"]\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1312,14 +1401,20 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x1b\n" +
 	"\tdisk_free\x18\x05 \x01(\x04R\bdiskFree\x12\x1b\n" +
 	"\tdisk_size\x18\x06 \x01(\x04R\bdiskSize\x127\n" +
-	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\xbd\x03\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"]\n" +
+	"\x12ReportUsageRequest\x121\n" +
+	"\bsegments\x18\x01 \x03(\v2\x15.weir.v1.UsageSegmentR\bsegments\x12\x14\n" +
+	"\x05ended\x18\x02 \x03(\fR\x05ended\"\x15\n" +
+	"\x13ReportUsageResponse2\xd1\x04\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
 	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12W\n" +
 	"\x10RegisterInstance\x12 .weir.v1.RegisterInstanceRequest\x1a!.weir.v1.RegisterInstanceResponse\x12W\n" +
-	"\x10WithdrawInstance\x12 .weir.v1.WithdrawInstanceRequest\x1a!.weir.v1.WithdrawInstanceResponse2H\n" +
+	"\x10WithdrawInstance\x12 .weir.v1.WithdrawInstanceRequest\x1a!.weir.v1.WithdrawInstanceResponse\x12H\n" +
+	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse\x12H\n" +
+	"\vReportUsage\x12\x1b.weir.v1.ReportUsageRequest\x1a\x1c.weir.v1.ReportUsageResponse2H\n" +
 	"\vPeerService\x129\n" +
 	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
@@ -1335,7 +1430,7 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_weir_v1_node_proto_goTypes = []any{
 	(*JoinRequest)(nil),              // 0: weir.v1.JoinRequest
 	(*JoinResponse)(nil),             // 1: weir.v1.JoinResponse
@@ -1356,55 +1451,65 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*ReportRequest)(nil),            // 16: weir.v1.ReportRequest
 	(*ReportResponse)(nil),           // 17: weir.v1.ReportResponse
 	(*MemberReport)(nil),             // 18: weir.v1.MemberReport
-	nil,                              // 19: weir.v1.RegisterInstanceRequest.LabelsEntry
-	nil,                              // 20: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
-	(*PluginReport)(nil),             // 22: weir.v1.PluginReport
-	(*Resource)(nil),                 // 23: weir.v1.Resource
-	(*ResourceRef)(nil),              // 24: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),      // 25: google.protobuf.Duration
-	(*ClusterMember)(nil),            // 26: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),              // 27: weir.v1.ProxyStatus
+	(*ReportUsageRequest)(nil),       // 19: weir.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),      // 20: weir.v1.ReportUsageResponse
+	nil,                              // 21: weir.v1.RegisterInstanceRequest.LabelsEntry
+	nil,                              // 22: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 24: weir.v1.PluginReport
+	(*Resource)(nil),                 // 25: weir.v1.Resource
+	(*ResourceRef)(nil),              // 26: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 27: google.protobuf.Duration
+	(*ClusterMember)(nil),            // 28: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),              // 29: weir.v1.ProxyStatus
+	(*UsageSegment)(nil),             // 30: weir.v1.UsageSegment
+	(*LeaseTokensRequest)(nil),       // 31: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),      // 32: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	21, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
+	23, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
 	10, // 4: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
 	11, // 5: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
 	12, // 6: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	20, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	22, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
-	23, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	24, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	25, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	25, // 12: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	22, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	24, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	25, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	26, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	27, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	27, // 12: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
 	18, // 13: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	25, // 14: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	26, // 15: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	21, // 16: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	27, // 17: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	21, // 18: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 19: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 20: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	9,  // 21: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	14, // 22: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	5,  // 23: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
-	7,  // 24: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
-	16, // 25: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 26: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 27: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	13, // 28: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	15, // 29: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	6,  // 30: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
-	8,  // 31: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
-	17, // 32: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	27, // 14: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	28, // 15: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	23, // 16: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	29, // 17: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	23, // 18: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	30, // 19: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
+	0,  // 20: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 21: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	9,  // 22: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	14, // 23: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	5,  // 24: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
+	7,  // 25: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
+	31, // 26: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	19, // 27: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
+	16, // 28: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 29: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 30: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	13, // 31: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	15, // 32: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	6,  // 33: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
+	8,  // 34: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
+	32, // 35: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	20, // 36: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
+	17, // 37: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1414,9 +1519,11 @@ func file_weir_v1_node_proto_init() {
 	}
 	file_weir_v1_admin_proto_init()
 	file_weir_v1_cluster_proto_init()
+	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
+	file_weir_v1_usage_proto_init()
 	file_weir_v1_node_proto_msgTypes[9].OneofWrappers = []any{
 		(*StreamConfigRequest_Subscribe)(nil),
 		(*StreamConfigRequest_Ack)(nil),
@@ -1428,7 +1535,7 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -55,6 +55,8 @@ const (
 	AdminServiceCreateCredentialProcedure = "/weir.v1.AdminService/CreateCredential"
 	// AdminServiceGetStatusProcedure is the procedure name of the AdminService's GetStatus RPC.
 	AdminServiceGetStatusProcedure = "/weir.v1.AdminService/GetStatus"
+	// AdminServiceListLimitsProcedure is the procedure name of the AdminService's ListLimits RPC.
+	AdminServiceListLimitsProcedure = "/weir.v1.AdminService/ListLimits"
 )
 
 var (
@@ -156,6 +158,13 @@ var (
 			Procedure:  AdminServiceGetStatusProcedure,
 		}
 	})
+	adminServiceListLimitsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("ListLimits"),
+			Procedure:  AdminServiceListLimitsProcedure,
+		}
+	})
 )
 
 // AdminServiceClient is a client for the weir.v1.AdminService service.
@@ -185,6 +194,8 @@ type AdminServiceClient interface {
 	// applied: List shows it, Delete revokes it.
 	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // NewAdminServiceClient constructs a client for the weir.v1.AdminService service. Multiple service
@@ -240,6 +251,8 @@ type AdminServiceHandler interface {
 	// applied: List shows it, Delete revokes it.
 	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // RegisterAdminServiceHandler registers svc as the weir.v1.AdminService implementation on server.
@@ -260,6 +273,7 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
 		connect.Method{Spec: adminServiceCreateCredentialSpec(), Handler: adapter.createCredential},
 		connect.Method{Spec: adminServiceGetStatusSpec(), Handler: adapter.getStatus},
+		connect.Method{Spec: adminServiceListLimitsSpec(), Handler: adapter.listLimits},
 	)
 }
 
@@ -335,6 +349,10 @@ func (UnimplementedAdminServiceHandler) CreateCredential(context.Context, *v1.Cr
 
 func (UnimplementedAdminServiceHandler) GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.GetStatus is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.ListLimits is not implemented")
 }
 
 type adminServiceClient struct {
@@ -448,6 +466,14 @@ func (c *adminServiceClient) CreateCredential(ctx context.Context, req *v1.Creat
 func (c *adminServiceClient) GetStatus(ctx context.Context, req *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	var res v1.GetStatusResponse
 	if err := c.client.CallUnary(ctx, adminServiceGetStatusSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) ListLimits(ctx context.Context, req *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	var res v1.ListLimitsResponse
+	if err := c.client.CallUnary(ctx, adminServiceListLimitsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -613,6 +639,18 @@ func (h adminServiceHandler) getStatus(ctx context.Context, _ connect.Spec, stre
 		return err
 	}
 	res, err := h.svc.GetStatus(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) listLimits(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLimitsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLimits(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,10 @@ const (
 	// NodeServiceWithdrawInstanceProcedure is the procedure name of the NodeService's WithdrawInstance
 	// RPC.
 	NodeServiceWithdrawInstanceProcedure = "/weir.v1.NodeService/WithdrawInstance"
+	// NodeServiceLeaseTokensProcedure is the procedure name of the NodeService's LeaseTokens RPC.
+	NodeServiceLeaseTokensProcedure = "/weir.v1.NodeService/LeaseTokens"
+	// NodeServiceReportUsageProcedure is the procedure name of the NodeService's ReportUsage RPC.
+	NodeServiceReportUsageProcedure = "/weir.v1.NodeService/ReportUsage"
 	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
 	PeerServiceReportProcedure = "/weir.v1.PeerService/Report"
 )
@@ -87,6 +91,20 @@ var (
 			Procedure:  NodeServiceWithdrawInstanceProcedure,
 		}
 	})
+	nodeServiceLeaseTokensSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("LeaseTokens"),
+			Procedure:  NodeServiceLeaseTokensProcedure,
+		}
+	})
+	nodeServiceReportUsageSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("ReportUsage"),
+			Procedure:  NodeServiceReportUsageProcedure,
+		}
+	})
 )
 
 // NodeServiceClient is a client for the weir.v1.NodeService service.
@@ -105,6 +123,11 @@ type NodeServiceClient interface {
 	RegisterInstance(context.Context, *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error)
 	// WithdrawInstance takes it away: it is to be sent nothing more.
 	WithdrawInstance(context.Context, *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error)
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // NewNodeServiceClient constructs a client for the weir.v1.NodeService service. Multiple service
@@ -185,6 +208,11 @@ type NodeServiceHandler interface {
 	RegisterInstance(context.Context, *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error)
 	// WithdrawInstance takes it away: it is to be sent nothing more.
 	WithdrawInstance(context.Context, *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error)
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // RegisterNodeServiceHandler registers svc as the weir.v1.NodeService implementation on server.
@@ -197,6 +225,8 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
 		connect.Method{Spec: nodeServiceRegisterInstanceSpec(), Handler: adapter.registerInstance},
 		connect.Method{Spec: nodeServiceWithdrawInstanceSpec(), Handler: adapter.withdrawInstance},
+		connect.Method{Spec: nodeServiceLeaseTokensSpec(), Handler: adapter.leaseTokens},
+		connect.Method{Spec: nodeServiceReportUsageSpec(), Handler: adapter.reportUsage},
 	)
 }
 
@@ -266,6 +296,14 @@ func (UnimplementedNodeServiceHandler) WithdrawInstance(context.Context, *v1.Wit
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.WithdrawInstance is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.LeaseTokens is not implemented")
+}
+
+func (UnimplementedNodeServiceHandler) ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.ReportUsage is not implemented")
+}
+
 type nodeServiceClient struct {
 	client *connect.Client
 }
@@ -313,6 +351,22 @@ func (c *nodeServiceClient) RegisterInstance(ctx context.Context, req *v1.Regist
 func (c *nodeServiceClient) WithdrawInstance(ctx context.Context, req *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error) {
 	var res v1.WithdrawInstanceResponse
 	if err := c.client.CallUnary(ctx, nodeServiceWithdrawInstanceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *nodeServiceClient) LeaseTokens(ctx context.Context, req *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	var res v1.LeaseTokensResponse
+	if err := c.client.CallUnary(ctx, nodeServiceLeaseTokensSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *nodeServiceClient) ReportUsage(ctx context.Context, req *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	var res v1.ReportUsageResponse
+	if err := c.client.CallUnary(ctx, nodeServiceReportUsageSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -374,6 +428,30 @@ func (h nodeServiceHandler) withdrawInstance(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.WithdrawInstance(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h nodeServiceHandler) leaseTokens(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.LeaseTokensRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LeaseTokens(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h nodeServiceHandler) reportUsage(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReportUsageRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReportUsage(ctx, &req)
 	if err != nil {
 		return err
 	}
