@@ -182,6 +182,8 @@ type NewJoinToken struct {
 	TTL  time.Duration
 	// Uses is how many nodes may join with it; 0: any number.
 	Uses uint32
+	// Tenant and Service are whom sidecars speak for; empty for others.
+	Tenant, Service string
 	// Actor is who makes it.
 	Actor string
 }

@@ -112,7 +112,7 @@ func sameHead(a, b *weirv1.MemberReport) bool {
 // is called for every proxy at every change: that rules reflection out.
 func sameStatus(a, b *weirv1.ProxyStatus) bool {
 	return a.GetName() == b.GetName() && a.GetConnected() == b.GetConnected() && a.GetRevision() == b.GetRevision() &&
-		a.GetRefusedRevision() == b.GetRefusedRevision() && a.GetRefusedReason() == b.GetRefusedReason() && a.GetProblem() == b.GetProblem() &&
+		a.GetRefusedRevision() == b.GetRefusedRevision() && a.GetRefusedReason() == b.GetRefusedReason() && a.GetProblem() == b.GetProblem() && a.GetService() == b.GetService() &&
 		a.GetVersion() == b.GetVersion() && a.GetAddress() == b.GetAddress() && maps.Equal(a.GetLabels(), b.GetLabels()) &&
 		(a.GetConnected() || a.GetLastSeen().AsTime().Equal(b.GetLastSeen().AsTime())) &&
 		slices.EqualFunc(a.GetPlugins(), b.GetPlugins(), sameReport)

@@ -109,5 +109,6 @@ func (s sighting) asStatus() *weirv1.ProxyStatus {
 		Name: m.GetName(), Labels: m.GetLabels(), Connected: s.connected, Revision: m.GetRevision(),
 		RefusedRevision: m.GetRefusedRevision(), RefusedReason: m.GetRefusedReason(), Problem: m.GetProblem(),
 		Version: m.GetVersion(), Address: m.GetAddress(), LastSeen: timestamppb.New(s.seen), Plugins: m.GetPlugins(),
+		Service: m.GetService(),
 	}
 }

@@ -65,13 +65,14 @@ func TestIssueRefuses(t *testing.T) {
 		csr  []byte
 		want string
 	}{
-		"a request not signed by its key": {ID{own, RoleEdge, "e1"}, tampered, "bad request"},
-		"no request":                      {ID{own, RoleEdge, "e1"}, []byte("x"), "read certificate request"},
-		"an RSA key":                      {ID{own, RoleEdge, "e1"}, rsaRequest, "none of ECDSA"},
-		"another trust domain":            {ID{"other.example", RoleEdge, "e1"}, good, "not ours"},
-		"no role":                         {ID{own, "king", "e1"}, good, "none of server"},
-		"a name with a slash":             {ID{own, RoleEdge, "e1/../server"}, good, "not a DNS label"},
-		"no name":                         {ID{own, RoleEdge, ""}, good, "not a DNS label"},
+		"a request not signed by its key": {ID{TrustDomain: own, Role: RoleEdge, Name: "e1"}, tampered, "bad request"},
+		"no request":                      {ID{TrustDomain: own, Role: RoleEdge, Name: "e1"}, []byte("x"), "read certificate request"},
+		"an RSA key":                      {ID{TrustDomain: own, Role: RoleEdge, Name: "e1"}, rsaRequest, "none of ECDSA"},
+		"another trust domain":            {ID{TrustDomain: "other.example", Role: RoleEdge, Name: "e1"}, good, "not ours"},
+		"no role":                         {ID{TrustDomain: own, Role: "king", Name: "e1"}, good, "none of server"},
+		"a name with a slash":             {ID{TrustDomain: own, Role: RoleEdge, Name: "e1/../server"}, good, "not a DNS label"},
+		"a sidecar of no service":         {ID{TrustDomain: own, Role: RoleSidecar, Name: "s1"}, good, "not a DNS label"},
+		"no name":                         {ID{TrustDomain: own, Role: RoleEdge, Name: ""}, good, "not a DNS label"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := r.Authority().Issue(c.id, c.csr, Names{}, 0); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -88,7 +89,7 @@ func TestPeer(t *testing.T) {
 	foreign := enrolled(t, theirs, RoleEdge, "e1")
 
 	id, err := server.Verify(chainOf(t, edge))
-	if want := (ID{ours.Authority().TrustDomain(), RoleEdge, "e1"}); err != nil || id != want {
+	if want := (ID{TrustDomain: ours.Authority().TrustDomain(), Role: RoleEdge, Name: "e1"}); err != nil || id != want {
 		t.Fatalf("verified %v, %v; want %v", id, err, want)
 	}
 	if _, err := server.Verify(chainOf(t, foreign)); err == nil || !strings.Contains(err.Error(), "unknown authority") {
@@ -120,7 +121,7 @@ func TestPeerRefusesWhatALeafSigned(t *testing.T) {
 	victim := newIdentity(t)
 	template := &x509.Certificate{
 		SerialNumber: newSerial(), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
-		URIs: []*url.URL{ID{r.Authority().TrustDomain(), RoleServer, "evil"}.URI()},
+		URIs: []*url.URL{ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleServer, Name: "evil"}.URI()},
 	}
 	signer := chainOf(t, edge)[0]
 	der, err := x509.CreateCertificate(rand.Reader, template, signer, victim.key.Public(), edge.key)

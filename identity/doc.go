@@ -10,6 +10,13 @@
 //
 //	spiffe://<trust domain>/node/<role>/<name>
 //
+// A sidecar's is that of the service that it speaks for, and the certificate's
+// subject tells the sidecars of one service apart:
+//
+//	spiffe://<trust domain>/ns/<tenant>/svc/<service>
+//
+// Which service that is stands in the join token; the sidecar does not say.
+//
 // # What is checked
 //
 // TLS is 1.3, mutual, and decides by the URI: [Verifier.Peer] accepts a chain

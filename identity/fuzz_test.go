@@ -29,16 +29,17 @@ func FuzzParseToken(f *testing.F) {
 func FuzzParseURI(f *testing.F) {
 	f.Add("spiffe://a.weir.internal/node/edge/e1")
 	f.Add("spiffe://a.weir.internal/node/edge/e1%2f..")
+	f.Add("spiffe://a.weir.internal/ns/default/svc/books")
 	f.Fuzz(func(t *testing.T, s string) {
 		u, err := url.Parse(s)
 		if err != nil {
 			return
 		}
-		id, err := ParseURI(u)
+		id, err := ParseURI(u, "n1")
 		if err != nil {
 			return
 		}
-		if again, err := ParseURI(id.URI()); err != nil || again != id {
+		if again, err := ParseURI(id.URI(), id.Name); err != nil || again != id {
 			t.Fatalf("%q parsed to %v, which parses to %v, %v", s, id, again, err)
 		}
 	})

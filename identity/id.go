@@ -10,7 +10,7 @@ import (
 // Role is what a node does in the cluster.
 type Role string
 
-// The roles. A sidecar's certificate names its service, not a node.
+// The roles.
 const (
 	RoleServer  Role = "server"
 	RoleEdge    Role = "edge"
@@ -25,11 +25,22 @@ type ID struct {
 	TrustDomain string
 	Role        Role
 	Name        string
+	// Tenant and Service are a sidecar's alone: whom it speaks for.
+	Tenant, Service string
 }
 
-// URI is the ID as a certificate bears it.
+// URI is the ID as a certificate bears it. That of a sidecar is its service's; its
+// own name is the subject's.
 func (id ID) URI() *url.URL {
+	if id.Role == RoleSidecar {
+		return ServiceURI(id.TrustDomain, id.Tenant, id.Service)
+	}
 	return &url.URL{Scheme: "spiffe", Host: id.TrustDomain, Path: "/node/" + string(id.Role) + "/" + id.Name}
+}
+
+// ServiceURI is the identity of a service, which all of its sidecars bear.
+func ServiceURI(trustDomain, tenant, service string) *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/ns/" + tenant + "/svc/" + service}
 }
 
 // String is the ID as a URI.
@@ -43,19 +54,40 @@ func (id ID) Validate() error {
 	case !id.Role.Valid():
 		return fmt.Errorf("role %q is none of server, edge, sidecar", id.Role)
 	}
+	if id.Role == RoleSidecar {
+		if err := ValidService(id.Tenant, id.Service); err != nil {
+			return err
+		}
+	}
 	return ValidName(id.Name)
 }
 
-// ParseURI reads what [ID.URI] wrote, and nothing looser.
-func ParseURI(u *url.URL) (ID, error) {
+// ValidService says what is wrong with the names of a tenant and its service.
+func ValidService(tenant, service string) error {
+	for what, name := range map[string]string{"tenant": tenant, "service": service} {
+		if !validLabel(name) {
+			return fmt.Errorf("%s %q is not a DNS label: lower-case letters, digits and '-', at most 63", what, name)
+		}
+	}
+	return nil
+}
+
+// ParseURI reads what [ID.URI] wrote, and nothing looser. The name of a sidecar,
+// which is not in it, is given.
+func ParseURI(u *url.URL, name string) (ID, error) {
 	if u.Scheme != "spiffe" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
 		return ID{}, fmt.Errorf("%q is not a SPIFFE identity", u)
 	}
 	parts := strings.Split(u.Path, "/")
-	if len(parts) != 4 || parts[0] != "" || parts[1] != "node" {
+	var id ID
+	switch {
+	case len(parts) == 4 && parts[0] == "" && parts[1] == "node" && Role(parts[2]) != RoleSidecar:
+		id = ID{TrustDomain: u.Host, Role: Role(parts[2]), Name: parts[3]}
+	case len(parts) == 5 && parts[0] == "" && parts[1] == "ns" && parts[3] == "svc":
+		id = ID{TrustDomain: u.Host, Role: RoleSidecar, Name: name, Tenant: parts[2], Service: parts[4]}
+	default:
 		return ID{}, fmt.Errorf("%q does not name a node", u)
 	}
-	id := ID{TrustDomain: u.Host, Role: Role(parts[2]), Name: parts[3]}
 	if err := id.Validate(); err != nil {
 		return ID{}, fmt.Errorf("identity %q: %w", u, err)
 	}

@@ -257,7 +257,7 @@ func leafID(leaf *x509.Certificate) (ID, error) {
 	if len(leaf.URIs) != 1 {
 		return ID{}, errNoURI
 	}
-	return ParseURI(leaf.URIs[0])
+	return ParseURI(leaf.URIs[0], leaf.Subject.CommonName)
 }
 
 func (i *Identity) keyHash() []byte {

@@ -29,6 +29,9 @@ type Admission struct {
 
 // Join admits a node: the token says as what, the node says under which name.
 //
+// Sidecars of two services are never one node: while one is known, its name is
+// refused to the other, until somebody removes it.
+//
 // A proxy's name goes to the newcomer, whose token proves that it may join and
 // who may be the same machine with a new disk; the key that bore the name
 // before is then good for nothing. While a node of that name is in use, it
@@ -68,7 +71,7 @@ func (r *Registrar) join(ctx context.Context, token Token, m JoinRequest, inUse 
 	if err != nil {
 		return nil, err
 	}
-	id := ID{TrustDomain: authority.trustDomain, Role: found.Role, Name: m.Name}
+	id := ID{TrustDomain: authority.trustDomain, Role: found.Role, Name: m.Name, Tenant: found.Tenant, Service: found.Service}
 	admitted := &Admission{ID: id}
 	if admitted.Credentials, err = authority.Issue(id, m.CSR, Names{}, r.lifetime); err != nil {
 		return nil, err
@@ -84,12 +87,18 @@ func (r *Registrar) join(ctx context.Context, token Token, m JoinRequest, inUse 
 	if err != nil {
 		return nil, err
 	}
-	stays := known.bears(hash) && known.Removed.IsZero()
+	stays := known.bears(hash) && known.Removed.IsZero() && known.speaksFor(id)
 	if stays && known.Token == token.ID {
 		return admitted, nil // it asks again
 	}
 	if err := found.told(token.ID).Refusal(); err != nil {
 		return nil, fmt.Errorf("check join token %s: %w", token.ID, err)
+	}
+	if err := r.isTaken(ctx, id); err != nil {
+		return nil, err
+	}
+	if !known.speaksFor(id) && known.Removed.IsZero() {
+		return nil, fmt.Errorf("join as %s of %s: %w, for another service", m.Name, id, ErrInUse)
 	}
 	if known != nil && known.Removed.IsZero() && !stays && (id.Role == RoleServer || inUse(id)) {
 		return nil, fmt.Errorf("join as %s: %w", id, ErrInUse)
@@ -98,8 +107,22 @@ func (r *Registrar) join(ctx context.Context, token Token, m JoinRequest, inUse 
 	if found.Uses > 0 {
 		found.Used = append(found.Used, use{Node: nodeKey(id), KeyHash: hash, Time: now})
 	}
-	is := record.Encode(nodeRecord{KeyHash: hash, Joined: now, Token: token.ID, Epoch: authority.epoch})
+	is := record.Encode(nodeRecord{KeyHash: hash, Joined: now, Token: token.ID, Epoch: authority.epoch, Tenant: id.Tenant, Service: id.Service})
 	return admitted, r.admit(ctx, token.ID, tokenValue, record.Encode(found), id, nodeValue, is)
+}
+
+// isTaken says that a proxy of another role bears the name: proxies are told apart by
+// their names alone.
+func (r *Registrar) isTaken(ctx context.Context, id ID) error {
+	other := map[Role]Role{RoleEdge: RoleSidecar, RoleSidecar: RoleEdge}[id.Role]
+	if other == "" {
+		return nil
+	}
+	known, err := r.node(ctx, ID{TrustDomain: id.TrustDomain, Role: other, Name: id.Name})
+	if err == nil && known != nil && known.Removed.IsZero() {
+		err = fmt.Errorf("join as %s: %w, as %s", id.Name, ErrInUse, other)
+	}
+	return err
 }
 
 // admit records a node together with the token that lets it in, which may have

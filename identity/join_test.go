@@ -73,7 +73,7 @@ func TestASingleUseTokenAdmitsOne(t *testing.T) {
 
 func TestATokenOfSeveralUses(t *testing.T) {
 	_, registrars := members(t, 2)
-	token := createJoin(t, registrars[0], JoinTokenConfig{Role: RoleSidecar, TTL: time.Hour, Uses: 5})
+	token := createJoin(t, registrars[0], JoinTokenConfig{Role: RoleSidecar, Tenant: "default", Service: "books", TTL: time.Hour, Uses: 5})
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	admitted := 0
@@ -342,7 +342,7 @@ func TestCheckServer(t *testing.T) {
 	}
 	first, second := newIdentity(t), newIdentity(t)
 	for _, i := range []*Identity{first, second} {
-		if err := issueTo(i, r.Authority(), ID{r.Authority().TrustDomain(), RoleServer, "s2"}, Names{}, 0); err != nil {
+		if err := issueTo(i, r.Authority(), ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleServer, Name: "s2"}, Names{}, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -23,7 +23,10 @@ type nodeRecord struct {
 	// Token is the id of the one that admitted the node.
 	Token string `json:"token,omitempty"`
 	// Epoch is the authority's when the node was last given credentials.
-	Epoch     uint64    `json:"epoch,omitempty"`
+	Epoch uint64 `json:"epoch,omitempty"`
+	// Tenant and Service are whom a sidecar speaks for.
+	Tenant    string    `json:"tenant,omitempty"`
+	Service   string    `json:"service,omitempty"`
 	Removed   time.Time `json:"removed,omitzero"`
 	RemovedBy string    `json:"removedBy,omitempty"`
 }
@@ -39,12 +42,17 @@ func (n *nodeRecord) bears(keyHash []byte) bool {
 	return n != nil && subtle.ConstantTimeCompare(n.KeyHash, keyHash) == 1
 }
 
+// speaksFor tells whether the node is not known, or is of the same service.
+func (n *nodeRecord) speaksFor(id ID) bool {
+	return n == nil || n.Tenant == id.Tenant && n.Service == id.Service
+}
+
 // check says why a key does not bear the name; nil is no record.
 func (n *nodeRecord) check(id ID, keyHash []byte) error {
 	switch {
 	case n == nil || !n.Removed.IsZero():
 		return fmt.Errorf("check %s: %w", id, ErrRemoved)
-	case !n.bears(keyHash):
+	case !n.bears(keyHash), !n.speaksFor(id):
 		return fmt.Errorf("check %s: %w", id, ErrSuperseded)
 	}
 	return nil
@@ -99,8 +107,8 @@ func (r *Registrar) updateNode(ctx context.Context, id ID, next func(was *nodeRe
 // not known is marked all the same.
 func (r *Registrar) Remove(ctx context.Context, role Role, name, by string) error {
 	id := ID{TrustDomain: r.Authority().trustDomain, Role: role, Name: name}
-	if err := id.Validate(); err != nil {
-		return fmt.Errorf("remove node: %w: %w", ErrRequest, err)
+	if err := ValidName(name); err != nil || !role.Valid() {
+		return fmt.Errorf("remove node: %w: no %s can be named %q", ErrRequest, role, name)
 	}
 	return r.updateNode(ctx, id, func(was *nodeRecord) (*nodeRecord, error) {
 		if was == nil {
@@ -140,7 +148,7 @@ func (r *Registrar) Nodes(ctx context.Context) ([]Node, error) {
 		}
 		role, name, _ := strings.Cut(e.Key, "/")
 		nodes = append(nodes, Node{
-			ID:     ID{TrustDomain: r.Authority().trustDomain, Role: Role(role), Name: name},
+			ID:     ID{TrustDomain: r.Authority().trustDomain, Role: Role(role), Name: name, Tenant: n.Tenant, Service: n.Service},
 			Joined: n.Joined, Token: n.Token, Removed: n.Removed, Epoch: n.Epoch,
 		})
 	}

@@ -25,7 +25,7 @@ func TestJoin(t *testing.T) {
 	if admitted.Keyring != nil {
 		t.Fatal("an edge was given the cluster's keys")
 	}
-	if want := (ID{r.Authority().TrustDomain(), RoleEdge, "e1"}); id != want {
+	if want := (ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleEdge, Name: "e1"}); id != want {
 		t.Fatalf("joined as %v, want %v", id, want)
 	}
 	if err := i.Install(issued); err != nil || i.ID() != id {
@@ -102,7 +102,7 @@ func TestJoinUnderATakenName(t *testing.T) {
 	if err := join(first, true); err != nil {
 		t.Fatalf("the first itself, again: %v", err)
 	}
-	id := ID{r.Authority().TrustDomain(), RoleEdge, "e1"}
+	id := ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleEdge, Name: "e1"}
 	if err := r.Check(t.Context(), id, first.key.Public()); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestRenew(t *testing.T) {
 	if _, err := r.Renew(t.Context(), edge.ID(), stranger.key.Public(), request(t, edge)); !errors.Is(err, ErrSuperseded) {
 		t.Errorf("a connection by another key: %v", err)
 	}
-	unknown := ID{r.Authority().TrustDomain(), RoleEdge, "e2"}
+	unknown := ID{TrustDomain: r.Authority().TrustDomain(), Role: RoleEdge, Name: "e2"}
 	if _, err := r.Renew(t.Context(), unknown, peer, request(t, edge)); !errors.Is(err, ErrRemoved) {
 		t.Errorf("a node that never joined: %v", err)
 	}

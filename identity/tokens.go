@@ -36,6 +36,9 @@ type tokenRecord struct {
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires,omitzero"`
 	By      string    `json:"by,omitempty"`
+	// Tenant and Service are whom the sidecars that it admits speak for.
+	Tenant  string `json:"tenant,omitempty"`
+	Service string `json:"service,omitempty"`
 	// Uses is how many nodes a join token admits, 0: any number. Used are those
 	// that it has; where any number may come, their own records say so.
 	Uses    int       `json:"uses,omitempty"`
@@ -63,6 +66,8 @@ const (
 // JoinTokenConfig says what a join token is for.
 type JoinTokenConfig struct {
 	Role Role
+	// Tenant and Service are whom a sidecar speaks for; for other roles empty.
+	Tenant, Service string
 	// TTL is how long it is good for.
 	TTL time.Duration
 	// Uses is how many nodes it admits. 0: any number.
@@ -76,10 +81,15 @@ func (c JoinTokenConfig) Validate() error {
 	switch {
 	case !c.Role.Valid():
 		return fmt.Errorf("role %q is none of server, edge, sidecar", c.Role)
+	case c.Role != RoleSidecar && c.Tenant+c.Service != "":
+		return fmt.Errorf("a token for a node of role %s is for no service", c.Role)
 	case c.TTL <= 0 || c.TTL > MaxJoinTTL:
 		return fmt.Errorf("ttl %s is not between 0 and %s", c.TTL, MaxJoinTTL)
 	case c.Uses < 0 || c.Uses > MaxJoinUses:
 		return fmt.Errorf("uses %d is not between 0 (any number) and %d", c.Uses, MaxJoinUses)
+	}
+	if c.Role == RoleSidecar {
+		return ValidService(c.Tenant, c.Service)
 	}
 	return nil
 }
@@ -92,7 +102,8 @@ func (t *Tokens) CreateJoin(ctx context.Context, c JoinTokenConfig) (token Token
 	now := time.Now().UTC()
 	expires = now.Add(c.TTL)
 	made := Token{ID: newID(), Secret: newSecret(), Fingerprint: t.fingerprint()}
-	r := tokenRecord{Hash: hashSecret(made.Secret), Role: c.Role, Created: now, Expires: expires, By: c.By, Uses: c.Uses}
+	r := tokenRecord{Hash: hashSecret(made.Secret), Role: c.Role, Created: now, Expires: expires, By: c.By, Uses: c.Uses,
+		Tenant: c.Tenant, Service: c.Service}
 	if err := t.create(ctx, TableJoinToken, made.ID, r); err != nil {
 		return Token{}, time.Time{}, fmt.Errorf("create join token: %w", err)
 	}
@@ -103,6 +114,7 @@ func (t *Tokens) CreateJoin(ctx context.Context, c JoinTokenConfig) (token Token
 type JoinToken struct {
 	ID               string
 	Role             Role
+	Tenant, Service  string // of a sidecar
 	By               string
 	Created, Expires time.Time
 	Revoked          time.Time // zero: it is not
@@ -125,7 +137,7 @@ func (j JoinToken) Refusal() error {
 
 func (r *tokenRecord) told(id string) JoinToken {
 	return JoinToken{ID: id, Role: r.Role, By: r.By, Created: r.Created, Expires: r.Expires, Revoked: r.Revoked,
-		Uses: r.Uses, Made: len(r.Used)}
+		Uses: r.Uses, Made: len(r.Used), Tenant: r.Tenant, Service: r.Service}
 }
 
 // ListJoin lists the join tokens, those that were good until a short while ago

@@ -79,10 +79,10 @@ func (v *Verifier) Peer(chain []*x509.Certificate) (ID, error) {
 	if err != nil {
 		return ID{}, fmt.Errorf("verify peer: %w", err)
 	}
-	if leaf.IsCA || len(leaf.URIs) != 1 {
+	if leaf.IsCA {
 		return ID{}, fmt.Errorf("verify peer: %w", errNoURI)
 	}
-	id, err := ParseURI(leaf.URIs[0])
+	id, err := leafID(leaf)
 	switch {
 	case err != nil:
 		return ID{}, fmt.Errorf("verify peer: %w", err)

@@ -221,7 +221,7 @@ var tokenRoles = map[weirv1.CreateJoinTokenRequest_Role]identity.Role{
 
 func (j joinTokens) Create(ctx context.Context, n admin.NewJoinToken) (admin.JoinToken, error) {
 	token, expires, err := j.tokens.CreateJoin(ctx, identity.JoinTokenConfig{
-		Role: tokenRoles[n.Role], TTL: n.TTL, Uses: int(n.Uses), By: n.Actor,
+		Role: tokenRoles[n.Role], TTL: n.TTL, Uses: int(n.Uses), By: n.Actor, Tenant: n.Tenant, Service: n.Service,
 	})
 	if err != nil {
 		return admin.JoinToken{}, outcome(err)
@@ -237,7 +237,7 @@ func (j joinTokens) List(ctx context.Context) ([]*weirv1.JoinToken, error) {
 	var list []*weirv1.JoinToken
 	for _, t := range tokens {
 		m := &weirv1.JoinToken{Id: t.ID, CreateTime: timestamppb.New(t.Created), ExpireTime: timestamppb.New(t.Expires),
-			Uses: uint32(t.Uses), Used: uint32(t.Made), CreatedBy: t.By}
+			Uses: uint32(t.Uses), Used: uint32(t.Made), CreatedBy: t.By, Tenant: t.Tenant, Service: t.Service}
 		for role, name := range tokenRoles {
 			if name == t.Role {
 				m.Role = role

@@ -16,8 +16,8 @@ import (
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
-// Config says what to run. At least one of Server and Edge is set; with both,
-// the edge joins that server.
+// Config says what to run. At least one of Server, Edge and Sidecar is set; a server and
+// an edge together are one that joins the other. A sidecar is alone.
 type Config struct {
 	// Data is the directory that holds everything.
 	Data string
@@ -29,8 +29,9 @@ type Config struct {
 	// Out gets the line that says that all is ready, and nothing else.
 	Out io.Writer
 
-	Server *ServerConfig
-	Edge   *EdgeConfig
+	Server  *ServerConfig
+	Edge    *EdgeConfig
+	Sidecar *SidecarConfig
 	// Inherited is what the process before has passed to this one; nil: nothing.
 	Inherited *handover.Inheritance
 	// Upgrade asks an edge to hand over to a process of Program; nil: nobody does.
@@ -107,8 +108,14 @@ func (c Config) Validate() error {
 	if c.Data == "" {
 		errs = append(errs, errors.New("no data directory is given"))
 	}
-	if c.Server == nil && c.Edge == nil {
+	if c.Server == nil && c.Edge == nil && c.Sidecar == nil {
 		errs = append(errs, errors.New("neither a server nor an edge is asked for"))
+	}
+	if c.Sidecar != nil {
+		if c.Server != nil || c.Edge != nil {
+			errs = append(errs, errors.New("a sidecar runs in a process of its own"))
+		}
+		errs = append(errs, c.Sidecar.validate(), c.Sidecar.EdgeConfig.validate(false))
 	}
 	dev := c.Server != nil && c.Edge != nil && c.Server.Open
 	if c.Task != nil && !dev {
@@ -127,17 +134,23 @@ func (c Config) Validate() error {
 			errs = append(errs, checkAddress("gateway", s.Starter))
 		}
 	}
-	if e := c.Edge; e != nil {
-		errs = append(errs, identity.ValidName(e.Name))
-		if len(e.Servers) == 0 && c.Server == nil {
-			errs = append(errs, errors.New("an edge needs the address of a server"))
-		}
-		for _, s := range e.Servers {
-			errs = append(errs, checkAddress("server", s))
-		}
-		if e.Admin != "" {
-			errs = append(errs, checkAddress("proxy admin", e.Admin))
-		}
+	if c.Edge != nil {
+		errs = append(errs, c.Edge.validate(c.Server != nil))
+	}
+	return errors.Join(errs...)
+}
+
+// validate says what is wrong with a proxy's settings; withServer: one runs beside it.
+func (e *EdgeConfig) validate(withServer bool) error {
+	errs := []error{identity.ValidName(e.Name)}
+	if len(e.Servers) == 0 && !withServer {
+		errs = append(errs, errors.New("a proxy needs the address of a server"))
+	}
+	for _, s := range e.Servers {
+		errs = append(errs, checkAddress("server", s))
+	}
+	if e.Admin != "" {
+		errs = append(errs, checkAddress("proxy admin", e.Admin))
 	}
 	return errors.Join(errs...)
 }

@@ -10,7 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/mesh"
 	"github.com/weirmesh/weir/nodeapi"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
@@ -25,9 +28,10 @@ const (
 	linger = time.Second
 )
 
-// edge is a running proxy.
+// edge is a running proxy, at the edge or beside a service.
 type edge struct {
 	proxy *proxy.Proxy
+	view  *mesh.View // of a sidecar; nil at an edge
 	// connect makes a client of the servers, follow hands it over to be run; see
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
@@ -40,20 +44,33 @@ type edge struct {
 
 // startEdge starts a proxy with its data in dir. It joins first, if it has not.
 func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (*edge, error) {
-	log := p.log.With("part", "edge")
+	e := new(edge)
+	return e, e.start(p, cfg, ec, proxyRole{role: identity.RoleEdge}, dir, host)
+}
+
+// proxyRole is what tells a sidecar from an edge while it starts.
+type proxyRole struct {
+	role identity.Role
+	// tenant and service are whom a sidecar speaks for.
+	tenant, service string
+	outbound        uint16
+}
+
+func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, host *host) error {
+	log := p.log.With("part", string(is.role))
 	node, err := identity.Open(filepath.Join(dir, "identity"))
 	if err != nil {
-		return nil, fmt.Errorf("start edge: %w", err)
+		return fmt.Errorf("start %s: %w", is.role, err)
 	}
 	keyring, err := identity.OpenKeyring(filepath.Join(dir, "keyring"))
 	if err != nil {
-		return nil, fmt.Errorf("start edge: %w", err)
+		return fmt.Errorf("start %s: %w", is.role, err)
 	}
-	if err := p.join(node, ec, dir); err != nil {
-		return nil, fmt.Errorf("start edge: %w", err)
+	if err := p.join(node, ec, is, dir); err != nil {
+		return fmt.Errorf("start %s: %w", is.role, err)
 	}
 	dialer := p.newDialer()
-	e := &edge{inForce: make(chan struct{}), pause: make(chan chan struct{})}
+	e.inForce, e.pause = make(chan struct{}), make(chan chan struct{})
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
@@ -71,41 +88,61 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 		return client, err
 	}
 	if e.client, err = e.connect(); err != nil {
-		return nil, err
+		return err
 	}
 	p.run("limits", host.quota.Run)
-	if err := e.startProxy(p, cfg, ec, dir, host); err != nil {
-		return nil, err
+	if err := e.startProxy(p, cfg, ec, is, dir, node, host); err != nil {
+		return err
 	}
-	p.run("edge", e.follow)
+	p.run(string(is.role), e.follow)
 	if cfg.Upgrade != nil {
 		p.run("upgrade", func(ctx context.Context) error { return e.awaitUpgrade(ctx, p, cfg) })
 	}
-	log.Info("edge started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
-	return e, nil
+	log.Info(string(is.role)+" started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
+	return nil
 }
 
 // join makes sure that the node has an identity, and the right one.
-func (p *process) join(node *identity.Identity, ec EdgeConfig, dir string) error {
+func (p *process) join(node *identity.Identity, ec EdgeConfig, is proxyRole, dir string) error {
 	// A token of another cluster says that the node is to move there. Anything
 	// else beside an identity, such as the token that it once joined with, or
 	// one for the admin API out of the environment, has nothing to say.
 	token, err := identity.ParseToken(ec.Token)
 	if moves := err == nil && !node.Knows(token); node.Joined() && !moves {
-		if id := node.ID(); id.Name != ec.Name || id.Role != identity.RoleEdge {
-			return fmt.Errorf("the data directory %s is that of %s, not of an edge named %s", dir, id, ec.Name)
-		}
-		return nil
+		return is.check(node, ec.Name, dir)
 	}
 	if ec.Token == "" {
-		return errors.New("the edge has not joined yet: give it a token (weir join-token create --role edge)")
+		return fmt.Errorf("the %s has not joined yet: give it a token (weir join-token create --role %s)", is.role, is.tokenFlags())
 	}
-	return nodeapi.Join(p.ctx, node, nodeapi.JoinConfig{
-		Servers: ec.Servers, Token: ec.Token, Role: identity.RoleEdge, Name: ec.Name, Logger: p.log.With("part", "edge"),
+	err = nodeapi.Join(p.ctx, node, nodeapi.JoinConfig{
+		Servers: ec.Servers, Token: ec.Token, Role: is.role, Name: ec.Name, Logger: p.log.With("part", string(is.role)),
 	})
+	if err != nil {
+		return err
+	}
+	return is.check(node, ec.Name, dir)
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, dir string, host *host) error {
+// check: who the node is stands in its certificate, and it is that or nothing.
+func (is proxyRole) check(node *identity.Identity, name, dir string) error {
+	id := node.ID()
+	switch {
+	case id.Name != name || id.Role != is.role:
+		return fmt.Errorf("the data directory %s is that of %s (%s), not of an %s named %s", dir, id, id.Name, is.role, name)
+	case id.Tenant != is.tenant || id.Service != is.service:
+		return fmt.Errorf("the data directory %s is that of %s, not of a sidecar of service %s: it was joined with a token for that", dir, id, is.service)
+	}
+	return nil
+}
+
+func (is proxyRole) tokenFlags() string {
+	if is.role == identity.RoleSidecar {
+		return "sidecar --service " + is.service
+	}
+	return string(is.role)
+}
+
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, host *host) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -113,24 +150,23 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, dir string, hos
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
-	err := errors.Join(metrics.Register(host.apis), metrics.Register(host.quota))
-	if err != nil {
-		return fmt.Errorf("start edge: %w", err)
+	refused := newRefusals(p.log.With("part", "mesh"))
+	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, refused.count} {
+		if err := metrics.Register(c); err != nil {
+			return fmt.Errorf("start %s: %w", is.role, err)
+		}
 	}
 	usage, err := e.startMeter(p, dir, metrics)
 	if err != nil {
-		return fmt.Errorf("start edge: %w", err)
+		return fmt.Errorf("start %s: %w", is.role, err)
 	}
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, Consumers: host.consumers, Meter: usage, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
-		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
+		Mesh: proxyMesh(node, is, refused), Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})
 	if err != nil {
-		return fmt.Errorf("start edge: %w", err)
-	}
-	if err = metrics.Register(host.firewall); err != nil {
-		return fmt.Errorf("start edge: %w", err)
+		return fmt.Errorf("start %s: %w", is.role, err)
 	}
 	p.onStop("proxy", func() error { return e.drain(p, cmp.Or(ec.Drain, drain)) })
 	return nil
@@ -164,6 +200,9 @@ func (p *process) watchMemory(limit int64) *overload.Monitor {
 
 // apply hands updates to the proxy, and notes when one is in force.
 func (e *edge) apply(ctx context.Context, u nodeapi.Update) error {
+	if e.view != nil {
+		u = nodeapi.Update(e.view.Update(mesh.Update(u)))
+	}
 	if err := e.proxy.Update(ctx, proxy.Update(u)); err != nil {
 		return err
 	}

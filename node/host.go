@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/access"
 	"github.com/weirmesh/weir/policy/api"
 	quotapolicy "github.com/weirmesh/weir/policy/quota"
 	"github.com/weirmesh/weir/policy/waf"
@@ -30,6 +31,7 @@ type host struct {
 	*wasm.Host
 	firewall *waf.Host
 	apis     *api.Host
+	access   *access.Host
 	// consumers are those that the process's proxy knows.
 	consumers *consumer.Registry
 	// quota leases what limits admits by, for a proxy.
@@ -42,7 +44,7 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry()}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry(), access: access.NewHost()}
 	h.apis = api.NewHost(api.Config{Logger: p.log.With("part", "apis"), Consumers: h.consumers})
 	h.quota = quota.New(p.log.With("part", "limits"))
 	h.limits = quotapolicy.NewHost(h.quota)
@@ -76,6 +78,8 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 		return h.firewall.Make(ctx, spec, services)
 	case policy.Operation, policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
+	case policy.Access:
+		return h.access.Make(ctx, spec, services)
 	case policy.Quota:
 		return h.limits.Make(ctx, spec, services)
 	}

@@ -110,6 +110,8 @@ func (p *process) start(cfg Config) error {
 	}
 	p.onStop("lock", p.lock.Close)
 	switch {
+	case cfg.Sidecar != nil:
+		return p.startSidecar(cfg)
 	case cfg.Server == nil:
 		return p.startEdgeAlone(cfg)
 	case cfg.Edge == nil:

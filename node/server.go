@@ -228,7 +228,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	addresses := newAddresses(s.cluster)
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
 		Identity: s.identity, Registrar: s.registrar, Source: source{s.store, s.keyring, p.log.With("part", "node API")},
-		Logger: p.log.With("part", "node API"), Servers: addresses.now, Leases: newLeases(s.cluster, s.name), Usage: s.addUsage,
+		Logger: p.log.With("part", "node API"), Servers: addresses.now, Leases: newLeases(s.cluster, s.name), Usage: s.addUsage, Instances: registry{s},
 	})
 	s.fleet = s.newFleet(p, cfg.Version)
 	handler, err := s.adminHandler(cfg, sc, host)
@@ -240,6 +240,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	p.run("fleet", s.fleet.Run)
 	p.run("standing", s.mindStanding)
 	p.run("canaries", s.mindCanaries)
+	p.run("instances", s.mindInstances)
 	s.runIssuer(p)
 	p.run("node API", s.api.Run) // stops before the port, and ends the streams on it
 	p.run("admin API", func(ctx context.Context) error {

@@ -57,6 +57,8 @@ const (
 	rankPlan
 	rankCredential
 	rankSubscription
+	rankInstance
+	rankAccessRule
 	ranks
 )
 
@@ -88,6 +90,10 @@ func rankOf(kind string) (rank int, ok bool) {
 		return rankCredential, true
 	case resource.KindSubscription:
 		return rankSubscription, true
+	case resource.KindInstance:
+		return rankInstance, true
+	case resource.KindAccessRule:
+		return rankAccessRule, true
 	}
 	return 0, false
 }

@@ -90,15 +90,14 @@ func (h *hub) apply(c Change) {
 	}
 }
 
-// join enters the scope of a set of labels, and of the newer kinds that are known;
-// leave undoes it.
-func (h *hub) join(labels map[string]string, kinds []string) *scope {
+// join enters the scope of an audience; leave undoes it.
+func (h *hub) join(of audience) *scope {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := scopeKey(labels, kinds)
+	key := of.key()
 	s := h.scopes[key]
 	if s == nil {
-		s = newScope(labels, kinds, h.graph)
+		s = newScope(of, h.graph)
 		h.scopes[key] = s
 	}
 	s.streams++

@@ -68,6 +68,9 @@ func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 		Revision: s.accepted, RefusedRevision: s.refused, RefusedReason: s.reason, Problem: s.problem, Plugins: s.plugins,
 		Version: s.version, Address: s.address, LastSeen: timestamppb.New(s.lastSeen),
 	}
+	if id.Service != "" {
+		m.Service = id.Tenant + "/" + id.Service
+	}
 	if s.session != nil {
 		m.LastSeen = timestamppb.Now()
 	}

@@ -16,8 +16,7 @@ import (
 // scope is what proxies with certain labels must know, and how that changed of
 // late. The hub's lock guards all but history and snapshot.
 type scope struct {
-	labels  map[string]string
-	kinds   []string // that its proxies know beyond those that all do
+	audience
 	members map[*node]*weirv1.Resource
 	routes  map[*tenant]int // how many of the members are Routes of whom
 	keyed   map[*tenant]int // how many are Apis that ask for a key
@@ -30,15 +29,16 @@ type scope struct {
 	snapshot snapshot
 }
 
-func newScope(labels map[string]string, kinds []string, g *graph) *scope {
-	s := &scope{labels: maps.Clone(labels), kinds: slices.Clone(kinds), members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}, keyed: map[*tenant]int{}}
-	gateways := map[*node]struct{}{}
+func newScope(of audience, g *graph) *scope {
+	of.labels, of.kinds = maps.Clone(of.labels), slices.Clone(of.kinds)
+	s := &scope{audience: of, members: map[*node]*weirv1.Resource{}, routes: map[*tenant]int{}, keyed: map[*tenant]int{}}
+	roots := map[*node]struct{}{}
 	for _, n := range g.nodes {
-		if n.ref.Kind == resource.KindGateway {
-			gateways[n] = struct{}{}
+		if n.ref.Kind == resource.KindGateway || of.isSidecar() && n.ref.Tenant == of.tenant {
+			roots[n] = struct{}{}
 		}
 	}
-	s.follow(gateways)
+	s.follow(roots)
 	s.history = newHistory(position{g.revision, s.digest})
 	return s
 }
@@ -47,7 +47,7 @@ func newScope(labels map[string]string, kinds []string, g *graph) *scope {
 // which of them it knows.
 var newerKinds = []string{
 	resource.KindPluginTrust, resource.KindApi, resource.KindContract, resource.KindApp, resource.KindCredential,
-	resource.KindPlan, resource.KindSubscription,
+	resource.KindPlan, resource.KindSubscription, resource.KindInstance, resource.KindAccessRule,
 }
 
 // consumerKinds say who may call. Proxies with an Api of a tenant that asks for a key
@@ -62,19 +62,6 @@ func kindsKnown(said []string) (known []string) {
 		}
 	}
 	return known
-}
-
-// scopeKey is the same for equal labels and kinds.
-func scopeKey(labels map[string]string, kinds []string) string {
-	var b strings.Builder
-	for _, kind := range kinds {
-		b.WriteString(kind + "\n")
-	}
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		// No key and no value of a label holds a line break.
-		b.WriteString(k + "=" + labels[k] + "\n")
-	}
-	return b.String()
 }
 
 // change takes in what the graph was just changed by, and appends what it means
@@ -185,6 +172,11 @@ func (s *scope) wants(n *node) bool {
 	if n.resource == nil {
 		return false
 	}
+	if s.isSidecar() {
+		if wanted, decided := s.sidecarWants(n); decided {
+			return wanted
+		}
+	}
 	switch n.ref.Kind {
 	case resource.KindGateway:
 		return satisfies(s.labels, n.resource.GetGateway().GetSpec().GetSelector())
@@ -204,6 +196,8 @@ func (s *scope) wants(n *node) bool {
 		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
 	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription:
 		return slices.Contains(s.kinds, n.ref.Kind) && s.keyed[n.tenant] > 0
+	case resource.KindInstance:
+		return slices.Contains(s.kinds, resource.KindInstance) && s.hasAny(slices.Values(n.refersTo), resource.KindService)
 	case resource.KindPluginTrust:
 		return slices.Contains(s.kinds, resource.KindPluginTrust) && s.hasAny(maps.Keys(n.referrers), resource.KindPlugin)
 	}
@@ -219,7 +213,7 @@ func (s *scope) runs(n *node) bool {
 		return true
 	}
 	return slices.ContainsFunc(n.refersTo, func(to *node) bool {
-		return to.ref.Kind == resource.KindService && s.hasAny(maps.Keys(to.referrers), resource.KindRoute) &&
+		return to.ref.Kind == resource.KindService && (s.isSidecar() || s.hasAny(maps.Keys(to.referrers), resource.KindRoute)) &&
 			slices.ContainsFunc(n.resource.GetPolicy().GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
 				return t.GetKind() == resource.KindService && t.GetName() == to.ref.Name
 			})

@@ -118,7 +118,7 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	if s.away.Load() { // only now: whoever turns all away ends those that are here
 		return errNoServer
 	}
-	scope := s.hub.join(sub.GetLabels(), kindsKnown(sub.GetKinds()))
+	scope := s.hub.join(audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds()), tenant: c.id.Tenant, service: c.id.Service})
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())

@@ -63,6 +63,10 @@ const (
 	Contract  = "contract"  // before Policies transform
 )
 
+// Access is what AccessRules let in, in Spec.Native; Config is a weirv1.AccessRuleSpec
+// with what all of them allow.
+const Access = "access"
+
 // Firewall is the web application firewall, in Spec.Native.
 const Firewall = "waf"
 

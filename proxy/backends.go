@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
@@ -17,9 +19,9 @@ import (
 // one share it, and with it the turn of its endpoints.
 type backend struct {
 	*service.Backend
-	metrics  *telemetry.Series
-	affinity *affinity // what hashes go by; nil: nothing
-	shared   bool      // its connections carry many requests, which it may send back unread
+	metrics  [upstream.Mesh]*telemetry.Series // by protocol; nil: it is not spoken
+	affinity *affinity                        // what hashes go by; nil: nothing
+	shared   bool                             // its connections carry many requests, which it may send back unread
 }
 
 // backendKey is what must be equal for rules to share a backend: the very
@@ -28,6 +30,8 @@ type backendKey struct {
 	declared *weirv1.Service
 	subset   string
 	security upstream.TLS // of its connections, which rests on certificates, too
+	// instances are those that are registered, each with its revision.
+	instances string
 }
 
 // backends are those in use, counted by the rules that hold them.
@@ -112,12 +116,13 @@ func (p *Proxy) acquireBackend(tenant string, spec *weirv1.BackendRef) (*backend
 	if err != nil {
 		return nil, nil, fmt.Errorf("tls: %w", err)
 	}
-	return p.backends.acquire(backendKey{declared, spec.GetSubset(), security}, func() (backend, func(), error) {
-		return p.makeBackend(ref, declared.GetSpec(), spec.GetSubset(), security)
+	instances := p.desired.instancesOf(ref)
+	return p.backends.acquire(backendKey{declared, spec.GetSubset(), security, revisions(instances)}, func() (backend, func(), error) {
+		return p.makeBackend(ref, declared.GetSpec(), spec.GetSubset(), security, instances)
 	})
 }
 
-func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subset string, security upstream.TLS) (backend, func(), error) {
+func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subset string, security upstream.TLS, instances []*weirv1.Instance) (backend, func(), error) {
 	labels, err := subsetLabels(ref, declared, subset)
 	if err != nil {
 		return backend{}, nil, err
@@ -139,13 +144,59 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		}
 		cfg.Endpoints = append(cfg.Endpoints, d)
 	}
-	b := backend{Backend: p.services.Open(cfg), affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1}
-	label := key.Protocol.String()
-	b.metrics = p.cfg.Metrics.Service(cfg.Name, label)
+	registered := p.registered(ref, key, labels, instances)
+	if len(registered) > 0 && len(cfg.Endpoints) == 0 {
+		cfg.Health.Check = nil // their sidecars look after them
+	}
+	b := backend{affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1 || len(registered) > 0}
+	var speaks []upstream.Protocol
+	if len(registered) == 0 || len(cfg.Endpoints) > 0 {
+		speaks = append(speaks, key.Protocol)
+	}
+	if len(registered) > 0 {
+		speaks = append(speaks, upstream.HTTP3, upstream.HTTP2)
+		cfg.Endpoints = append(cfg.Endpoints, registered...)
+	}
+	b.Backend = p.services.Open(cfg)
+	forget := p.countBy(&b, speaks)
 	return b, func() {
 		b.Close()
-		p.cfg.Metrics.ForgetService(cfg.Name, label)
+		forget()
 	}, nil
+}
+
+// countBy gives the backend the series of what it speaks, and returns what gives them
+// up.
+func (p *Proxy) countBy(b *backend, speaks []upstream.Protocol) (forget func()) {
+	for _, protocol := range speaks {
+		if b.metrics[protocol] == nil {
+			b.metrics[protocol] = p.cfg.Metrics.Service(b.Service(), protocol.String())
+		}
+	}
+	series := b.metrics
+	return func() {
+		for protocol, s := range series {
+			if s != nil {
+				p.cfg.Metrics.ForgetService(b.Service(), upstream.Protocol(protocol).String())
+			}
+		}
+	}
+}
+
+// countCopy is count for a mirrored request, of which it is not known which of several
+// protocols carried it: the newest.
+func (b *backend) countCopy(status int, took time.Duration) {
+	for _, series := range slices.Backward(b.metrics[:]) {
+		if series != nil {
+			series.Answered(status, took)
+			return
+		}
+	}
+}
+
+// count notes how a request was answered; a status of 0: not at all.
+func (b *backend) count(s *upstream.Stream, status int, took time.Duration) {
+	b.metrics[s.Spoken()].Answered(status, took)
 }
 
 var proxyVersions = map[weirv1.ServiceSpec_ProxyProtocolVersion]proxyproto.Version{

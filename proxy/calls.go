@@ -166,10 +166,10 @@ func (c *policyCall) ask(ctx context.Context, x *exchange.Exchange, e *service.E
 	err := c.stream.Open(ctx, e.Pool, x, opts)
 	if err == nil {
 		e.Report(x.Response.Status)
-		c.backend.metrics.Answered(x.Response.Status, time.Since(began))
+		c.backend.count(&c.stream, x.Response.Status, time.Since(began))
 		return nil
 	}
-	c.backend.metrics.Answered(0, time.Since(began))
+	c.backend.count(&c.stream, 0, time.Since(began))
 	failed := upstreamError(err)
 	switch {
 	case errors.Is(err, upstream.ErrFull):

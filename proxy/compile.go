@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/weirmesh/weir/mesh"
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/balancer"
@@ -189,7 +190,10 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 
 // chainsWith are the chains where a service has these policies.
 func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, ofService []resource.Attached) (c chains, err error) {
-	tenant := p.desired.policiesOn(resource.Ref{Kind: resource.KindTenant, Tenant: ref.Tenant}, "")
+	var tenant []resource.Attached
+	if !mesh.Made(ref.Name) {
+		tenant = p.desired.policiesOn(resource.Ref{Kind: resource.KindTenant, Tenant: ref.Tenant}, "")
+	}
 	own := p.desired.policiesOn(ref, r.name)
 	apis := p.desired.apisOn(ref, r.name)
 	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, ofService), apis); err != nil {
@@ -218,10 +222,12 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 // makeChain makes what the policies and Apis of a rule want done, in this order: where
 // an Api is in its life, who calls it, who may, how often, as the contract says, what becomes of it.
 func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
-	if len(list)+len(apis) == 0 {
+	rules := p.desired.accessRules(r.route)
+	if len(list)+len(apis)+len(rules) == 0 {
 		return nil, nil
 	}
 	m := chainMaker{proxy: p, rule: r}
+	m.access(ctx, rules)
 	for _, a := range apis {
 		m.operation(ctx, a)
 	}

@@ -93,6 +93,9 @@ func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
 		return
 	}
 	d.changed[ref] = struct{}{}
+	if to, ok := concerns(r); ok {
+		d.changed[to] = struct{}{}
+	}
 	for _, t := range resource.Targets(r) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}
 	}
@@ -132,7 +135,7 @@ func uses(r *weirv1.Resource) map[resource.Ref]struct{} {
 				}
 			}
 		}
-	case r.GetService() != nil:
+	case r.GetService() != nil, r.GetInstance() != nil:
 		for ref := range resource.References(r) {
 			to[ref.To] = struct{}{}
 		}

@@ -91,7 +91,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 	}
 	if err != nil {
 		if s.life.now().Err() == nil { // else nobody waits for an answer any more
-			b.metrics.Answered(0, time.Since(began))
+			b.count(&s.stream, 0, time.Since(began))
 		}
 		return s.noAnswer(b, e, upstreamError(err))
 	}
@@ -99,7 +99,7 @@ func (s *session) attempt(x *exchange.Exchange, r *rule, b *backend, e *service.
 		s.serving.judge(false)
 	}
 	s.answered = time.Now()
-	b.metrics.Answered(x.Response.Status, s.answered.Sub(began))
+	b.count(s.currentStream(), x.Response.Status, s.answered.Sub(began))
 	if r.attemptTimeout > 0 {
 		s.currentStream().ReadBy(overall) // the attempt is over with its head; the request is not
 	}

@@ -172,10 +172,10 @@ func (h *race) run(v *rival) {
 		return
 	case late: // whatever it says by now, it was cut
 	case err != nil:
-		h.backend.metrics.Answered(0, time.Since(v.began))
+		h.backend.count(&v.stream, 0, time.Since(v.began))
 		_ = h.session.noAnswer(h.backend, v.endpoint, upstreamError(err))
 	default:
-		h.backend.metrics.Answered(v.x.Response.Status, time.Since(v.began))
+		h.backend.count(&v.stream, v.x.Response.Status, time.Since(v.began))
 		v.endpoint.Report(v.x.Response.Status)
 	}
 	v.stream.Close(&v.x)

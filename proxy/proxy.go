@@ -80,6 +80,9 @@ type Config struct {
 	Listen, ListenAdmin func(network, address string) (net.Listener, error)
 	// ListenPacket opens a listener's socket for HTTP/3; nil: net.ListenPacket.
 	ListenPacket func(network, address string) (net.PacketConn, error)
+	// Mesh is what the proxy is to other proxies; nil: nothing, and registered
+	// endpoints are not reached.
+	Mesh *Mesh
 	// Zone is where the proxy is: endpoints whose label `zone` is the same may
 	// be preferred. Empty: nowhere in particular.
 	Zone string

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/weirmesh/weir/mesh"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/http3"
 	"github.com/weirmesh/weir/proxy/router"
@@ -33,6 +34,7 @@ type secureListener struct {
 	require bool // of clients that they prove who they are
 	// passthrough: TLS ends at the service; there is no config.
 	passthrough bool
+	mesh        bool // it is a sidecar's, whose clients are proxies
 	config      *tls.Config
 	quic        *tls.Config // for HTTP/3; nil: it is not spoken
 	shown       shownCertificates
@@ -45,7 +47,11 @@ type secureListener struct {
 type terms struct {
 	hostname string
 	trust    [sha256.Size]byte // what client certificates are verified by
+	mesh     bool              // by the mesh
 }
+
+// VerifiesPeers implements listener.Verifier.
+func (t terms) VerifiesPeers() bool { return t.mesh }
 
 // socketOf is the socket of a listener.
 func socketOf(l *router.Listener) bindKey {
@@ -108,6 +114,9 @@ func (p *Proxy) addSecure(socket *secureSocket, l *router.Listener, parsed map[*
 			socket.byName[l.Hostname] = &secureListener{passthrough: true}
 		}
 		return nil
+	}
+	if l.Gateway.Name == mesh.Inbound {
+		return p.addMesh(socket)
 	}
 	certificates, names, err := p.certificates(l.Gateway.Tenant, spec.GetTls(), parsed)
 	if err != nil {

@@ -99,7 +99,7 @@ var headerAltSvc = []byte("Alt-Svc")
 // has something else to say about that.
 func (s *session) advertise(x *exchange.Exchange) {
 	value := s.altSvc.Load()
-	if value == nil || s.secured.quic == nil || x.Protocol == exchange.HTTP3 || x.Response.Tunnel != nil || x.Response.Fields.Has("alt-svc") {
+	if value == nil || s.secured.quic == nil || s.secured.mesh || x.Protocol == exchange.HTTP3 || x.Response.Tunnel != nil || x.Response.Fields.Has("alt-svc") {
 		return
 	}
 	x.Response.Fields.AddParsed(headerAltSvc, *value)
@@ -125,7 +125,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		return nil
 	}
 	if !ok {
-		return errNoRoute
+		return s.proxy.noRoute(port)
 	}
 	s.enter(x, &hit)
 	s.addForwarded(x) // before policies decide by it
@@ -335,6 +335,10 @@ func identify(x *exchange.Exchange) {
 // in these fields is not trusted, and replaced; in Forwarded, dropped.
 func (s *session) addForwarded(x *exchange.Exchange) {
 	f := &x.Request.Fields
+	if s.secured != nil && s.secured.mesh { // another proxy has, and tells the truth
+		s.forwardClient(x)
+		return
+	}
 	var ip [48]byte
 	f.Set(headerFor, x.CopyBytes(x.Client.Addr().AppendTo(ip[:0])))
 	f.Set(headerProto, x.Request.Scheme)

@@ -80,6 +80,9 @@ func (s *session) checkConnection(x *exchange.Exchange) *Error {
 		return errMisdirected
 	}
 	s.secured = l
+	if l.mesh && x.Start.After(x.TLS.Peer.NotAfter) {
+		return errExpired
+	}
 	return nil
 }
 

@@ -68,7 +68,7 @@ func (p *Proxy) mirrorTold(r *rule, b *backend) func(mirror.Outcome, int, time.D
 	return func(o mirror.Outcome, status int, took time.Duration) {
 		counters[o].Inc()
 		if o == mirror.Answered || o == mirror.Failed {
-			b.metrics.Answered(status, took)
+			b.countCopy(status, took)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/weirmesh/weir/proxy/health"
 	"github.com/weirmesh/weir/proxy/http2"
 	"github.com/weirmesh/weir/proxy/http3"
+	"github.com/weirmesh/weir/proxy/peer"
 	"github.com/weirmesh/weir/proxy/probe"
 	"github.com/weirmesh/weir/proxy/resolve"
 	"github.com/weirmesh/weir/proxy/service"
@@ -26,9 +27,12 @@ type upstreams struct {
 
 func newUpstreams(cfg Config) upstreams {
 	u := upstreams{
-		pools:  upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.HTTP2: http2.Dial, upstream.HTTP3: http3.Dial}),
+		pools:  upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.HTTP2: http2.Dial, upstream.HTTP3: http3.Dial, upstream.Mesh: peer.Dial}),
 		health: health.NewRegistry(health.Config{Logger: cfg.Logger}),
 		names:  resolve.NewRegistry(resolve.Config{Logger: cfg.Logger, Lookup: cfg.Lookup}),
+	}
+	if cfg.Mesh != nil {
+		u.pools.JoinMesh(cfg.Mesh.Client)
 	}
 	u.services = service.NewRegistry(service.Registries{Pools: u.pools, Health: u.health, Names: u.names, Logger: cfg.Logger})
 	return u

@@ -12,7 +12,7 @@ import (
 // valid there and uses only what Weir serves is valid here.
 func (c *check) route(spec *weirv1.RouteSpec) {
 	const at = Path("spec")
-	c.count(at.Field("parentRefs"), len(spec.GetParentRefs()), 1, maxEntries, "Gateway to attach to, such as {name: public}")
+	c.count(at.Field("parentRefs"), len(spec.GetParentRefs()), 1, maxEntries, "Gateway or Service to attach to, such as {name: public}")
 	parents := map[string]bool{}
 	for i, p := range spec.GetParentRefs() {
 		at := at.Field("parentRefs").Index(i)
@@ -39,10 +39,12 @@ func (c *check) route(spec *weirv1.RouteSpec) {
 func (c *check) parentRef(at Path, p *weirv1.ParentRef) {
 	switch p.GetKind() {
 	case "", KindGateway:
-	case KindService:
-		c.add(at.Field("kind"), "a Service as a parent is not served yet: only a Gateway is")
+	case KindService: // it acts on what the mesh sends there
+		if p.GetSectionName() != "" || p.GetPort() != 0 {
+			c.add(at, "a Service as a parent has neither sectionName nor port")
+		}
 	default:
-		c.add(at.Field("kind"), "a route is attached to a Gateway, not to %q", p.GetKind())
+		c.add(at.Field("kind"), "a route is attached to a Gateway or a Service, not to %q", p.GetKind())
 	}
 	c.syntax(at.Field("name"), checkLabel(p.GetName()))
 	c.optional(at.Field("sectionName"), p.GetSectionName(), checkLabel)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +44,8 @@ one. It holds no tokens, keys and certificates: those are in a backup.`,
 			if err != nil {
 				return err
 			}
+			// Instances are what runs here, not what was declared.
+			all = slices.DeleteFunc(all, func(r *weirv1.Resource) bool { return r.GetInstance() != nil })
 			for i, r := range all {
 				all[i] = declared(r)
 				if plugin := all[i].GetPlugin(); plugin != nil {

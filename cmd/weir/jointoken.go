@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ func newJoinTokenCommand(c *client) *cobra.Command {
 }
 
 func newJoinTokenCreateCommand(c *client) *cobra.Command {
-	var role string
+	var role, service string
 	var ttl time.Duration
 	var uses uint32
 	cmd := &cobra.Command{
@@ -26,13 +27,14 @@ func newJoinTokenCreateCommand(c *client) *cobra.Command {
 
 A token for servers admits one, since a server gets the keys of the cluster;
 one for edges or sidecars admits any number while it lasts. --uses says
-otherwise.`,
-		Example: "  weir join-token create --role edge --ttl 1h\n  weir edge --name edge-1 --token \"$(weir join-token create --role edge -o name)\" …",
+otherwise. One for sidecars is for those of one service, whose identity they get.`,
+		Example: "  weir join-token create --role edge --ttl 1h\n  weir edge --name edge-1 --token \"$(weir join-token create --role edge -o name)\" …\n  weir join-token create --role sidecar --service books",
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&role, "role", "", "what may join with it: server, edge or sidecar")
 	durationFlag(cmd.Flags(), &ttl, "ttl", time.Hour, "how long it may be used")
 	cmd.Flags().Uint32Var(&uses, "uses", 0, "how many nodes may join with it; 0: any number (default 1 for servers, else 0)")
+	cmd.Flags().StringVar(&service, "service", "", "the service that the sidecars speak for, of --tenant")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"server", "edge", "sidecar"}, cobra.ShellCompDirectiveNoFileComp))
 	v := view[*weirv1.CreateJoinTokenResponse]{program: message[*weirv1.CreateJoinTokenResponse],
 		names: func(m *weirv1.CreateJoinTokenResponse) []string { return []string{m.GetToken()} }}
@@ -46,7 +48,12 @@ otherwise.`,
 		if !ok || number == 0 {
 			return nil, usagef("--role must be server, edge or sidecar, not %q", role)
 		}
-		req := &weirv1.CreateJoinTokenRequest{Role: weirv1.CreateJoinTokenRequest_Role(number), Ttl: durationpb.New(ttl)}
+		req := &weirv1.CreateJoinTokenRequest{Role: weirv1.CreateJoinTokenRequest_Role(number), Ttl: durationpb.New(ttl), Service: service}
+		if sidecar := req.GetRole() == weirv1.CreateJoinTokenRequest_SIDECAR; sidecar != (service != "") {
+			return nil, usagef("name the service of sidecars, and of nobody else, with --service")
+		} else if sidecar {
+			req.Tenant = c.tenant
+		}
 		if req.GetRole() == weirv1.CreateJoinTokenRequest_SERVER && !cmd.Flags().Changed("uses") {
 			uses = 1
 		}
@@ -98,9 +105,9 @@ func writeJoinTokens(cmd *cobra.Command, all []*weirv1.JoinToken, _ bool) error 
 		if d := time.Until(t.GetExpireTime().AsTime()); d > 0 {
 			left = brief(d)
 		}
-		rows[i] = []string{t.GetId(), strings.ToLower(t.GetRole().String()), used, age(t.GetCreateTime()), left, t.GetCreatedBy()}
+		rows[i] = []string{t.GetId(), strings.ToLower(t.GetRole().String()), cmp.Or(t.GetService(), "-"), used, age(t.GetCreateTime()), left, t.GetCreatedBy()}
 	}
-	return writeTable(cmd.OutOrStdout(), []string{"ID", "ROLE", "USED", "AGE", "EXPIRES IN", "MADE BY"}, rows)
+	return writeTable(cmd.OutOrStdout(), []string{"ID", "ROLE", "SERVICE", "USED", "AGE", "EXPIRES IN", "MADE BY"}, rows)
 }
 
 func newJoinTokenRevokeCommand(c *client) *cobra.Command {

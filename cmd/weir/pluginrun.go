@@ -150,7 +150,7 @@ func (r *pluginRun) prepare(dir string) error {
 	}
 	probe, err := net.Listen("tcp", r.listen)
 	if err != nil {
-		return &processError{fmt.Errorf("serve on %s: %w", r.listen, err), false}
+		return &processError{fmt.Errorf("serve on %s: %w", r.listen, err), "edge"}
 	}
 	r.gateway = &weirv1.Gateway{
 		Metadata: &weirv1.Metadata{Name: runName},

@@ -27,7 +27,7 @@ import (
 // processCommands are the verbs that run a process. Their context ends with
 // SIGINT or SIGTERM.
 func processCommands() []*cobra.Command {
-	return []*cobra.Command{newDevCommand(), newServerCommand(), newEdgeCommand()}
+	return []*cobra.Command{newDevCommand(), newServerCommand(), newEdgeCommand(), newSidecarCommand()}
 }
 
 // The addresses that are listened on unless a flag says otherwise.
@@ -41,8 +41,8 @@ const (
 // processError is why a process did not start, or ended: its hints are not those
 // of a call.
 type processError struct {
-	cause  error
-	server bool // else a proxy
+	cause error
+	role  string // as a join token has it
 }
 
 func (e *processError) Error() string { return e.cause.Error() }
@@ -53,11 +53,7 @@ func (e *processError) hint() string {
 	case errors.Is(e, syscall.EADDRINUSE):
 		return "another program listens there; stop it, or choose another address with a flag (--help names them)"
 	case connect.CodeOf(e) == connect.CodeUnauthenticated:
-		role := "edge"
-		if e.server {
-			role = "server"
-		}
-		return "make another on a server: weir join-token create --role " + role
+		return "make another on a server: weir join-token create --role " + e.role
 	case connect.CodeOf(e) == connect.CodeAlreadyExists:
 		return "choose another --name; or, if that server is lost, free its name first: weir cluster remove NAME"
 	}
@@ -69,7 +65,14 @@ func runProcess(ctx context.Context, config node.Config) error {
 		return usagef("%s", err)
 	}
 	if err := node.Run(ctx, config); err != nil {
-		return &processError{err, config.Server != nil}
+		role := "edge"
+		switch {
+		case config.Server != nil:
+			role = "server"
+		case config.Sidecar != nil:
+			role = "sidecar --service " + config.Sidecar.Service
+		}
+		return &processError{err, role}
 	}
 	return nil
 }

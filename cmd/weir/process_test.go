@@ -143,11 +143,11 @@ func TestHintsOfProcesses(t *testing.T) {
 	if got := hintFor(&processError{cause: refused}); !strings.Contains(got, "weir join-token create") {
 		t.Errorf("a process: %q", got)
 	}
-	if got := hintFor(&processError{refused, true}); !strings.Contains(got, "--role server") {
+	if got := hintFor(&processError{refused, "server"}); !strings.Contains(got, "--role server") {
 		t.Errorf("a server: %q", got)
 	}
 	taken := connect.NewError(connect.CodeAlreadyExists, "a node of that name is there now")
-	if got := hintFor(&processError{taken, true}); !strings.Contains(got, "--name") || !strings.Contains(got, "weir cluster remove") {
+	if got := hintFor(&processError{taken, "server"}); !strings.Contains(got, "--name") || !strings.Contains(got, "weir cluster remove") {
 		t.Errorf("a name that is taken: %q", got)
 	}
 	if got := hintFor(refused); !strings.Contains(got, "WEIR_TOKEN") {

@@ -1,5 +1,7 @@
 package exchange
 
+import "time"
+
 // TLS is what is known of a client whose connection is secured. It belongs to
 // the connection and never changes.
 type TLS struct {
@@ -18,4 +20,6 @@ type Peer struct {
 	Hash    string   // SHA-256 of the certificate, in hexadecimal
 	URIs    []string // SPIFFE IDs are among them
 	DNS     []string
+	// NotAfter is when the certificate runs out, which the connection may outlive.
+	NotAfter time.Time
 }

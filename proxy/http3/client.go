@@ -45,11 +45,11 @@ type Client struct {
 	closing bool           // no more exchanges come
 }
 
-func clientQUIC() *quic.Config {
+func clientQUIC(idle time.Duration) *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           clientIdle, // the context ends it
-		MaxIdleTimeout:                 clientIdle,
-		KeepAlivePeriod:                clientIdle / 3,
+		MaxIdleTimeout:                 idle,
+		KeepAlivePeriod:                idle / 3,
 		MaxIncomingStreams:             -1, // a server opens none
 		MaxIncomingUniStreams:          maxUniStreams,
 		RequireStreamCreditRelease:     true,
@@ -63,12 +63,21 @@ func clientQUIC() *quic.Config {
 // Dial makes a connection to a service that speaks HTTP/3. It has sent its
 // settings when Dial returns.
 func Dial(ctx context.Context, to upstream.Target) (upstream.Conn, error) {
+	return dial(ctx, to, clientIdle)
+}
+
+// DialWithin is Dial where a service that says nothing for so long is gone.
+func DialWithin(idle time.Duration) upstream.Dial {
+	return func(ctx context.Context, to upstream.Target) (upstream.Conn, error) { return dial(ctx, to, idle) }
+}
+
+func dial(ctx context.Context, to upstream.Target, idle time.Duration) (upstream.Conn, error) {
 	if to.Security == nil {
 		return nil, errors.New("begin HTTP/3: it is never spoken in the clear")
 	}
 	security := to.Security.Clone()
 	security.NextProtos = []string{Protocol}
-	q, err := quic.DialAddr(ctx, to.Address, security, clientQUIC())
+	q, err := quic.DialAddr(ctx, to.Address, security, clientQUIC(idle))
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

@@ -24,6 +24,10 @@ type Security interface {
 	Terms(*tls.ClientHelloInfo) (config *tls.Config, terms any)
 }
 
+// Verifier is met by terms under which no handshake ends well unless the client's
+// certificate was verified, by other means than those of crypto/tls.
+type Verifier interface{ VerifiesPeers() bool }
+
 // secured is a connection's TLS.
 type secured struct {
 	*tls.Conn
@@ -105,10 +109,11 @@ func factsOf(state tls.ConnectionState, terms any) *exchange.TLS {
 	if state.Version == tls.VersionTLS12 {
 		facts.Version = "TLSv1.2"
 	}
-	if len(state.VerifiedChains) > 0 {
+	verifier, _ := terms.(Verifier)
+	if len(state.VerifiedChains) > 0 || verifier != nil && verifier.VerifiesPeers() && len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
 		sum := sha256.Sum256(leaf.Raw)
-		facts.Peer = &exchange.Peer{Subject: leaf.Subject.String(), Hash: hex.EncodeToString(sum[:]), DNS: leaf.DNSNames}
+		facts.Peer = &exchange.Peer{Subject: leaf.Subject.String(), Hash: hex.EncodeToString(sum[:]), DNS: leaf.DNSNames, NotAfter: leaf.NotAfter}
 		for _, uri := range leaf.URIs {
 			facts.Peer.URIs = append(facts.Peer.URIs, uri.String())
 		}

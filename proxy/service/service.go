@@ -52,6 +52,9 @@ type Declared struct {
 	Key    upstream.Key
 	Weight uint32
 	Zone   string
+	// Unhealthy: somebody else has found that it is not well. Unchecked: it is not asked
+	// here.
+	Unhealthy, Unchecked bool
 }
 
 // Policy chooses an endpoint.
@@ -138,6 +141,7 @@ type Endpoint struct {
 	id     string
 	weight float64
 	local  bool
+	ill    bool // as declared
 }
 
 // Report notes how the endpoint answered: with a status, or 0 for not at all.

@@ -138,6 +138,35 @@ func TestTheIllAreNotUsed(t *testing.T) {
 	}
 }
 
+// What its sidecar says of an endpoint counts beside what is found here.
+func TestDeclaredIllness(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		for _, checked := range []bool{false, true} {
+			cfg := declare("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+			cfg.Endpoints[1].Unhealthy = true
+			if checked {
+				cfg.Health = w.checked()
+			}
+			b := w.Open(cfg)
+			w.now(func() {})
+			expectUsed(t, "one says that it is ill", b, "10.0.0.1:80", "10.0.0.3:80")
+			b.Close()
+		}
+		cfg := declare("10.0.0.1:80")
+		cfg.Endpoints[0].Unhealthy = true
+		b := w.Open(cfg)
+		defer b.Close()
+		expectUsed(t, "there is no other", b, "10.0.0.1:80")
+		cfg = declare("10.0.0.1:80", "10.0.0.2:80")
+		cfg.Health, cfg.Endpoints[0].Unchecked = w.checked(), true
+		mixed := w.Open(cfg)
+		defer mixed.Close()
+		w.now(func() { w.ill["10.0.0.1:80"] = true })
+		expectUsed(t, "the one that nobody asks here", mixed, "10.0.0.1:80", "10.0.0.2:80")
+		clear(w.ill)
+	})
+}
+
 func TestNoPanicMeansNoEndpoint(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		cfg := declare("10.0.0.1:80", "10.0.0.2:80")

@@ -63,15 +63,15 @@ func (b *Backend) renew() (growing bool) {
 
 // member is what the balancer knows of an endpoint.
 func (b *Backend) member(e *Endpoint, growing bool) (balancer.Member, bool) {
-	m := balancer.Member{Weight: e.weight, Healthy: true, Local: e.local}
+	m := balancer.Member{Weight: e.weight, Healthy: !e.ill, Local: e.local}
 	if e.member == nil {
 		return m, growing
 	}
 	healthy, since := e.member.Health()
-	m.Healthy = healthy
+	m.Healthy = healthy && !e.ill
 	if s := b.cfg.Balance; s.Window > 0 {
 		m.Grown = balancer.Grown(float64(time.Since(since))/float64(s.Window), s.Aggression, s.LeastShare)
-		growing = growing || healthy && m.Grown < 1
+		growing = growing || m.Healthy && m.Grown < 1
 	}
 	return m, growing
 }
@@ -156,8 +156,8 @@ func (b *Backend) addresses(i int) []string {
 func (b *Backend) add(d Declared, id, address string) *Endpoint {
 	key := d.Key
 	key.Address = address
-	e := &Endpoint{Pool: b.registry.with.Pools.Acquire(key), id: id, local: d.Zone != "" && d.Zone == b.cfg.Zone}
-	if b.seat != nil {
+	e := &Endpoint{Pool: b.registry.with.Pools.Acquire(key), id: id, local: d.Zone != "" && d.Zone == b.cfg.Zone, ill: d.Unhealthy}
+	if b.seat != nil && !d.Unchecked {
 		e.member = b.seat.Add(address)
 	}
 	return e

@@ -266,6 +266,9 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 		return &Error{Timeout: timedOut(err), Err: fmt.Errorf("connect to %s: %w", p.key.Address, err)}
 	}
 	s.member = m
+	if c, ok := m.Conn.(interface{ Spoken() Protocol }); ok {
+		s.spoken = c.Spoken()
+	}
 	lane := m.Lane()
 	s.mu.Lock()
 	s.lane = lane
@@ -280,6 +283,14 @@ func (s *Stream) openLane(ctx context.Context, x *exchange.Exchange) error {
 		return err
 	}
 	return nil
+}
+
+// Spoken is the protocol by which the last Open has asked, or would have.
+func (s *Stream) Spoken() Protocol {
+	if s.spoken == Mesh { // there was no connection
+		return HTTP3
+	}
+	return s.spoken
 }
 
 // connectBy bounds the wait for a connection to the time that one may take to

@@ -30,6 +30,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -47,10 +48,12 @@ const (
 	HTTP1 Protocol = iota
 	HTTP2
 	HTTP3
+	// Mesh is HTTP/3 or HTTP/2, whichever gets through to a sidecar.
+	Mesh
 )
 
 // String is as in a label: "h1", "h2".
-func (p Protocol) String() string { return [...]string{"h1", "h2", "h3"}[p] }
+func (p Protocol) String() string { return [...]string{"h1", "h2", "h3", "mesh"}[p] }
 
 // Key names a pool: what must be equal for connections to be shared.
 type Key struct {
@@ -294,6 +297,7 @@ type Registry struct {
 	mu    sync.Mutex
 	pools map[Key]*Pool
 	dials map[Protocol]Dial
+	trust func(sidecarsOf string) *tls.Config // nil: there is no mesh
 	ctx   context.Context
 	stop  context.CancelFunc
 	done  sync.WaitGroup // the sweeper, and the connections that are shared
@@ -307,6 +311,10 @@ func NewRegistry(dials map[Protocol]Dial) *Registry {
 	r.done.Go(func() { r.sweep(ctx) })
 	return r
 }
+
+// JoinMesh says how sidecars are spoken to: those of the service that an identity is
+// of, and nobody else. It is called before there are pools.
+func (r *Registry) JoinMesh(trust func(sidecarsOf string) *tls.Config) { r.trust = trust }
 
 // Acquire returns the pool for a key; each Acquire is undone by one Release.
 func (r *Registry) Acquire(k Key) *Pool {
@@ -325,7 +333,14 @@ func (r *Registry) Acquire(k Key) *Pool {
 func (r *Registry) newPool(k Key) *Pool {
 	k.setDefaults()
 	p := &Pool{key: k, registry: r, shared: multiplex{dial: r.dials[k.Protocol]}}
-	p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
+	switch {
+	case k.Protocol != Mesh:
+		p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
+	case r.trust == nil:
+		p.unusable = errors.New("this proxy is in no mesh")
+	default:
+		p.security = r.trust(k.TLS.SidecarsOf)
+	}
 	return p
 }
 

@@ -40,7 +40,7 @@ func (r *Registry) Reach(ctx context.Context, k Key) error {
 }
 
 func (p *Pool) reach(ctx context.Context) error {
-	if p.key.Protocol == HTTP3 {
+	if p.key.Protocol == HTTP3 || p.key.Protocol == Mesh {
 		deadline, _ := ctx.Deadline()
 		m, err := p.share(ctx, nil, deadline)
 		if err == nil {

@@ -28,6 +28,9 @@ type TLS struct {
 	// Chain (DER, the leaf first, one behind the other) and Key (PKCS #8) are what
 	// the endpoint is shown, if it asks.
 	Chain, Key string
+	// SidecarsOf is the identity of the service whose sidecars are spoken to, by the
+	// protocol Mesh, where all else is the mesh's: see [Registry.JoinMesh].
+	SidecarsOf string
 }
 
 // String keeps the key out of what is printed.

@@ -73,6 +73,7 @@ type Stream struct {
 	lane   Lane    // where connections are shared
 	member *member // on which it has room
 
+	spoken   Protocol
 	bodyless bool // asked with HEAD; the method may have been changed since
 	reused   bool
 	asked    bool       // the request was sent; until then it is pending
@@ -91,6 +92,7 @@ type Stream struct {
 // answer into x.Response, whose Body then reads from the connection. On an
 // error the stream is closed.
 func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts Options) error {
+	s.spoken = p.key.Protocol
 	s.pool, s.who, s.opts, s.pump = p, ends{x.Client, x.Local}, opts, nil
 	s.asked, s.sent, s.answered, s.bodied = false, false, false, false
 	s.setDeadline(opts.Deadline)

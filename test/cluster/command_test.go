@@ -55,10 +55,10 @@ func (c *cluster) try(args ...string) {
 }
 
 // joinToken makes a token with which one node may join.
-func (c *cluster) joinToken(role string) (token string) {
+func (c *cluster) joinToken(role string, more ...string) (token string) {
 	c.t.Helper()
 	await(c.t, "a join token", func(context.Context) (err error) {
-		token, err = c.command("join-token", "create", "--role", role, "--ttl", time.Hour.String(), "--uses", "1", "-o", "name")
+		token, err = c.command(append([]string{"join-token", "create", "--role", role, "--ttl", time.Hour.String(), "--uses", "1", "-o", "name"}, more...)...)
 		return err
 	})
 	return strings.TrimSpace(token)

@@ -1042,7 +1042,9 @@ type ProxyStatus struct {
 	// What of the revision accepted is not so: listeners that cannot be opened.
 	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
 	// The canaries of plugins, and how they fare there.
-	Plugins       []*PluginReport `protobuf:"bytes,11,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	Plugins []*PluginReport `protobuf:"bytes,11,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	// Of a sidecar: "tenant/service".
+	Service       string `protobuf:"bytes,12,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,6 +1154,13 @@ func (x *ProxyStatus) GetPlugins() []*PluginReport {
 		return x.Plugins
 	}
 	return nil
+}
+
+func (x *ProxyStatus) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
 }
 
 type PushPluginRequest struct {
@@ -1751,7 +1760,11 @@ type CreateJoinTokenRequest struct {
 	// Unset: 1 h.
 	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// How many nodes may join with it; 0: any number.
-	Uses          uint32 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`
+	Uses uint32 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`
+	// Of a token for sidecars: the service that they speak for, and its tenant
+	// ("default").
+	Service       string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Tenant        string `protobuf:"bytes,5,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1805,6 +1818,20 @@ func (x *CreateJoinTokenRequest) GetUses() uint32 {
 		return x.Uses
 	}
 	return 0
+}
+
+func (x *CreateJoinTokenRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
 }
 
 type CreateJoinTokenResponse struct {
@@ -2288,7 +2315,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"Z\n" +
 	"\x14WaitRevisionResponse\x12.\n" +
 	"\aproxies\x18\x01 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\bR\x04done\"\xda\x03\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"\xf4\x03\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x06labels\x18\x02 \x03(\v2 .weir.v1.ProxyStatus.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -2301,7 +2328,8 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
 	"\aproblem\x18\n" +
 	" \x01(\tR\aproblem\x12/\n" +
-	"\aplugins\x18\v \x03(\v2\x15.weir.v1.PluginReportR\aplugins\x1a9\n" +
+	"\aplugins\x18\v \x03(\v2\x15.weir.v1.PluginReportR\aplugins\x12\x18\n" +
+	"\aservice\x18\f \x01(\tR\aservice\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfb\x02\n" +
@@ -2347,11 +2375,13 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x10GetModuleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"+\n" +
 	"\x11GetModuleResponse\x12\x16\n" +
-	"\x06module\x18\x01 \x01(\fR\x06module\"\xd4\x01\n" +
+	"\x06module\x18\x01 \x01(\fR\x06module\"\x86\x02\n" +
 	"\x16CreateJoinTokenRequest\x128\n" +
 	"\x04role\x18\x01 \x01(\x0e2$.weir.v1.CreateJoinTokenRequest.RoleR\x04role\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
-	"\x04uses\x18\x03 \x01(\rR\x04uses\"?\n" +
+	"\x04uses\x18\x03 \x01(\rR\x04uses\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x16\n" +
+	"\x06tenant\x18\x05 \x01(\tR\x06tenant\"?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

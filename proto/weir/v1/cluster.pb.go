@@ -1388,9 +1388,12 @@ type JoinToken struct {
 	CreateTime *timestamppb.Timestamp      `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	ExpireTime *timestamppb.Timestamp      `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// How many nodes may join with it, 0: any number; and how many have.
-	Uses          uint32 `protobuf:"varint,5,opt,name=uses,proto3" json:"uses,omitempty"`
-	Used          uint32 `protobuf:"varint,6,opt,name=used,proto3" json:"used,omitempty"`
-	CreatedBy     string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Uses      uint32 `protobuf:"varint,5,opt,name=uses,proto3" json:"uses,omitempty"`
+	Used      uint32 `protobuf:"varint,6,opt,name=used,proto3" json:"used,omitempty"`
+	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Whom the sidecars that it admits speak for.
+	Service       string `protobuf:"bytes,8,opt,name=service,proto3" json:"service,omitempty"`
+	Tenant        string `protobuf:"bytes,9,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1470,6 +1473,20 @@ func (x *JoinToken) GetUsed() uint32 {
 func (x *JoinToken) GetCreatedBy() string {
 	if x != nil {
 		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *JoinToken) GetTenant() string {
+	if x != nil {
+		return x.Tenant
 	}
 	return ""
 }
@@ -2428,7 +2445,7 @@ const file_weir_v1_cluster_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"\x17\n" +
 	"\x15ListJoinTokensRequest\"D\n" +
 	"\x16ListJoinTokensResponse\x12*\n" +
-	"\x06tokens\x18\x01 \x03(\v2\x12.weir.v1.JoinTokenR\x06tokens\"\x96\x02\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x12.weir.v1.JoinTokenR\x06tokens\"\xc8\x02\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\x04role\x18\x02 \x01(\x0e2$.weir.v1.CreateJoinTokenRequest.RoleR\x04role\x12;\n" +
@@ -2439,7 +2456,9 @@ const file_weir_v1_cluster_proto_rawDesc = "" +
 	"\x04uses\x18\x05 \x01(\rR\x04uses\x12\x12\n" +
 	"\x04used\x18\x06 \x01(\rR\x04used\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\a \x01(\tR\tcreatedBy\"(\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\aservice\x18\b \x01(\tR\aservice\x12\x16\n" +
+	"\x06tenant\x18\t \x01(\tR\x06tenant\"(\n" +
 	"\x16RevokeJoinTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
 	"\x17RevokeJoinTokenResponse\"\x11\n" +

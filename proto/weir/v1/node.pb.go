@@ -317,6 +317,177 @@ func (x *Credentials) GetFormerRoots() [][]byte {
 	return nil
 }
 
+// RegisterInstanceRequest says of which service and name nothing: the certificate
+// does.
+type RegisterInstanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the sidecar takes requests: host and port, TCP and UDP.
+	Address       string            `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Unhealthy     bool              `protobuf:"varint,3,opt,name=unhealthy,proto3" json:"unhealthy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterInstanceRequest) Reset() {
+	*x = RegisterInstanceRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstanceRequest) ProtoMessage() {}
+
+func (x *RegisterInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstanceRequest.ProtoReflect.Descriptor instead.
+func (*RegisterInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegisterInstanceRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterInstanceRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *RegisterInstanceRequest) GetUnhealthy() bool {
+	if x != nil {
+		return x.Unhealthy
+	}
+	return false
+}
+
+type RegisterInstanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterInstanceResponse) Reset() {
+	*x = RegisterInstanceResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstanceResponse) ProtoMessage() {}
+
+func (x *RegisterInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstanceResponse.ProtoReflect.Descriptor instead.
+func (*RegisterInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+type WithdrawInstanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawInstanceRequest) Reset() {
+	*x = WithdrawInstanceRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawInstanceRequest) ProtoMessage() {}
+
+func (x *WithdrawInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawInstanceRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+type WithdrawInstanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawInstanceResponse) Reset() {
+	*x = WithdrawInstanceResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawInstanceResponse) ProtoMessage() {}
+
+func (x *WithdrawInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawInstanceResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
 type StreamConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -331,7 +502,7 @@ type StreamConfigRequest struct {
 
 func (x *StreamConfigRequest) Reset() {
 	*x = StreamConfigRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[5]
+	mi := &file_weir_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +514,7 @@ func (x *StreamConfigRequest) String() string {
 func (*StreamConfigRequest) ProtoMessage() {}
 
 func (x *StreamConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[5]
+	mi := &file_weir_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +527,7 @@ func (x *StreamConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamConfigRequest.ProtoReflect.Descriptor instead.
 func (*StreamConfigRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StreamConfigRequest) GetMessage() isStreamConfigRequest_Message {
@@ -432,7 +603,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_weir_v1_node_proto_msgTypes[6]
+	mi := &file_weir_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +615,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[6]
+	mi := &file_weir_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +628,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Subscribe) GetLabels() map[string]string {
@@ -509,7 +680,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_weir_v1_node_proto_msgTypes[7]
+	mi := &file_weir_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +692,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[7]
+	mi := &file_weir_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +705,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetRevision() uint64 {
@@ -569,7 +740,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_weir_v1_node_proto_msgTypes[8]
+	mi := &file_weir_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +752,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[8]
+	mi := &file_weir_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +765,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Nack) GetRevision() uint64 {
@@ -639,7 +810,7 @@ type StreamConfigResponse struct {
 
 func (x *StreamConfigResponse) Reset() {
 	*x = StreamConfigResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[9]
+	mi := &file_weir_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +822,7 @@ func (x *StreamConfigResponse) String() string {
 func (*StreamConfigResponse) ProtoMessage() {}
 
 func (x *StreamConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[9]
+	mi := &file_weir_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +835,7 @@ func (x *StreamConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamConfigResponse.ProtoReflect.Descriptor instead.
 func (*StreamConfigResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StreamConfigResponse) GetFromRevision() uint64 {
@@ -740,7 +911,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[10]
+	mi := &file_weir_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +923,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[10]
+	mi := &file_weir_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +936,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetBlobRequest) GetDigest() string {
@@ -784,7 +955,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[11]
+	mi := &file_weir_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +967,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[11]
+	mi := &file_weir_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +980,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetBlobResponse) GetChunk() []byte {
@@ -833,7 +1004,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[12]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1016,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[12]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1029,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportRequest) GetAfter() uint64 {
@@ -894,7 +1065,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[13]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1077,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[13]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1090,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportResponse) GetVersion() uint64 {
@@ -979,7 +1150,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1162,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1175,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MemberReport) GetMember() *ClusterMember {
@@ -1067,7 +1238,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[15]
+	mi := &file_weir_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1250,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[15]
+	mi := &file_weir_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1263,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportUsageRequest) GetSegments() []*UsageSegment {
@@ -1117,7 +1288,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[16]
+	mi := &file_weir_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1300,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[16]
+	mi := &file_weir_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1313,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 var File_weir_v1_node_proto protoreflect.FileDescriptor
@@ -1168,7 +1339,17 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12!\n" +
-	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\x9b\x01\n" +
+	"\fformer_roots\x18\x05 \x03(\fR\vformerRoots\"\xd2\x01\n" +
+	"\x17RegisterInstanceRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12D\n" +
+	"\x06labels\x18\x02 \x03(\v2,.weir.v1.RegisterInstanceRequest.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\tunhealthy\x18\x03 \x01(\bR\tunhealthy\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1a\n" +
+	"\x18RegisterInstanceResponse\"\x19\n" +
+	"\x17WithdrawInstanceRequest\"\x1a\n" +
+	"\x18WithdrawInstanceResponse\"\x9b\x01\n" +
 	"\x13StreamConfigRequest\x122\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
@@ -1224,12 +1405,14 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\x12ReportUsageRequest\x121\n" +
 	"\bsegments\x18\x01 \x03(\v2\x15.weir.v1.UsageSegmentR\bsegments\x12\x14\n" +
 	"\x05ended\x18\x02 \x03(\fR\x05ended\"\x15\n" +
-	"\x13ReportUsageResponse2\x9f\x03\n" +
+	"\x13ReportUsageResponse2\xd1\x04\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
-	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12H\n" +
+	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12W\n" +
+	"\x10RegisterInstance\x12 .weir.v1.RegisterInstanceRequest\x1a!.weir.v1.RegisterInstanceResponse\x12W\n" +
+	"\x10WithdrawInstance\x12 .weir.v1.WithdrawInstanceRequest\x1a!.weir.v1.WithdrawInstanceResponse\x12H\n" +
 	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse\x12H\n" +
 	"\vReportUsage\x12\x1b.weir.v1.ReportUsageRequest\x1a\x1c.weir.v1.ReportUsageResponse2H\n" +
 	"\vPeerService\x129\n" +
@@ -1247,76 +1430,86 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_weir_v1_node_proto_goTypes = []any{
-	(*JoinRequest)(nil),           // 0: weir.v1.JoinRequest
-	(*JoinResponse)(nil),          // 1: weir.v1.JoinResponse
-	(*RenewRequest)(nil),          // 2: weir.v1.RenewRequest
-	(*RenewResponse)(nil),         // 3: weir.v1.RenewResponse
-	(*Credentials)(nil),           // 4: weir.v1.Credentials
-	(*StreamConfigRequest)(nil),   // 5: weir.v1.StreamConfigRequest
-	(*Subscribe)(nil),             // 6: weir.v1.Subscribe
-	(*Ack)(nil),                   // 7: weir.v1.Ack
-	(*Nack)(nil),                  // 8: weir.v1.Nack
-	(*StreamConfigResponse)(nil),  // 9: weir.v1.StreamConfigResponse
-	(*GetBlobRequest)(nil),        // 10: weir.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),       // 11: weir.v1.GetBlobResponse
-	(*ReportRequest)(nil),         // 12: weir.v1.ReportRequest
-	(*ReportResponse)(nil),        // 13: weir.v1.ReportResponse
-	(*MemberReport)(nil),          // 14: weir.v1.MemberReport
-	(*ReportUsageRequest)(nil),    // 15: weir.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),   // 16: weir.v1.ReportUsageResponse
-	nil,                           // 17: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*PluginReport)(nil),          // 19: weir.v1.PluginReport
-	(*Resource)(nil),              // 20: weir.v1.Resource
-	(*ResourceRef)(nil),           // 21: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*ClusterMember)(nil),         // 23: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),           // 24: weir.v1.ProxyStatus
-	(*UsageSegment)(nil),          // 25: weir.v1.UsageSegment
-	(*LeaseTokensRequest)(nil),    // 26: weir.v1.LeaseTokensRequest
-	(*LeaseTokensResponse)(nil),   // 27: weir.v1.LeaseTokensResponse
+	(*JoinRequest)(nil),              // 0: weir.v1.JoinRequest
+	(*JoinResponse)(nil),             // 1: weir.v1.JoinResponse
+	(*RenewRequest)(nil),             // 2: weir.v1.RenewRequest
+	(*RenewResponse)(nil),            // 3: weir.v1.RenewResponse
+	(*Credentials)(nil),              // 4: weir.v1.Credentials
+	(*RegisterInstanceRequest)(nil),  // 5: weir.v1.RegisterInstanceRequest
+	(*RegisterInstanceResponse)(nil), // 6: weir.v1.RegisterInstanceResponse
+	(*WithdrawInstanceRequest)(nil),  // 7: weir.v1.WithdrawInstanceRequest
+	(*WithdrawInstanceResponse)(nil), // 8: weir.v1.WithdrawInstanceResponse
+	(*StreamConfigRequest)(nil),      // 9: weir.v1.StreamConfigRequest
+	(*Subscribe)(nil),                // 10: weir.v1.Subscribe
+	(*Ack)(nil),                      // 11: weir.v1.Ack
+	(*Nack)(nil),                     // 12: weir.v1.Nack
+	(*StreamConfigResponse)(nil),     // 13: weir.v1.StreamConfigResponse
+	(*GetBlobRequest)(nil),           // 14: weir.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),          // 15: weir.v1.GetBlobResponse
+	(*ReportRequest)(nil),            // 16: weir.v1.ReportRequest
+	(*ReportResponse)(nil),           // 17: weir.v1.ReportResponse
+	(*MemberReport)(nil),             // 18: weir.v1.MemberReport
+	(*ReportUsageRequest)(nil),       // 19: weir.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),      // 20: weir.v1.ReportUsageResponse
+	nil,                              // 21: weir.v1.RegisterInstanceRequest.LabelsEntry
+	nil,                              // 22: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 24: weir.v1.PluginReport
+	(*Resource)(nil),                 // 25: weir.v1.Resource
+	(*ResourceRef)(nil),              // 26: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 27: google.protobuf.Duration
+	(*ClusterMember)(nil),            // 28: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),              // 29: weir.v1.ProxyStatus
+	(*UsageSegment)(nil),             // 30: weir.v1.UsageSegment
+	(*LeaseTokensRequest)(nil),       // 31: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),      // 32: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	18, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 3: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
-	7,  // 4: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
-	8,  // 5: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	17, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	19, // 7: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
-	20, // 8: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	21, // 9: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	22, // 10: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	22, // 11: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
-	14, // 12: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	22, // 13: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	23, // 14: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	18, // 15: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	24, // 16: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	18, // 17: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	25, // 18: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
-	0,  // 19: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 20: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 21: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 22: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	26, // 23: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
-	15, // 24: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
-	12, // 25: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 26: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 27: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 28: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 29: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	27, // 30: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
-	16, // 31: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
-	13, // 32: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
+	10, // 4: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
+	11, // 5: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
+	12, // 6: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
+	22, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	24, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	25, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	26, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	27, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	27, // 12: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	18, // 13: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	27, // 14: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	28, // 15: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	23, // 16: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	29, // 17: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	23, // 18: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	30, // 19: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
+	0,  // 20: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 21: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	9,  // 22: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	14, // 23: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	5,  // 24: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
+	7,  // 25: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
+	31, // 26: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	19, // 27: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
+	16, // 28: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 29: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 30: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	13, // 31: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	15, // 32: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	6,  // 33: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
+	8,  // 34: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
+	32, // 35: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	20, // 36: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
+	17, // 37: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1331,7 +1524,7 @@ func file_weir_v1_node_proto_init() {
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
 	file_weir_v1_usage_proto_init()
-	file_weir_v1_node_proto_msgTypes[5].OneofWrappers = []any{
+	file_weir_v1_node_proto_msgTypes[9].OneofWrappers = []any{
 		(*StreamConfigRequest_Subscribe)(nil),
 		(*StreamConfigRequest_Ack)(nil),
 		(*StreamConfigRequest_Nack)(nil),
@@ -1342,7 +1535,7 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

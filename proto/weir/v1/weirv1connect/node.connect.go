@@ -34,6 +34,12 @@ const (
 	NodeServiceStreamConfigProcedure = "/weir.v1.NodeService/StreamConfig"
 	// NodeServiceGetBlobProcedure is the procedure name of the NodeService's GetBlob RPC.
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
+	// NodeServiceRegisterInstanceProcedure is the procedure name of the NodeService's RegisterInstance
+	// RPC.
+	NodeServiceRegisterInstanceProcedure = "/weir.v1.NodeService/RegisterInstance"
+	// NodeServiceWithdrawInstanceProcedure is the procedure name of the NodeService's WithdrawInstance
+	// RPC.
+	NodeServiceWithdrawInstanceProcedure = "/weir.v1.NodeService/WithdrawInstance"
 	// NodeServiceLeaseTokensProcedure is the procedure name of the NodeService's LeaseTokens RPC.
 	NodeServiceLeaseTokensProcedure = "/weir.v1.NodeService/LeaseTokens"
 	// NodeServiceReportUsageProcedure is the procedure name of the NodeService's ReportUsage RPC.
@@ -71,6 +77,20 @@ var (
 			Procedure:  NodeServiceGetBlobProcedure,
 		}
 	})
+	nodeServiceRegisterInstanceSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("RegisterInstance"),
+			Procedure:  NodeServiceRegisterInstanceProcedure,
+		}
+	})
+	nodeServiceWithdrawInstanceSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("WithdrawInstance"),
+			Procedure:  NodeServiceWithdrawInstanceProcedure,
+		}
+	})
 	nodeServiceLeaseTokensSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -98,6 +118,11 @@ type NodeServiceClient interface {
 	StreamConfig(context.Context) (NodeServiceStreamConfigClientStream, error)
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest) (NodeServiceGetBlobClientStream, error)
+	// RegisterInstance says where the calling sidecar's instance is, and how it is.
+	// Said again, it changes nothing.
+	RegisterInstance(context.Context, *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error)
+	// WithdrawInstance takes it away: it is to be sent nothing more.
+	WithdrawInstance(context.Context, *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error)
 	// LeaseTokens lets a proxy admit requests of limits by itself.
 	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
@@ -178,6 +203,11 @@ type NodeServiceHandler interface {
 	StreamConfig(context.Context, NodeServiceStreamConfigServerStream) error
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest, NodeServiceGetBlobServerStream) error
+	// RegisterInstance says where the calling sidecar's instance is, and how it is.
+	// Said again, it changes nothing.
+	RegisterInstance(context.Context, *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error)
+	// WithdrawInstance takes it away: it is to be sent nothing more.
+	WithdrawInstance(context.Context, *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error)
 	// LeaseTokens lets a proxy admit requests of limits by itself.
 	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
@@ -193,6 +223,8 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceRenewSpec(), Handler: adapter.renew},
 		connect.Method{Spec: nodeServiceStreamConfigSpec(), Handler: adapter.streamConfig},
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
+		connect.Method{Spec: nodeServiceRegisterInstanceSpec(), Handler: adapter.registerInstance},
+		connect.Method{Spec: nodeServiceWithdrawInstanceSpec(), Handler: adapter.withdrawInstance},
 		connect.Method{Spec: nodeServiceLeaseTokensSpec(), Handler: adapter.leaseTokens},
 		connect.Method{Spec: nodeServiceReportUsageSpec(), Handler: adapter.reportUsage},
 	)
@@ -256,6 +288,14 @@ func (UnimplementedNodeServiceHandler) GetBlob(context.Context, *v1.GetBlobReque
 	return connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.GetBlob is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) RegisterInstance(context.Context, *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.RegisterInstance is not implemented")
+}
+
+func (UnimplementedNodeServiceHandler) WithdrawInstance(context.Context, *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.WithdrawInstance is not implemented")
+}
+
 func (UnimplementedNodeServiceHandler) LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.LeaseTokens is not implemented")
 }
@@ -298,6 +338,22 @@ func (c *nodeServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest)
 		return NodeServiceGetBlobClientStream{}, err
 	}
 	return NodeServiceGetBlobClientStream{stream: stream}, nil
+}
+
+func (c *nodeServiceClient) RegisterInstance(ctx context.Context, req *v1.RegisterInstanceRequest) (*v1.RegisterInstanceResponse, error) {
+	var res v1.RegisterInstanceResponse
+	if err := c.client.CallUnary(ctx, nodeServiceRegisterInstanceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *nodeServiceClient) WithdrawInstance(ctx context.Context, req *v1.WithdrawInstanceRequest) (*v1.WithdrawInstanceResponse, error) {
+	var res v1.WithdrawInstanceResponse
+	if err := c.client.CallUnary(ctx, nodeServiceWithdrawInstanceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (c *nodeServiceClient) LeaseTokens(ctx context.Context, req *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
@@ -352,6 +408,30 @@ func (h nodeServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.GetBlob(ctx, &req, NodeServiceGetBlobServerStream{stream: stream})
+}
+
+func (h nodeServiceHandler) registerInstance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RegisterInstanceRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RegisterInstance(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h nodeServiceHandler) withdrawInstance(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.WithdrawInstanceRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.WithdrawInstance(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }
 
 func (h nodeServiceHandler) leaseTokens(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {

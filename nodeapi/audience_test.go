@@ -1,0 +1,105 @@
+package nodeapi
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+func instance(name, service string, revision uint64) *weirv1.Resource {
+	return resource.Wrap(&weirv1.Instance{Metadata: &weirv1.Metadata{Name: name, Revision: revision}, Spec: &weirv1.InstanceSpec{Service: service, Node: name, Address: "10.0.0.1:1"}})
+}
+
+func accessRule(name, service string) *weirv1.Resource {
+	return resource.Wrap(&weirv1.AccessRule{Metadata: &weirv1.Metadata{Name: name, Revision: 1}, Spec: &weirv1.AccessRuleSpec{Service: service}})
+}
+
+// meshRoute acts on what the mesh sends to a service.
+func meshRoute(name, parent string, services ...string) *weirv1.Resource {
+	r := route(name, parent, services...)
+	r.GetRoute().GetSpec().GetParentRefs()[0].Kind = resource.KindService
+	return r
+}
+
+// What edges and sidecars are sent of a mesh, and that it follows what changes.
+func TestWhatTheMeshIsSent(t *testing.T) {
+	foreign := service("theirs")
+	resource.Meta(foreign).Tenant = "other"
+	g := newGraph()
+	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{
+		gateway("all", nil), route("public", "all", "books"),
+		service("books"), service("till"), foreign,
+		instance("books-1", "books", 1), instance("till-1", "till", 1),
+		accessRule("who-reads", "books"), accessRule("who-pays", "till"),
+		meshRoute("split", "till", "till"), attached("on-split", "stamp", onRoute("split")), attached("on-public", "key", onRoute("public")),
+		attached("on-till", "limit", onService("till")), plugin("stamp", "d1"), plugin("key", "d2"), plugin("limit", "d3"),
+	}})
+	earlier := slices.DeleteFunc(slices.Clone(newerKinds), func(k string) bool { return k == resource.KindInstance || k == resource.KindAccessRule })
+	edge := audience{kinds: newerKinds}
+	books := audience{kinds: newerKinds, tenant: "default", service: "books"}
+	scopes := map[string]*scope{}
+	for name, a := range map[string]audience{"edge": edge, "edge of an earlier version": {kinds: earlier}, "books": books,
+		"a stranger": {kinds: newerKinds, tenant: "nobody", service: "books"}} {
+		scopes[name] = newScope(a, g)
+	}
+	require := func(name string, want ...string) {
+		t.Helper()
+		for as, s := range map[string]*scope{"changed": scopes[name], "drawn anew": newScope(scopes[name].audience, g)} {
+			if diff := cmp.Diff(want, memberNames(s), cmp.Transformer("", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
+				t.Errorf("%s, %s: %s", name, as, diff)
+			}
+		}
+	}
+	ofEdge := []string{"Gateway all", "Plugin key", "Policy on-public", "Route public", "Service books"}
+	ofBooks := []string{"AccessRule who-reads", "Instance books-1", "Instance till-1", "Plugin limit", "Plugin stamp", "Policy on-split", "Policy on-till",
+		"Route split", "Service books", "Service till"}
+	require("edge", slices.Insert(slices.Clone(ofEdge), 1, "Instance books-1")...)
+	require("edge of an earlier version", ofEdge...)
+	require("books", ofBooks...)
+	require("a stranger")
+
+	change := func(c Change) {
+		c.Revision = g.revision + 1
+		touched := g.apply(c)
+		for _, s := range scopes {
+			s.change(c.Revision, touched)
+		}
+	}
+	change(Change{Puts: []*weirv1.Resource{instance("books-2", "books", 2)}})
+	require("edge", "Gateway all", "Instance books-1", "Instance books-2", "Plugin key", "Policy on-public", "Route public", "Service books")
+	change(Change{Deletes: []resource.Ref{ref("Instance", "books-1"), ref("Instance", "books-2"), ref("Route", "public"), ref("Policy", "on-public"), ref("Route", "split"), ref("Policy", "on-split")}})
+	require("edge", "Gateway all")
+	require("books", "AccessRule who-reads", "Instance till-1", "Plugin limit", "Policy on-till", "Service books", "Service till")
+}
+
+// Only sidecars have instances, at addresses that mean something to others.
+func TestRegisterInstanceRefuses(t *testing.T) {
+	c := startCluster(t)
+	l := c.dial(c.enrol(identity.RoleEdge, "e1").ClientTLS)
+	_, err := l.api.RegisterInstance(t.Context(), &weirv1.RegisterInstanceRequest{Address: "10.0.0.1:7443"})
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("an edge: %v", err)
+	}
+	if _, err = l.api.WithdrawInstance(t.Context(), &weirv1.WithdrawInstanceRequest{}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("an edge withdraws: %v", err)
+	}
+	for address, good := range map[string]bool{
+		"10.0.0.1:7443": true, "[2001:db8::1]:7443": true, "books-1.internal:7443": true,
+		"": false, ":7443": false, "0.0.0.0:7443": false, "[::]:7443": false, "10.0.0.1": false, "10.0.0.1:0": false, "10.0.0.1:70000": false,
+		strings.Repeat("a", 300) + ":1": false,
+	} {
+		if err := checkInstance(&weirv1.RegisterInstanceRequest{Address: address}); (err == nil) != good {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	if checkInstance(&weirv1.RegisterInstanceRequest{Address: "10.0.0.1:1", Labels: map[string]string{"a": "b\n"}}) == nil {
+		t.Error("a label with a line break passed")
+	}
+}
