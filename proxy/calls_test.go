@@ -298,3 +298,30 @@ func TestAnOpenStreamEndsOnTheWireAsThePluginSays(t *testing.T) {
 		})
 	}
 }
+
+// TestAPolicyChoosesTheEndpoint, if that is there and well; else the balancer does.
+func TestAPolicyChoosesTheEndpoint(t *testing.T) {
+	named := func(name string) string {
+		return upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name) })
+	}
+	a, b := named("a"), named("b")
+	e := startCaller(t, nil, service("s", a, b), route("r", "/", "s"))
+	for address, want := range map[string]string{a: "a", b: "b"} {
+		for range 6 {
+			if status, body := tell(t, e, "request: prefer "+address); status != 200 || body != want {
+				t.Errorf("%s: %d %q, want %s", address, status, body, want)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for range 8 {
+		_, body := tell(t, e, "request: prefer 192.0.2.1:1")
+		seen[body] = true
+	}
+	if !seen["a"] || !seen["b"] {
+		t.Errorf("an endpoint that is not there leads to %v", seen)
+	}
+	if _, body := tell(t, e, "request: endpoints; request: reply 200 ok"); body != "ok" {
+		t.Error(body)
+	}
+}

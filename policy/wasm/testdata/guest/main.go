@@ -327,6 +327,13 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		did, _ := header(m, "x-grpc")
 		did = strings.Clone(did)
 		set(m, "x-grpc", strings.TrimSpace(did+" "+args[0][len("grpc-"):]+"="+dec(ofGRPC(args[0], token, arg(2)))))
+	case "endpoints":
+		outP, outN = nil, 0
+		s := proxyGetUpstreamHosts(unsafe.Pointer(&outP), unsafe.Pointer(&outN))
+		show(hex(out()), s)
+	case "prefer":
+		address := arg(1)
+		show("prefer", proxySetUpstreamHost(ptr(address), uint32(len(address))))
 	case "grpc-heard":
 		set(m, "x-heard", strings.Join(heard, ","))
 	case "wait":
