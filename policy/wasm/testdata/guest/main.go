@@ -327,6 +327,14 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		did, _ := header(m, "x-grpc")
 		did = strings.Clone(did)
 		set(m, "x-grpc", strings.TrimSpace(did+" "+args[0][len("grpc-"):]+"="+dec(ofGRPC(args[0], token, arg(2)))))
+	case "map":
+		_, s := header(number(1), "x-in")
+		show("map", s)
+	case "buffer":
+		_, s := buffer(number(1), 0, 1)
+		show("buffer", s)
+	case "log-at":
+		show("log", proxyLog(number(1), ptr("x"), 1))
 	case "endpoints":
 		outP, outN = nil, 0
 		s := proxyGetUpstreamHosts(unsafe.Pointer(&outP), unsafe.Pointer(&outN))
