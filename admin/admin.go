@@ -64,6 +64,8 @@ type Config struct {
 	JoinTokens JoinTokens
 	// Keys may be nil: then there are none that can be rotated.
 	Keys Keys
+	// Limits may be nil: then there are none to tell of.
+	Limits Limits
 
 	// Sealer seals the keys of Certificates. Without it none can be declared.
 	Sealer Sealer

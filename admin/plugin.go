@@ -245,8 +245,7 @@ func (s *service) storeBlob(ctx context.Context, digest string, content []byte) 
 // count. A Plugin's says what its module is, and what was in force before it.
 func (s *service) fillStatus(ctx context.Context, tx *weirv1.Transact, index func(resource.Ref) resource.Path) error {
 	for _, r := range tx.GetPuts() {
-		body := resource.Body(r).ProtoReflect()
-		body.Clear(body.Descriptor().Fields().ByName("status"))
+		resource.ClearStatus(r)
 		if plugin := r.GetPlugin(); plugin != nil {
 			if err := s.fillPlugin(ctx, plugin, tx, index); err != nil {
 				return err

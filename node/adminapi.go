@@ -29,7 +29,7 @@ func (s *server) adminHandler(cfg Config, sc ServerConfig, host *host) (http.Han
 	return admin.New(admin.Config{
 		Store: declared{s.store}, Cluster: log{s.cluster, s.identity},
 		Servers: servers{s, cfg.Version}, Metrics: servers{s, cfg.Version}.metrics(),
-		Proxies: s.fleet, Keys: clusterKeys{s}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
+		Proxies: s.fleet, Keys: clusterKeys{s}, Limits: limits{s.store}, Admission: host, JoinTokens: joinTokens{s.registrar.Tokens()},
 		Sealer: s.keyring, Tokens: adminTokens{s.registrar.Tokens()}, AllowLoopback: sc.Open,
 		Logger: cfg.Logger.With("part", "admin API"), Version: cfg.Version,
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/overload"
@@ -50,24 +51,29 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	if err := p.join(node, ec, dir); err != nil {
 		return nil, fmt.Errorf("start edge: %w", err)
 	}
+	// It goes on while the proxy drains: what passes then needs tokens, too.
+	dialer := nodeport.NewDialer(nodeport.DialerConfig{Logger: log})
+	p.onStop("dialer", func() error { dialer.Close(); return nil })
 	e := &edge{inForce: make(chan struct{}), pause: make(chan chan struct{})}
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
-			Labels: ec.Labels, Version: cfg.Version, Logger: log,
+			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
 		})
 		if err == nil {
 			get := fetch(client.Blob)
 			host.modules.Store(&get)
+			host.quota.Through(client.LeaseTokens)
 		}
 		return client, err
 	}
 	if e.client, err = e.connect(); err != nil {
 		return nil, err
 	}
+	p.run("limits", host.quota.Run)
 	if err := e.startProxy(p, cfg, ec, host); err != nil {
 		return nil, err
 	}
@@ -107,12 +113,12 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
-	err := metrics.Register(host.apis)
+	err := errors.Join(metrics.Register(host.apis), metrics.Register(host.quota))
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, Consumers: host.consumers, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

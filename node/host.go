@@ -12,11 +12,14 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/api"
+	quotapolicy "github.com/weirmesh/weir/policy/quota"
 	"github.com/weirmesh/weir/policy/waf"
 	"github.com/weirmesh/weir/policy/wasm"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/quota"
 )
 
 // host is the process's one WASM host, and its one web application firewall: it
@@ -27,6 +30,11 @@ type host struct {
 	*wasm.Host
 	firewall *waf.Host
 	apis     *api.Host
+	// consumers are those that the process's proxy knows.
+	consumers *consumer.Registry
+	// quota leases what limits admits by, for a proxy.
+	quota  *quota.Client
+	limits *quotapolicy.Host
 	// modules is where a proxy gets them from; set before it makes policies.
 	modules atomic.Pointer[fetch]
 }
@@ -34,7 +42,10 @@ type host struct {
 type fetch func(ctx context.Context, digest string) ([]byte, error)
 
 func (p *process) startHost(cfg Config) (*host, error) {
-	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), apis: api.NewHost(p.log.With("part", "apis"))}
+	h := &host{firewall: waf.NewHost(waf.Config{Logger: p.log.With("part", "firewall")}), consumers: consumer.NewRegistry()}
+	h.apis = api.NewHost(api.Config{Logger: p.log.With("part", "apis"), Consumers: h.consumers})
+	h.quota = quota.New(p.log.With("part", "limits"))
+	h.limits = quotapolicy.NewHost(h.quota)
 	cache := cmp.Or(cfg.Compiled, filepath.Join(cfg.Data, "wasm"))
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
@@ -63,8 +74,10 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Lifecycle, policy.Contract:
+	case policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
+	case policy.Quota:
+		return h.limits.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)
 }

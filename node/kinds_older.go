@@ -20,8 +20,8 @@ func (m machine) Apply(indexes []uint64, entries [][]byte) [][]any {
 			panic(err)
 		}
 		for _, c := range entry.GetCommands() {
-			if c.GetRaiseRevision() != nil {
-				panic(fmt.Sprintf("entry %d holds a command of kind 15", indexes[i]))
+			if c.GetRaiseRevision() != nil || c.GetGrantLeases() != nil {
+				panic(fmt.Sprintf("entry %d holds a command of a kind after 14", indexes[i]))
 			}
 		}
 	}

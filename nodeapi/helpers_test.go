@@ -177,6 +177,7 @@ type cluster struct {
 	dialer    *nodeport.Dialer
 	servers   func() ([]string, <-chan struct{})
 	most      int
+	leases    Leases
 	// sendTimeout is the server's; 0: as it is without.
 	sendTimeout time.Duration
 
@@ -244,7 +245,7 @@ func (c *cluster) start() {
 	c.address = port.Addr().String()
 	c.server = NewServer(ServerConfig{
 		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
-		Servers: c.servers, MaxProxies: c.most,
+		Servers: c.servers, MaxProxies: c.most, Leases: c.leases,
 	})
 	if c.sendTimeout > 0 {
 		c.server.sendTimeout = c.sendTimeout

@@ -46,6 +46,8 @@ type ServerConfig struct {
 	Servers func() ([]string, <-chan struct{})
 	// MaxProxies are connected at once; more are sent to other servers.
 	MaxProxies int
+	// Leases decides what proxies ask for of limits; nil: nobody does.
+	Leases Leases
 }
 
 // Server is the servers' side of the node API.
@@ -57,6 +59,7 @@ type Server struct {
 	// sendTimeout is the constant of the name, but in tests.
 	sendTimeout time.Duration
 	away        atomic.Bool     // proxies are turned away
+	leasing     chan struct{}   // has a place for each proxy that waits for tokens
 	life        context.Context // ends when streams must
 	end         context.CancelFunc
 }
@@ -69,7 +72,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Servers == nil {
 		cfg.Servers = func() ([]string, <-chan struct{}) { return nil, nil }
 	}
-	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), sendTimeout: sendTimeout}
+	s := &Server{cfg: cfg, hub: newHub(cfg.Source, cfg.Logger), proxies: newProxies(cfg.MaxProxies), sendTimeout: sendTimeout, leasing: make(chan struct{}, maxLeaseCalls)}
 	s.life, s.end = context.WithCancel(context.Background())
 	rpc := connect.NewServer()
 	weirv1connect.RegisterNodeServiceHandler(rpc, s)

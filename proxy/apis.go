@@ -35,6 +35,23 @@ func (m *chainMaker) lifecycle(ctx context.Context, a *weirv1.Api) {
 	}
 }
 
+// keys adds who may call a version, where it asks.
+func (m *chainMaker) keys(ctx context.Context, a *weirv1.Api) {
+	if m.err == nil && a.GetSpec().GetAuthentication() != nil {
+		m.api(ctx, a, policy.APIKey, "")
+	}
+}
+
+// quota adds the limits of whoever calls, once: a consumer has the same at all Apis.
+func (m *chainMaker) quota(ctx context.Context, apis []*weirv1.Api) {
+	for _, a := range apis {
+		if m.err == nil && a.GetSpec().GetAuthentication() != nil {
+			m.api(ctx, a, policy.Quota, "")
+			return
+		}
+	}
+}
+
 // contract adds the checks of a version that is served.
 func (m *chainMaker) contract(ctx context.Context, a *weirv1.Api) {
 	v := a.GetSpec().GetValidation()

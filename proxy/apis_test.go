@@ -50,7 +50,7 @@ func contractOf(text string) *weirv1.Contract {
 // startAPI starts an edge with an Api before a service that tells what it got, or
 // answers what ?answer= says.
 func startAPI(t *testing.T, a *weirv1.Api, more ...resource.Message) (*edge, *api.Host) {
-	host := api.NewHost(slog.New(slog.DiscardHandler))
+	host := api.NewHost(api.Config{Logger: slog.New(slog.DiscardHandler)})
 	addr := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "application/json")

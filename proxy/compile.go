@@ -216,7 +216,7 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 }
 
 // makeChain makes what the policies and Apis of a rule want done, in this order: where
-// an Api is in its life, who may, as the contract says, what becomes of it.
+// an Api is in its life, who calls it, who may, how often, as the contract says, what becomes of it.
 func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
 	if len(list)+len(apis) == 0 {
 		return nil, nil
@@ -225,11 +225,22 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	for _, a := range apis {
 		m.lifecycle(ctx, a)
 	}
+	for _, a := range apis {
+		m.keys(ctx, a)
+	}
 	transforms := slices.IndexFunc(list, func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_TRANSFORM })
 	if transforms < 0 {
 		transforms = len(list)
 	}
-	for _, a := range list[:transforms] {
+	limits := slices.IndexFunc(list[:transforms], func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_LIMIT })
+	if limits < 0 {
+		limits = transforms
+	}
+	for _, a := range list[:limits] {
+		m.policy(ctx, a.Policy)
+	}
+	m.quota(ctx, apis)
+	for _, a := range list[limits:transforms] {
 		m.policy(ctx, a.Policy)
 	}
 	for _, a := range apis {

@@ -14,8 +14,9 @@ type desired struct {
 	// these on certificates, plugins on whom their tenant trusts, policies on plugins
 	// and services, and what a policy is attached to on the policy.
 	users map[resource.Ref]map[resource.Ref]struct{}
-	// changed is what is not yet in force.
-	changed map[resource.Ref]struct{}
+	// changed is what is not yet in force; consumers is that part of it which says who
+	// may call.
+	changed, consumers map[resource.Ref]struct{}
 }
 
 func newDesired() *desired {
@@ -23,6 +24,7 @@ func newDesired() *desired {
 		resources: map[resource.Ref]*weirv1.Resource{},
 		users:     map[resource.Ref]map[resource.Ref]struct{}{},
 		changed:   map[resource.Ref]struct{}{},
+		consumers: map[resource.Ref]struct{}{},
 	}
 }
 
@@ -86,6 +88,10 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 
 // touch notes a change, and that what a policy or an Api is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
+	if isConsumer(ref.Kind) {
+		d.consumers[ref] = struct{}{}
+		return
+	}
 	d.changed[ref] = struct{}{}
 	for _, t := range resource.Targets(r) {
 		d.changed[resource.Ref{Kind: t.GetKind(), Tenant: ref.Tenant, Name: t.GetName()}] = struct{}{}

@@ -10,6 +10,8 @@
 //   - An update that does not compile changes nothing: it is returned as an
 //     error, the last good generation stays, and the next update is compiled
 //     with what was refused still in mind.
+//   - Who may call is an exception: a key that is revoked is refused from then on, even
+//     where the update that says so does not compile.
 //   - What one changed route costs depends on that route, not on how many there
 //     are: the table, the pools and the policies of all others are shared.
 //   - Whatever goes wrong is answered as RFC 9457 problem+json that says who is
@@ -53,7 +55,9 @@ type Config struct {
 	// PluginKeys: one of them must have signed each module, whatever is declared.
 	// None: nothing is asked for but what is.
 	PluginKeys []ed25519.PublicKey
-	Metrics    *telemetry.Metrics
+	// Consumers is told who may call; nil: nobody is told.
+	Consumers Consumers
+	Metrics   *telemetry.Metrics
 	// Access is nil for no access log.
 	Access *telemetry.AccessLog
 	Logger *slog.Logger
@@ -176,13 +180,16 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	}
 	p.show(func() { p.desired.merge(u) })
 	clear(p.versions.checked)
+	later := p.tellConsumers()
 	next, err := p.compile(ctx, u.Revision)
 	if err != nil {
+		later()
 		p.cfg.Metrics.Refused.Inc()
 		p.show(func() { p.refused = err.Error() })
 		return fmt.Errorf("compile revision %d: %w", u.Revision, err)
 	}
 	p.swap(next)
+	later()
 	p.desired.settled()
 	p.forgetVersions()
 	p.cfg.Metrics.Revision.Set(float64(u.Revision))

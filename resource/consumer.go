@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"cmp"
 	"encoding/hex"
+	"strings"
 	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -27,6 +29,10 @@ func (c *check) authentication(at Path, a *weirv1.ApiAuthentication) {
 		c.add(at, "needs a way: apiKey: {}")
 	}
 	c.optional(at.Field("apiKey").Field("header"), a.GetApiKey().GetHeader(), checkHeaderName)
+	c.optional(at.Field("consumerHeader"), a.GetConsumerHeader(), checkHeaderName)
+	if told := a.GetConsumerHeader(); told != "" && strings.EqualFold(told, cmp.Or(a.GetApiKey().GetHeader(), DefaultKeyHeader)) {
+		c.add(at.Field("consumerHeader"), "is where the key is, which the service is not shown")
+	}
 }
 
 func (c *check) app(spec *weirv1.AppSpec) {

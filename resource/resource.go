@@ -188,3 +188,15 @@ func Meta(r *weirv1.Resource) *weirv1.Metadata {
 	}
 	return nil
 }
+
+// ClearStatus takes away what Weir says of a resource. Of some kinds it says nothing.
+func ClearStatus(r *weirv1.Resource) {
+	body := Body(r)
+	if body == nil {
+		return
+	}
+	m := body.ProtoReflect()
+	if status := m.Descriptor().Fields().ByName("status"); status != nil {
+		m.Clear(status)
+	}
+}

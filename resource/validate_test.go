@@ -355,6 +355,8 @@ func TestConsumersAndMeshAreRefused(t *testing.T) {
 	for _, c := range []struct{ kind, spec, want string }{
 		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {}}`, `spec.authentication: needs a way: apiKey: {}`},
 		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {apiKey: {header: "a b"}}}`, `spec.authentication.apiKey.header: `},
+		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {apiKey: {}, consumerHeader: "a b"}}`, `spec.authentication.consumerHeader: `},
+		{"Api", `{version: v1, targetRefs: [{name: a}], authentication: {apiKey: {}, consumerHeader: X-API-Key}}`, `spec.authentication.consumerHeader: is where the key is`},
 		{"App", `{organization: "a b"}`, `spec.organization: "a b" is not a name`},
 		{"Credential", `{sha256: "` + sum + `"}`, `spec.app: is required`},
 		{"Credential", `{app: demo, sha256: "0a"}`, `spec.sha256: must be the SHA-256 of the key`},

@@ -13,7 +13,8 @@ import (
 )
 
 // Apply does the entries of a log in one transaction and returns a result for
-// each command of each entry: *weirv1.ApplyResponse, or *RefusedError. The
+// each command of each entry: *weirv1.ApplyResponse, *weirv1.LeaseTokensResponse for
+// GrantLeases, or *RefusedError. The
 // commands of an entry at or below Applied were done before, their results are
 // nil. An empty entry only moves Applied. Where the disk is full it waits for space;
 // if the store is told to stop meanwhile, the results are ErrStopped, and nothing was
@@ -132,6 +133,8 @@ type draft struct {
 	referrers *iradix.Txn[resource.Ref]
 	values    *iradix.Txn[[]byte]
 	blobs     *iradix.Txn[blob]
+	leases    *iradix.Txn[*weirv1.LeaseRecord]
+	clock     *weirv1.LeaseClock
 
 	memory *memory
 	// forgotten are the receipts in whose place others were kept.
@@ -154,6 +157,8 @@ func newDraft(v *View, m *memory) *draft {
 		referrers: v.referrers.Txn(),
 		values:    v.values.Txn(),
 		blobs:     v.blobs.Txn(),
+		leases:    v.leases.Txn(),
+		clock:     v.clock,
 		memory:    m,
 	}
 }
@@ -170,6 +175,8 @@ func (d *draft) view() *View {
 		referrers: d.referrers.Commit(),
 		values:    d.values.Commit(),
 		blobs:     d.blobs.Commit(),
+		leases:    d.leases.Commit(),
+		clock:     d.clock,
 	}
 }
 
@@ -218,6 +225,8 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		response = d.raiseRevision(index)
 	case *weirv1.Command_ChangeValues:
 		refused, err = d.changeValues(action.ChangeValues)
+	case *weirv1.Command_GrantLeases:
+		return d.leaseResult(action.GrantLeases, c.GetTime().AsTime()), nil
 	default:
 		err = fmt.Errorf("%T is no action", action)
 	}

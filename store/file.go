@@ -37,8 +37,9 @@ var (
 	bucketBlobs     = []byte("blobs")
 	bucketChunks    = []byte("chunks")
 	bucketRecent    = []byte("recent")
+	bucketLeases    = []byte("leases")
 
-	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent}
+	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent, bucketLeases}
 )
 
 // The keys of bucketMeta, each a number.
@@ -142,7 +143,24 @@ func reopenState(dir string) (*bolt.DB, error) {
 	if size != note.Size || sum != note.Sum {
 		return nil, fmt.Errorf("%s has changed since it was closed", state)
 	}
-	return openBolt(state)
+	db, err := openBolt(state)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Update(addBuckets); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", state, err), db.Close())
+	}
+	return db, nil
+}
+
+// addBuckets makes those that an earlier version did not have.
+func addBuckets(tx *bolt.Tx) error {
+	for _, name := range buckets {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checksum(path string) (size int64, sum uint64, err error) {

@@ -15,6 +15,8 @@ func FuzzApply(f *testing.F) {
 		nil,
 		{transact([]*weirv1.Resource{service("books"), gateway("public", "http")}), transact(nil, ref("Service", "books"))},
 		{chunk("content", 0, 99), transact([]*weirv1.Resource{plugin("p", digestOf("content"))})},
+		{transact([]*weirv1.Resource{app("demo"), planOf("free", 10, "minute"), subscription("s", "free", 0)}), lease("edge/a", 1, 5, "minute"), lease("edge/a", 1, 5, "minute"),
+			transact(nil, ref("Subscription", "s"))},
 		{withID("id", putValue("t", "k", "v")), withID("id", deleteValue("t", "k", true))},
 		{changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustNotExist: true, Value: []byte("v")}), changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustBe: []byte("v")})},
 	} {
@@ -32,7 +34,7 @@ func FuzzApply(f *testing.F) {
 		}
 		for _, result := range results {
 			switch r := result.(type) {
-			case *weirv1.ApplyResponse:
+			case *weirv1.ApplyResponse, *weirv1.LeaseTokensResponse:
 			case *RefusedError:
 				if len(r.Violations) == 0 || strings.TrimSpace(r.Error()) == "" {
 					t.Fatalf("refused without a reason: %v", r)

@@ -49,6 +49,7 @@ func loadBuckets(tx *bolt.Tx) (*loaded, error) {
 			return err
 		},
 		&bucketRecent: m.load,
+		&bucketLeases: d.loadLease,
 	}
 	for name, read := range readers {
 		if err := tx.Bucket(*name).ForEach(read); err != nil {

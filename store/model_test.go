@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/quota/ledger"
 	"github.com/weirmesh/weir/resource"
 )
 
@@ -198,6 +200,12 @@ func drawResource(t *rapid.T, revision uint64) *weirv1.Resource {
 	case resource.KindRoute:
 		r = route(name, other, to(rapid.SampledFrom(names).Draw(t, "service"), rapid.SampledFrom([]string{"", "v1", "v2"}).Draw(t, "subset")))
 		r.GetRoute().Spec.ParentRefs[0].SectionName = rapid.SampledFrom([]string{"", "v1"}).Draw(t, "listener")
+	case resource.KindApp:
+		r = app("demo")
+	case resource.KindPlan:
+		r = planOf(name, mostRequests, rapid.SampledFrom(subsets).Draw(t, "limits")...)
+	case resource.KindSubscription:
+		r = subscription(name, other, rapid.SampledFrom([]weirv1.SubscriptionSpec_State{0, 1, 2}).Draw(t, "state"))
 	case resource.KindPlugin:
 		r = plugin(name, digestOf(rapid.SampledFrom(contents).Draw(t, "content")))
 	default:
@@ -227,7 +235,9 @@ func drawChange(t *rapid.T) *weirv1.ValueChange {
 func drawCommand(t *rapid.T, revision uint64) *weirv1.Command {
 	table, key := rapid.SampledFrom(tables).Draw(t, "table"), rapid.SampledFrom(names).Draw(t, "key")
 	var c *weirv1.Command
-	switch rapid.IntRange(0, 10).Draw(t, "action") {
+	switch rapid.IntRange(0, 12).Draw(t, "action") {
+	case 11, 12:
+		return drawLease(t)
 	case 10:
 		var changes []*weirv1.ValueChange
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
@@ -248,6 +258,42 @@ func drawCommand(t *rapid.T, revision uint64) *weirv1.Command {
 		c.Id = rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "id") + fmt.Sprintf("%T", c.Action)
 	}
 	return c
+}
+
+// mostRequests is what all limits have.
+const mostRequests = 30
+
+func drawLease(t *rapid.T) *weirv1.Command {
+	m := &weirv1.LeaseTokensRequest{Epoch: rapid.Uint64Range(1, 2).Draw(t, "epoch"), Sequence: rapid.Uint64Range(1, 20).Draw(t, "sequence")}
+	for range rapid.IntRange(0, 3).Draw(t, "asks") {
+		held := rapid.Uint64Range(0, 2).Draw(t, "held")
+		m.Asks = append(m.Asks, &weirv1.LeaseAsk{Tenant: resource.DefaultTenant, Subscription: rapid.SampledFrom(names).Draw(t, "subscription"),
+			Limit: rapid.SampledFrom([]string{"v1", "v2", "v3"}).Draw(t, "limit"), Held: held, Used: held, Want: rapid.Uint64Range(0, 40).Draw(t, "want")})
+	}
+	return &weirv1.Command{Action: &weirv1.Command_GrantLeases{GrantLeases: &weirv1.GrantLeases{
+		Source: rapid.SampledFrom(names).Draw(t, "source"), Elapsed: durationpb.New(time.Duration(rapid.IntRange(0, 100).Draw(t, "elapsed")) * time.Second),
+		Node: rapid.SampledFrom(names).Draw(t, "node"), Request: m}}}
+}
+
+// requireGrants: each ask of an active limit has a grant and no other has, no more is
+// granted than there is, and nothing is left of limits that are gone.
+func requireGrants(t *rapid.T, s *Store, c *weirv1.GrantLeases, result any) {
+	v := s.View()
+	for i, held := range grantedBy(t, result) {
+		a := c.GetRequest().GetAsks()[i]
+		_, active := limitOf(v.resources.Get, LimitRef{a.GetTenant(), a.GetSubscription(), a.GetLimit()})
+		if known := held != "unknown"; known != active {
+			t.Fatalf("%v: granted are %s, the limit is active: %v", a, held, active)
+		}
+	}
+	for ref, r := range v.AllLeases() {
+		if got := ledger.Granted(r); got > mostRequests {
+			t.Fatalf("%d are granted of %v", got, ref)
+		}
+		if !slices.ContainsFunc(limitsOf(v.resources.Get, ref.Tenant, ref.Subscription), func(l *weirv1.PlanLimit) bool { return l.GetName() == ref.Limit }) {
+			t.Fatalf("there are leases of %v, which is not there", ref)
+		}
+	}
 }
 
 func drawTransact(t *rapid.T, revision uint64) *weirv1.Transact {
@@ -288,6 +334,10 @@ func TestStoreKeepsToTheModel(t *testing.T) {
 			log.add(t, index, commands)
 			for i, result := range log.apply(s, len(log.indexes)-1, len(log.indexes)) {
 				_, accepted := result.(*weirv1.ApplyResponse)
+				if commands[i].GetGrantLeases() != nil {
+					requireGrants(rt, s, commands[i].GetGrantLeases(), result)
+					continue
+				}
 				if want := m.apply(index, commands[i]); accepted != want {
 					rt.Fatalf("entry %d: %v: result is %v, want accepted %v", index, commands[i], result, want)
 				}

@@ -178,7 +178,7 @@ func (p *plan) stamp(r *weirv1.Resource, ref resource.Ref, old *weirv1.Resource)
 	if ref.Kind != resource.KindPlugin && ref.Kind != resource.KindCertificate {
 		// A Plugin's status is what admission found in its module, a Certificate's
 		// what it says.
-		body.Clear(fieldOf(body, "status"))
+		resource.ClearStatus(r)
 	}
 	meta := resource.Meta(r)
 	meta.Tenant = ref.Tenant
@@ -226,6 +226,7 @@ func (p *plan) commit() error {
 		p.draft.revision = event.Revision
 		p.events = append(p.events, event)
 	}
+	p.dropLeases()
 	return p.collect()
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -238,4 +239,20 @@ func TestDryRunAnswersAsApplyWould(t *testing.T) {
 			requireSame(t, would, twin.entry(command)[0])
 		})
 	}
+}
+
+// Every kind is stored, also those that Weir says nothing of.
+func TestEveryKindIsStored(t *testing.T) {
+	b := open(t)
+	for _, kind := range resource.Kinds() {
+		r, body, _ := resource.New(kind)
+		fields := body.ProtoReflect().Descriptor().Fields()
+		body.ProtoReflect().Set(fields.ByName("metadata"), protoreflect.ValueOfMessage((&weirv1.Metadata{Name: "a"}).ProtoReflect()))
+		b.entry(&weirv1.Command{Action: &weirv1.Command_Transact{Transact: &weirv1.Transact{Puts: []*weirv1.Resource{r}}}})
+		resource.ClearStatus(r)
+		if status := fields.ByName("status"); status != nil && body.ProtoReflect().Has(status) {
+			t.Errorf("a %s has a status", kind)
+		}
+	}
+	b.put(resource.Wrap(&weirv1.App{Metadata: &weirv1.Metadata{Name: "demo"}}))
 }

@@ -20,6 +20,9 @@ type View struct {
 	referrers *iradix.Tree[resource.Ref]
 	values    *iradix.Tree[[]byte]
 	blobs     *iradix.Tree[blob]
+	// leases are what is granted of limits, at the time of the clock (lease.go).
+	leases *iradix.Tree[*weirv1.LeaseRecord]
+	clock  *weirv1.LeaseClock
 
 	// listing is made when it is first asked for, once for all views of a
 	// revision.
@@ -37,6 +40,7 @@ func emptyView() *View {
 		referrers: iradix.New[resource.Ref](),
 		values:    iradix.New[[]byte](),
 		blobs:     iradix.New[blob](),
+		leases:    iradix.New[*weirv1.LeaseRecord](),
 		listing:   new(listing),
 	}
 }

@@ -93,6 +93,7 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 	}
 	b = append(b, '"')
 	b = appendTLS(b, x.TLS)
+	b = appendConsumer(b, x.Consumer)
 	b = appendText(b, "upstream_addr", x.Endpoint)
 	if x.Hedges > 0 {
 		b = append(b, `,"hedges":`...)
@@ -106,6 +107,16 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 		b = appendText(b, "error", err.Error())
 	}
 	return append(b, '}', '\n')
+}
+
+// appendConsumer says who called; nil: nobody knows.
+func appendConsumer(b []byte, c *exchange.Consumer) []byte {
+	if c == nil {
+		return b
+	}
+	b = appendText(b, "app", c.App)
+	b = appendText(b, "subscription", c.Subscription)
+	return b
 }
 
 func firstOf(list []string) string {

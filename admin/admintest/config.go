@@ -11,7 +11,7 @@ import (
 func Config(cluster *Cluster, logger *slog.Logger) admin.Config {
 	return admin.Config{
 		Store: cluster, Cluster: cluster, Servers: NewServers(cluster, "one", "two", "three"), Proxies: NewProxies(),
-		Admission: Admission{}, JoinTokens: new(JoinTokens), Keys: NewKeys(), Sealer: Sealer{}, Tokens: Tokens{"s3cret": "alice"},
+		Admission: Admission{}, JoinTokens: new(JoinTokens), Keys: NewKeys(), Limits: NewLimits(), Sealer: Sealer{}, Tokens: Tokens{"s3cret": "alice"},
 		AllowLoopback: true, Logger: logger, Version: "v1.2.3",
 	}
 }

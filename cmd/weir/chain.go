@@ -100,14 +100,19 @@ func (c *chained) listeners(gateway string) (names []string) {
 	return names
 }
 
-// rows are what runs, in the order in which it does: where an Api is in its life, the
-// policies before those that transform, the Api's contract, and those.
+// rows are what runs, in the order in which it does: where an Api is in its life, who
+// calls it, the policies before those that transform, the Api's contract, and those.
 func (c *chained) rows() (rows [][]string) {
 	add := func(stage, name, what, from string) { rows = append(rows, []string{c.name, stage, name, what, from}) }
 	apis := c.apis()
 	for _, a := range apis {
 		if a.Api.GetSpec().GetState() != weirv1.ApiSpec_PUBLISHED {
 			add("LIFECYCLE", a.Api.GetMetadata().GetName(), "(api)", a.from)
+		}
+	}
+	for _, a := range apis {
+		if a.Api.GetSpec().GetAuthentication() != nil {
+			add("KEY", a.Api.GetMetadata().GetName(), "(api)", a.from)
 		}
 	}
 	contracts := func() {

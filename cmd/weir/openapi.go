@@ -42,7 +42,11 @@ func readDocument(beside, name string) (string, error) {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, resource.MaxContract+1))
+	return readText(f, name)
+}
+
+func readText(in io.Reader, name string) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(in, resource.MaxContract+1))
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}

@@ -142,8 +142,7 @@ func declared(r *weirv1.Resource) *weirv1.Resource {
 	if body == nil {
 		return r
 	}
-	m := body.ProtoReflect()
-	m.Clear(m.Descriptor().Fields().ByName("status"))
+	resource.ClearStatus(r)
 	if meta := body.GetMetadata(); meta != nil {
 		meta.Revision, meta.CreateRevision, meta.CreateTime, meta.UpdateTime = 0, 0, nil, nil
 	}

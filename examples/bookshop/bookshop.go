@@ -34,6 +34,12 @@ var Manifest []byte
 //go:embed openapi/*.yaml
 var documents embed.FS
 
+// Document is a file that the Manifest names, such as openapi/partners-v1.yaml.
+func Document(name string) (string, error) {
+	text, err := documents.ReadFile(name)
+	return string(text), err
+}
+
 // Instance is one running version of a service.
 type Instance struct {
 	Service, Version, Address string

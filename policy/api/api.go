@@ -1,11 +1,13 @@
 // Package api is what an Api declares, as policies: where in its life a version is,
-// and whether what passes is as its contract says.
+// who calls, and whether what passes is as its contract says.
 //
 //	Api, Contract ─▶ Host.Make ─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
+//	                          ├─▶ keys:      401, 403, or Exchange.Consumer
 //	                          └─▶ contract:  400, 413, 502, or a report
 //
 // The first stands before all other policies, so that a version that is no more asks
-// nobody for a key. The second stands behind those that authenticate, authorise and
+// nobody for a key. The second stands before those that authenticate, which may want to
+// know who calls. The third stands behind those that authenticate, authorise and
 // limit, and before those that transform: what the client has sent is compared, not
 // what becomes of it; and of an answer what the client will get.
 //
@@ -15,6 +17,9 @@
 //     with the last of them.
 //   - A request that is refused was not shown to the service. One whose check is
 //     reported is not changed, nor is it held up by what is wrong with it.
+//   - Who is not known does not reach the service: not while keys are being changed, nor
+//     where an Api's policy cannot be made, since then its Route is not brought into force.
+//   - A key is shown to nobody: neither to the service nor to policies that follow.
 //   - Bodies that are checked are bounded; what is not checked streams.
 //   - What is said of a violation has pointers, rules and names, and no values.
 package api
@@ -27,6 +32,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/contract"
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -34,8 +40,9 @@ import (
 
 // Host makes policies of Apis. Make it with [NewHost].
 type Host struct {
-	log    *slog.Logger
-	meters *meters
+	log       *slog.Logger
+	consumers *consumer.Registry
+	meters    *meters
 
 	mu        sync.Mutex
 	documents map[string]*document // by their text
@@ -47,15 +54,23 @@ type document struct {
 	uses     int
 }
 
-// NewHost returns a host that writes reports to a log.
-func NewHost(log *slog.Logger) *Host {
-	return &Host{log: log, meters: newMeters(), documents: map[string]*document{}}
+// Config is what a Host needs.
+type Config struct {
+	// Logger gets reports.
+	Logger *slog.Logger
+	// Consumers are those who may call; nil: Apis that ask for keys cannot be made.
+	Consumers *consumer.Registry
+}
+
+// NewHost returns a host.
+func NewHost(c Config) *Host {
+	return &Host{log: c.Logger, consumers: c.Consumers, meters: newMeters(), documents: map[string]*document{}}
 }
 
 var _ policy.Maker = (*Host)(nil)
 
-// Make implements policy.Maker for the native policies policy.Lifecycle and
-// policy.Contract.
+// Make implements policy.Maker for the native policies policy.Lifecycle,
+// policy.APIKey and policy.Contract.
 func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	declared := new(weirv1.ApiSpec)
 	if err := proto.Unmarshal([]byte(spec.Config), declared); err != nil {
@@ -64,6 +79,8 @@ func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (pol
 	switch spec.Native {
 	case policy.Lifecycle:
 		return newLifecycle(spec, declared), nil
+	case policy.APIKey:
+		return h.newKeys(spec, declared)
 	case policy.Contract:
 		return h.newChecks(spec, declared)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,6 +25,7 @@ type checks struct {
 	contract          *contract.Contract
 	request, response weirv1.ApiValidation_Mode
 	maxBody           int
+	keyField          string // what bore a key is not there any more
 	checkers          sync.Pool
 	api               string // "tenant/name"
 }
@@ -38,7 +40,7 @@ func (h *Host) newChecks(spec policy.Spec, declared *weirv1.ApiSpec) (*checks, e
 		host: h, spec: spec, contract: compiled, api: spec.Tenant + "/" + spec.Name,
 		request:  cmp.Or(v.GetRequest(), weirv1.ApiValidation_ENFORCE),
 		response: cmp.Or(v.GetResponse(), weirv1.ApiValidation_OFF),
-		maxBody:  int(cmp.Or(v.GetMaxBodyBytes(), defaultBody)),
+		maxBody:  int(cmp.Or(v.GetMaxBodyBytes(), defaultBody)), keyField: keyField(declared),
 	}
 	c.checkers.New = func() any { return new(contract.Checker) }
 	return c, nil
@@ -87,7 +89,7 @@ func (f *checkFilter) OnRequest(x *exchange.Exchange, end bool) (policy.Verdict,
 		return f.refuse(x, []contract.Violation{*wrong}), nil
 	}
 	by := f.checkers.Get().(*contract.Checker)
-	violations := by.Request(&f.match, x.Request.Path, &x.Request.Fields, !end)
+	violations := f.withoutKey(by.Request(&f.match, x.Request.Path, &x.Request.Fields, !end))
 	f.checkers.Put(by)
 	switch {
 	case violations != nil:
@@ -101,6 +103,20 @@ func (f *checkFilter) OnRequest(x *exchange.Exchange, end bool) (policy.Verdict,
 		return policy.Hold, nil
 	}
 	return policy.Continue, nil
+}
+
+// withoutKey leaves out that a field is missing which was there and bore the key.
+func (f *checkFilter) withoutKey(violations []contract.Violation) []contract.Violation {
+	if f.keyField == "" || violations == nil {
+		return violations
+	}
+	violations = slices.DeleteFunc(violations, func(v contract.Violation) bool {
+		return v.In == "header" && v.Rule == "required" && strings.EqualFold(v.Name, f.keyField)
+	})
+	if len(violations) == 0 {
+		return nil
+	}
+	return violations
 }
 
 // OnRequestBody implements policy.Filter.

@@ -13,15 +13,17 @@ const logRate = 20
 
 // meters are what the host counts.
 type meters struct {
-	violations *prometheus.CounterVec
+	violations, keys *prometheus.CounterVec
 
 	mu     sync.Mutex
+	keyed  map[string]*keySeries // by their Apis
 	second int64
 	logged int // in that second
 }
 
 func newMeters() *meters {
 	return &meters{
+		keys: newKeysCounter(), keyed: map[string]*keySeries{},
 		violations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_contract_violations_total", Help: "Requests and responses that were not as their API's contract says.",
 		}, []string{"api", "of", "mode"}),
@@ -42,7 +44,13 @@ func (m *meters) mayLog() bool {
 }
 
 // Describe implements prometheus.Collector.
-func (h *Host) Describe(to chan<- *prometheus.Desc) { h.meters.violations.Describe(to) }
+func (h *Host) Describe(to chan<- *prometheus.Desc) {
+	h.meters.violations.Describe(to)
+	h.meters.keys.Describe(to)
+}
 
 // Collect implements prometheus.Collector.
-func (h *Host) Collect(to chan<- prometheus.Metric) { h.meters.violations.Collect(to) }
+func (h *Host) Collect(to chan<- prometheus.Metric) {
+	h.meters.violations.Collect(to)
+	h.meters.keys.Collect(to)
+}

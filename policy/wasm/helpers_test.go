@@ -169,7 +169,8 @@ func (p *pieces) Next() ([]byte, error) {
 func newExchange() *exchange.Exchange {
 	x := &exchange.Exchange{
 		ID: []byte("id-1"), Start: time.Now(), Protocol: exchange.HTTP11, Route: "t/books", Service: "t/books-service",
-		Client: netip.MustParseAddrPort("192.0.2.1:1234"), Local: netip.MustParseAddrPort("192.0.2.2:80"), Revision: 7,
+		Consumer: &exchange.Consumer{Tenant: "t", App: "demo", Credential: "demo-1", Subscription: "demo-free", Plan: "free"},
+		Client:   netip.MustParseAddrPort("192.0.2.1:1234"), Local: netip.MustParseAddrPort("192.0.2.2:80"), Revision: 7,
 	}
 	x.Request.Method, x.Request.Scheme = []byte("GET"), []byte("http")
 	x.Request.Authority, x.Request.Path = []byte("shop.example"), []byte("/books?id=1")

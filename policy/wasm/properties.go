@@ -23,6 +23,7 @@ import (
 //	source.{address,port}  destination.{address,port}  upstream.address
 //	plugin_name  plugin_root_id  plugin_vm_id  route_name  cluster_name  xds.{route_name,cluster_name}
 //	weir.{tenant,policy,plugin,request_id,route,rule,service,endpoint,revision}
+//	weir.consumer.{app,organization,credential,subscription,plan}, once it is known who calls
 //
 // What is not in this list is what a policy has left with set_property. Of
 // connection.* nothing else is known yet: the exchange does not carry it.
@@ -241,6 +242,10 @@ func (v *vm) address(a netip.AddrPort, name []byte) ([]byte, bool) {
 
 func (v *vm) ownProperty(x *exchange.Exchange, name []byte) ([]byte, bool) {
 	spec := &v.policy.spec
+	first, rest := part(name)
+	if text(first) == "consumer" {
+		return v.consumerProperty(x.Consumer, rest)
+	}
 	switch text(name) {
 	case "tenant":
 		return v.textOf(spec.Tenant)
@@ -260,6 +265,30 @@ func (v *vm) ownProperty(x *exchange.Exchange, name []byte) ([]byte, bool) {
 		return v.number(int64(x.Revision))
 	}
 	return nil, false
+}
+
+// consumerProperty tells who calls, which a policy of an Api has found out.
+func (v *vm) consumerProperty(c *exchange.Consumer, name []byte) ([]byte, bool) {
+	if c == nil {
+		return nil, false
+	}
+	var value string
+	switch text(name) {
+	case "app":
+		value = c.App
+	case "organization":
+		value = c.Organization
+	case "credential":
+		value = c.Credential
+	case "subscription":
+		value = c.Subscription
+	case "plan":
+		value = c.Plan
+	}
+	if value == "" {
+		return nil, false
+	}
+	return v.textOf(value)
 }
 
 func field(fields *exchange.Fields, name []byte) ([]byte, bool) {

@@ -11,7 +11,7 @@ import (
 
 // What the guides tell people to write is valid.
 func TestGuides(t *testing.T) {
-	for guide, least := range map[string]int{"upstreams.md": 8, "routes.md": 6, "policies.md": 9, "apis.md": 2} {
+	for guide, least := range map[string]int{"upstreams.md": 8, "routes.md": 6, "policies.md": 9, "apis.md": 4, "limits.md": 1} {
 		page, err := os.ReadFile("../../docs/guides/" + guide)
 		if err != nil {
 			t.Fatal(err)

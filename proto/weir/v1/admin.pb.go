@@ -235,7 +235,7 @@ func (x Member_Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_Role.Descriptor instead.
 func (Member_Role) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{28, 0}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type ApplyRequest struct {
@@ -1888,6 +1888,139 @@ func (x *CreateJoinTokenResponse) GetId() string {
 	return ""
 }
 
+type CreateCredentialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: "default".
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// An App of the tenant.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// What the Credential is called. Empty: after the App. There must be none of the name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// When the key ends; it must be to come. Unset: never.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCredentialRequest) Reset() {
+	*x = CreateCredentialRequest{}
+	mi := &file_weir_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCredentialRequest) ProtoMessage() {}
+
+func (x *CreateCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCredentialRequest.ProtoReflect.Descriptor instead.
+func (*CreateCredentialRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CreateCredentialRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CreateCredentialRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *CreateCredentialRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateCredentialRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type CreateCredentialResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown once; stored hashed.
+	Key           string      `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Credential    *Credential `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
+	Revision      uint64      `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateCredentialResponse) Reset() {
+	*x = CreateCredentialResponse{}
+	mi := &file_weir_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateCredentialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateCredentialResponse) ProtoMessage() {}
+
+func (x *CreateCredentialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateCredentialResponse.ProtoReflect.Descriptor instead.
+func (*CreateCredentialResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CreateCredentialResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *CreateCredentialResponse) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+func (x *CreateCredentialResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1896,7 +2029,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_weir_v1_admin_proto_msgTypes[26]
+	mi := &file_weir_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2041,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[26]
+	mi := &file_weir_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2054,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type GetStatusResponse struct {
@@ -1943,7 +2076,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_weir_v1_admin_proto_msgTypes[27]
+	mi := &file_weir_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2088,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[27]
+	mi := &file_weir_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2101,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2052,7 +2185,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_weir_v1_admin_proto_msgTypes[28]
+	mi := &file_weir_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2197,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_admin_proto_msgTypes[28]
+	mi := &file_weir_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2210,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_weir_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_weir_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Member) GetName() string {
@@ -2105,7 +2238,7 @@ var File_weir_v1_admin_proto protoreflect.FileDescriptor
 
 const file_weir_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x13weir/v1/admin.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"\x88\x01\n" +
+	"\x13weir/v1/admin.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16weir/v1/consumer.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"\x88\x01\n" +
 	"\fApplyRequest\x12/\n" +
 	"\tresources\x18\x01 \x03(\v2\x11.weir.v1.ResourceR\tresources\x12.\n" +
 	"\adeletes\x18\x02 \x03(\v2\x14.weir.v1.ResourceRefR\adeletes\x12\x17\n" +
@@ -2249,7 +2382,19 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\"\x12\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"\x94\x01\n" +
+	"\x17CreateCredentialRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x10\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"}\n" +
+	"\x18CreateCredentialResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x123\n" +
+	"\n" +
+	"credential\x18\x02 \x01(\v2\x13.weir.v1.CredentialR\n" +
+	"credential\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x12\n" +
 	"\x10GetStatusRequest\"\xc2\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -2273,7 +2418,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05VOTER\x10\x01\x12\f\n" +
-	"\bNONVOTER\x10\x022\xfe\x06\n" +
+	"\bNONVOTER\x10\x022\x9e\b\n" +
 	"\fAdminService\x126\n" +
 	"\x05Apply\x12\x15.weir.v1.ApplyRequest\x1a\x16.weir.v1.ApplyResponse\x120\n" +
 	"\x03Get\x12\x13.weir.v1.GetRequest\x1a\x14.weir.v1.GetResponse\x123\n" +
@@ -2288,8 +2433,11 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"PushModule\x12\x1a.weir.v1.PushModuleRequest\x1a\x1b.weir.v1.PushModuleResponse\x12B\n" +
 	"\tGetModule\x12\x19.weir.v1.GetModuleRequest\x1a\x1a.weir.v1.GetModuleResponse\x12T\n" +
-	"\x0fCreateJoinToken\x12\x1f.weir.v1.CreateJoinTokenRequest\x1a .weir.v1.CreateJoinTokenResponse\x12B\n" +
-	"\tGetStatus\x12\x19.weir.v1.GetStatusRequest\x1a\x1a.weir.v1.GetStatusResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"\x0fCreateJoinToken\x12\x1f.weir.v1.CreateJoinTokenRequest\x1a .weir.v1.CreateJoinTokenResponse\x12W\n" +
+	"\x10CreateCredential\x12 .weir.v1.CreateCredentialRequest\x1a!.weir.v1.CreateCredentialResponse\x12B\n" +
+	"\tGetStatus\x12\x19.weir.v1.GetStatusRequest\x1a\x1a.weir.v1.GetStatusResponse\x12E\n" +
+	"\n" +
+	"ListLimits\x12\x1a.weir.v1.ListLimitsRequest\x1a\x1b.weir.v1.ListLimitsResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_admin_proto_rawDescOnce sync.Once
@@ -2304,7 +2452,7 @@ func file_weir_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_weir_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weir_v1_admin_proto_goTypes = []any{
 	(ApplyResult_Outcome)(0),         // 0: weir.v1.ApplyResult.Outcome
 	(WatchResponse_Type)(0),          // 1: weir.v1.WatchResponse.Type
@@ -2336,89 +2484,100 @@ var file_weir_v1_admin_proto_goTypes = []any{
 	(*GetModuleResponse)(nil),        // 27: weir.v1.GetModuleResponse
 	(*CreateJoinTokenRequest)(nil),   // 28: weir.v1.CreateJoinTokenRequest
 	(*CreateJoinTokenResponse)(nil),  // 29: weir.v1.CreateJoinTokenResponse
-	(*GetStatusRequest)(nil),         // 30: weir.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 31: weir.v1.GetStatusResponse
-	(*Member)(nil),                   // 32: weir.v1.Member
-	nil,                              // 33: weir.v1.ListRequest.LabelsEntry
-	nil,                              // 34: weir.v1.ProxyStatus.LabelsEntry
-	nil,                              // 35: weir.v1.PushPluginRequest.LabelsEntry
-	nil,                              // 36: weir.v1.GetStatusResponse.ResourcesEntry
-	(*Resource)(nil),                 // 37: weir.v1.Resource
-	(*ResourceRef)(nil),              // 38: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 40: google.protobuf.Timestamp
-	(*PluginReport)(nil),             // 41: weir.v1.PluginReport
-	(*PluginLimits)(nil),             // 42: weir.v1.PluginLimits
-	(*PluginSignature)(nil),          // 43: weir.v1.PluginSignature
-	(*Plugin)(nil),                   // 44: weir.v1.Plugin
+	(*CreateCredentialRequest)(nil),  // 30: weir.v1.CreateCredentialRequest
+	(*CreateCredentialResponse)(nil), // 31: weir.v1.CreateCredentialResponse
+	(*GetStatusRequest)(nil),         // 32: weir.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 33: weir.v1.GetStatusResponse
+	(*Member)(nil),                   // 34: weir.v1.Member
+	nil,                              // 35: weir.v1.ListRequest.LabelsEntry
+	nil,                              // 36: weir.v1.ProxyStatus.LabelsEntry
+	nil,                              // 37: weir.v1.PushPluginRequest.LabelsEntry
+	nil,                              // 38: weir.v1.GetStatusResponse.ResourcesEntry
+	(*Resource)(nil),                 // 39: weir.v1.Resource
+	(*ResourceRef)(nil),              // 40: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 41: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 42: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 43: weir.v1.PluginReport
+	(*PluginLimits)(nil),             // 44: weir.v1.PluginLimits
+	(*PluginSignature)(nil),          // 45: weir.v1.PluginSignature
+	(*Plugin)(nil),                   // 46: weir.v1.Plugin
+	(*Credential)(nil),               // 47: weir.v1.Credential
+	(*ListLimitsRequest)(nil),        // 48: weir.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),       // 49: weir.v1.ListLimitsResponse
 }
 var file_weir_v1_admin_proto_depIdxs = []int32{
-	37, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
-	38, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
+	39, // 0: weir.v1.ApplyRequest.resources:type_name -> weir.v1.Resource
+	40, // 1: weir.v1.ApplyRequest.deletes:type_name -> weir.v1.ResourceRef
 	6,  // 2: weir.v1.ApplyResponse.results:type_name -> weir.v1.ApplyResult
-	38, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
+	40, // 3: weir.v1.ApplyResult.ref:type_name -> weir.v1.ResourceRef
 	0,  // 4: weir.v1.ApplyResult.outcome:type_name -> weir.v1.ApplyResult.Outcome
-	37, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
-	38, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
-	37, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
-	39, // 8: weir.v1.GetResponse.staleness:type_name -> google.protobuf.Duration
-	33, // 9: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
-	37, // 10: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
-	39, // 11: weir.v1.ListResponse.staleness:type_name -> google.protobuf.Duration
-	38, // 12: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
+	39, // 5: weir.v1.ApplyResult.resource:type_name -> weir.v1.Resource
+	40, // 6: weir.v1.GetRequest.ref:type_name -> weir.v1.ResourceRef
+	39, // 7: weir.v1.GetResponse.resource:type_name -> weir.v1.Resource
+	41, // 8: weir.v1.GetResponse.staleness:type_name -> google.protobuf.Duration
+	35, // 9: weir.v1.ListRequest.labels:type_name -> weir.v1.ListRequest.LabelsEntry
+	39, // 10: weir.v1.ListResponse.resources:type_name -> weir.v1.Resource
+	41, // 11: weir.v1.ListResponse.staleness:type_name -> google.protobuf.Duration
+	40, // 12: weir.v1.DeleteRequest.refs:type_name -> weir.v1.ResourceRef
 	1,  // 13: weir.v1.WatchResponse.type:type_name -> weir.v1.WatchResponse.Type
-	38, // 14: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
-	37, // 15: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
-	39, // 16: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	40, // 14: weir.v1.WatchResponse.ref:type_name -> weir.v1.ResourceRef
+	39, // 15: weir.v1.WatchResponse.resource:type_name -> weir.v1.Resource
+	41, // 16: weir.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
 	17, // 17: weir.v1.WaitRevisionResponse.proxies:type_name -> weir.v1.ProxyStatus
-	34, // 18: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
-	40, // 19: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
-	41, // 20: weir.v1.ProxyStatus.plugins:type_name -> weir.v1.PluginReport
-	42, // 21: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
-	35, // 22: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
-	43, // 23: weir.v1.PushPluginRequest.signatures:type_name -> weir.v1.PluginSignature
-	44, // 24: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
-	44, // 25: weir.v1.PromotePluginResponse.plugin:type_name -> weir.v1.Plugin
-	44, // 26: weir.v1.RollbackPluginResponse.plugin:type_name -> weir.v1.Plugin
-	42, // 27: weir.v1.PushModuleRequest.limits:type_name -> weir.v1.PluginLimits
+	36, // 18: weir.v1.ProxyStatus.labels:type_name -> weir.v1.ProxyStatus.LabelsEntry
+	42, // 19: weir.v1.ProxyStatus.last_seen:type_name -> google.protobuf.Timestamp
+	43, // 20: weir.v1.ProxyStatus.plugins:type_name -> weir.v1.PluginReport
+	44, // 21: weir.v1.PushPluginRequest.limits:type_name -> weir.v1.PluginLimits
+	37, // 22: weir.v1.PushPluginRequest.labels:type_name -> weir.v1.PushPluginRequest.LabelsEntry
+	45, // 23: weir.v1.PushPluginRequest.signatures:type_name -> weir.v1.PluginSignature
+	46, // 24: weir.v1.PushPluginResponse.plugin:type_name -> weir.v1.Plugin
+	46, // 25: weir.v1.PromotePluginResponse.plugin:type_name -> weir.v1.Plugin
+	46, // 26: weir.v1.RollbackPluginResponse.plugin:type_name -> weir.v1.Plugin
+	44, // 27: weir.v1.PushModuleRequest.limits:type_name -> weir.v1.PluginLimits
 	2,  // 28: weir.v1.CreateJoinTokenRequest.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
-	39, // 29: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	40, // 30: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 31: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
-	17, // 32: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
-	36, // 33: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
-	3,  // 34: weir.v1.Member.role:type_name -> weir.v1.Member.Role
-	4,  // 35: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
-	7,  // 36: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
-	9,  // 37: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
-	11, // 38: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
-	13, // 39: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
-	15, // 40: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
-	18, // 41: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
-	20, // 42: weir.v1.AdminService.PromotePlugin:input_type -> weir.v1.PromotePluginRequest
-	22, // 43: weir.v1.AdminService.RollbackPlugin:input_type -> weir.v1.RollbackPluginRequest
-	24, // 44: weir.v1.AdminService.PushModule:input_type -> weir.v1.PushModuleRequest
-	26, // 45: weir.v1.AdminService.GetModule:input_type -> weir.v1.GetModuleRequest
-	28, // 46: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
-	30, // 47: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
-	5,  // 48: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
-	8,  // 49: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
-	10, // 50: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
-	12, // 51: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
-	14, // 52: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
-	16, // 53: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
-	19, // 54: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
-	21, // 55: weir.v1.AdminService.PromotePlugin:output_type -> weir.v1.PromotePluginResponse
-	23, // 56: weir.v1.AdminService.RollbackPlugin:output_type -> weir.v1.RollbackPluginResponse
-	25, // 57: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
-	27, // 58: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
-	29, // 59: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
-	31, // 60: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
-	48, // [48:61] is the sub-list for method output_type
-	35, // [35:48] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	41, // 29: weir.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	42, // 30: weir.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	42, // 31: weir.v1.CreateCredentialRequest.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 32: weir.v1.CreateCredentialResponse.credential:type_name -> weir.v1.Credential
+	34, // 33: weir.v1.GetStatusResponse.members:type_name -> weir.v1.Member
+	17, // 34: weir.v1.GetStatusResponse.proxies:type_name -> weir.v1.ProxyStatus
+	38, // 35: weir.v1.GetStatusResponse.resources:type_name -> weir.v1.GetStatusResponse.ResourcesEntry
+	3,  // 36: weir.v1.Member.role:type_name -> weir.v1.Member.Role
+	4,  // 37: weir.v1.AdminService.Apply:input_type -> weir.v1.ApplyRequest
+	7,  // 38: weir.v1.AdminService.Get:input_type -> weir.v1.GetRequest
+	9,  // 39: weir.v1.AdminService.List:input_type -> weir.v1.ListRequest
+	11, // 40: weir.v1.AdminService.Delete:input_type -> weir.v1.DeleteRequest
+	13, // 41: weir.v1.AdminService.Watch:input_type -> weir.v1.WatchRequest
+	15, // 42: weir.v1.AdminService.WaitRevision:input_type -> weir.v1.WaitRevisionRequest
+	18, // 43: weir.v1.AdminService.PushPlugin:input_type -> weir.v1.PushPluginRequest
+	20, // 44: weir.v1.AdminService.PromotePlugin:input_type -> weir.v1.PromotePluginRequest
+	22, // 45: weir.v1.AdminService.RollbackPlugin:input_type -> weir.v1.RollbackPluginRequest
+	24, // 46: weir.v1.AdminService.PushModule:input_type -> weir.v1.PushModuleRequest
+	26, // 47: weir.v1.AdminService.GetModule:input_type -> weir.v1.GetModuleRequest
+	28, // 48: weir.v1.AdminService.CreateJoinToken:input_type -> weir.v1.CreateJoinTokenRequest
+	30, // 49: weir.v1.AdminService.CreateCredential:input_type -> weir.v1.CreateCredentialRequest
+	32, // 50: weir.v1.AdminService.GetStatus:input_type -> weir.v1.GetStatusRequest
+	48, // 51: weir.v1.AdminService.ListLimits:input_type -> weir.v1.ListLimitsRequest
+	5,  // 52: weir.v1.AdminService.Apply:output_type -> weir.v1.ApplyResponse
+	8,  // 53: weir.v1.AdminService.Get:output_type -> weir.v1.GetResponse
+	10, // 54: weir.v1.AdminService.List:output_type -> weir.v1.ListResponse
+	12, // 55: weir.v1.AdminService.Delete:output_type -> weir.v1.DeleteResponse
+	14, // 56: weir.v1.AdminService.Watch:output_type -> weir.v1.WatchResponse
+	16, // 57: weir.v1.AdminService.WaitRevision:output_type -> weir.v1.WaitRevisionResponse
+	19, // 58: weir.v1.AdminService.PushPlugin:output_type -> weir.v1.PushPluginResponse
+	21, // 59: weir.v1.AdminService.PromotePlugin:output_type -> weir.v1.PromotePluginResponse
+	23, // 60: weir.v1.AdminService.RollbackPlugin:output_type -> weir.v1.RollbackPluginResponse
+	25, // 61: weir.v1.AdminService.PushModule:output_type -> weir.v1.PushModuleResponse
+	27, // 62: weir.v1.AdminService.GetModule:output_type -> weir.v1.GetModuleResponse
+	29, // 63: weir.v1.AdminService.CreateJoinToken:output_type -> weir.v1.CreateJoinTokenResponse
+	31, // 64: weir.v1.AdminService.CreateCredential:output_type -> weir.v1.CreateCredentialResponse
+	33, // 65: weir.v1.AdminService.GetStatus:output_type -> weir.v1.GetStatusResponse
+	49, // 66: weir.v1.AdminService.ListLimits:output_type -> weir.v1.ListLimitsResponse
+	52, // [52:67] is the sub-list for method output_type
+	37, // [37:52] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_admin_proto_init() }
@@ -2426,6 +2585,8 @@ func file_weir_v1_admin_proto_init() {
 	if File_weir_v1_admin_proto != nil {
 		return
 	}
+	file_weir_v1_consumer_proto_init()
+	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
@@ -2435,7 +2596,7 @@ func file_weir_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_admin_proto_rawDesc), len(file_weir_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

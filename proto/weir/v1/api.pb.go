@@ -491,10 +491,13 @@ func (x *ApiSpec) GetAuthentication() *ApiAuthentication {
 // ApiAuthentication is how an App shows who it is. It may call while a Subscription
 // of it is active whose Plan has the Api.
 type ApiAuthentication struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ApiKey        *ApiKey                `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	ApiKey *ApiKey                `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// The field in which the service is told the name of the App, whatever the client says
+	// there. Empty: it is not told.
+	ConsumerHeader string `protobuf:"bytes,2,opt,name=consumer_header,json=consumerHeader,proto3" json:"consumer_header,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ApiAuthentication) Reset() {
@@ -532,6 +535,13 @@ func (x *ApiAuthentication) GetApiKey() *ApiKey {
 		return x.ApiKey
 	}
 	return nil
+}
+
+func (x *ApiAuthentication) GetConsumerHeader() string {
+	if x != nil {
+		return x.ConsumerHeader
+	}
+	return ""
 }
 
 // ApiKey is where a request bears a key.
@@ -841,9 +851,10 @@ const file_weir_v1_api_proto_rawDesc = "" +
 	"\tPUBLISHED\x10\x02\x12\x0e\n" +
 	"\n" +
 	"DEPRECATED\x10\x03\x12\v\n" +
-	"\aRETIRED\x10\x04\"=\n" +
+	"\aRETIRED\x10\x04\"f\n" +
 	"\x11ApiAuthentication\x12(\n" +
-	"\aapi_key\x18\x01 \x01(\v2\x0f.weir.v1.ApiKeyR\x06apiKey\" \n" +
+	"\aapi_key\x18\x01 \x01(\v2\x0f.weir.v1.ApiKeyR\x06apiKey\x12'\n" +
+	"\x0fconsumer_header\x18\x02 \x01(\tR\x0econsumerHeader\" \n" +
 	"\x06ApiKey\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\"!\n" +
 	"\vContractRef\x12\x12\n" +

@@ -1060,7 +1060,7 @@ var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"]\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1131,12 +1131,13 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x1b\n" +
 	"\tdisk_free\x18\x05 \x01(\x04R\bdiskFree\x12\x1b\n" +
 	"\tdisk_size\x18\x06 \x01(\x04R\bdiskSize\x127\n" +
-	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\x8b\x02\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\xd5\x02\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
-	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x012H\n" +
+	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12H\n" +
+	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse2H\n" +
 	"\vPeerService\x129\n" +
 	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
@@ -1177,6 +1178,8 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
 	(*ClusterMember)(nil),         // 21: weir.v1.ClusterMember
 	(*ProxyStatus)(nil),           // 22: weir.v1.ProxyStatus
+	(*LeaseTokensRequest)(nil),    // 23: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),   // 24: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
@@ -1201,14 +1204,16 @@ var file_weir_v1_node_proto_depIdxs = []int32{
 	2,  // 19: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
 	5,  // 20: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
 	10, // 21: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	12, // 22: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 23: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 24: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 25: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 26: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	13, // 27: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
+	23, // 22: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	12, // 23: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 24: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 25: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 26: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 27: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	24, // 28: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	13, // 29: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1221,6 +1226,7 @@ func file_weir_v1_node_proto_init() {
 	}
 	file_weir_v1_admin_proto_init()
 	file_weir_v1_cluster_proto_init()
+	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()

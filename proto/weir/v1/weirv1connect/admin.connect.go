@@ -50,8 +50,13 @@ const (
 	// AdminServiceCreateJoinTokenProcedure is the procedure name of the AdminService's CreateJoinToken
 	// RPC.
 	AdminServiceCreateJoinTokenProcedure = "/weir.v1.AdminService/CreateJoinToken"
+	// AdminServiceCreateCredentialProcedure is the procedure name of the AdminService's
+	// CreateCredential RPC.
+	AdminServiceCreateCredentialProcedure = "/weir.v1.AdminService/CreateCredential"
 	// AdminServiceGetStatusProcedure is the procedure name of the AdminService's GetStatus RPC.
 	AdminServiceGetStatusProcedure = "/weir.v1.AdminService/GetStatus"
+	// AdminServiceListLimitsProcedure is the procedure name of the AdminService's ListLimits RPC.
+	AdminServiceListLimitsProcedure = "/weir.v1.AdminService/ListLimits"
 )
 
 var (
@@ -139,11 +144,25 @@ var (
 			Procedure:  AdminServiceCreateJoinTokenProcedure,
 		}
 	})
+	adminServiceCreateCredentialSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("CreateCredential"),
+			Procedure:  AdminServiceCreateCredentialProcedure,
+		}
+	})
 	adminServiceGetStatusSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
 			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("GetStatus"),
 			Procedure:  AdminServiceGetStatusProcedure,
+		}
+	})
+	adminServiceListLimitsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_admin_proto.Services().ByName("AdminService").Methods().ByName("ListLimits"),
+			Procedure:  AdminServiceListLimitsProcedure,
 		}
 	})
 )
@@ -171,7 +190,12 @@ type AdminServiceClient interface {
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
+	// CreateCredential makes a key for an App. It is a Credential like those that are
+	// applied: List shows it, Delete revokes it.
+	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // NewAdminServiceClient constructs a client for the weir.v1.AdminService service. Multiple service
@@ -223,7 +247,12 @@ type AdminServiceHandler interface {
 	PushModule(context.Context, *v1.PushModuleRequest) (*v1.PushModuleResponse, error)
 	GetModule(context.Context, *v1.GetModuleRequest) (*v1.GetModuleResponse, error)
 	CreateJoinToken(context.Context, *v1.CreateJoinTokenRequest) (*v1.CreateJoinTokenResponse, error)
+	// CreateCredential makes a key for an App. It is a Credential like those that are
+	// applied: List shows it, Delete revokes it.
+	CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error)
 	GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error)
+	// ListLimits tells how much of the limits of subscriptions is granted.
+	ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error)
 }
 
 // RegisterAdminServiceHandler registers svc as the weir.v1.AdminService implementation on server.
@@ -242,7 +271,9 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServicePushModuleSpec(), Handler: adapter.pushModule},
 		connect.Method{Spec: adminServiceGetModuleSpec(), Handler: adapter.getModule},
 		connect.Method{Spec: adminServiceCreateJoinTokenSpec(), Handler: adapter.createJoinToken},
+		connect.Method{Spec: adminServiceCreateCredentialSpec(), Handler: adapter.createCredential},
 		connect.Method{Spec: adminServiceGetStatusSpec(), Handler: adapter.getStatus},
+		connect.Method{Spec: adminServiceListLimitsSpec(), Handler: adapter.listLimits},
 	)
 }
 
@@ -312,8 +343,16 @@ func (UnimplementedAdminServiceHandler) CreateJoinToken(context.Context, *v1.Cre
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.CreateJoinToken is not implemented")
 }
 
+func (UnimplementedAdminServiceHandler) CreateCredential(context.Context, *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.CreateCredential is not implemented")
+}
+
 func (UnimplementedAdminServiceHandler) GetStatus(context.Context, *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.GetStatus is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) ListLimits(context.Context, *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.AdminService.ListLimits is not implemented")
 }
 
 type adminServiceClient struct {
@@ -416,9 +455,25 @@ func (c *adminServiceClient) CreateJoinToken(ctx context.Context, req *v1.Create
 	return &res, nil
 }
 
+func (c *adminServiceClient) CreateCredential(ctx context.Context, req *v1.CreateCredentialRequest) (*v1.CreateCredentialResponse, error) {
+	var res v1.CreateCredentialResponse
+	if err := c.client.CallUnary(ctx, adminServiceCreateCredentialSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 func (c *adminServiceClient) GetStatus(ctx context.Context, req *v1.GetStatusRequest) (*v1.GetStatusResponse, error) {
 	var res v1.GetStatusResponse
 	if err := c.client.CallUnary(ctx, adminServiceGetStatusSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) ListLimits(ctx context.Context, req *v1.ListLimitsRequest) (*v1.ListLimitsResponse, error) {
+	var res v1.ListLimitsResponse
+	if err := c.client.CallUnary(ctx, adminServiceListLimitsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -566,12 +621,36 @@ func (h adminServiceHandler) createJoinToken(ctx context.Context, _ connect.Spec
 	return stream.Send(res)
 }
 
+func (h adminServiceHandler) createCredential(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CreateCredentialRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateCredential(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
 func (h adminServiceHandler) getStatus(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req v1.GetStatusRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
 	res, err := h.svc.GetStatus(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) listLimits(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLimitsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLimits(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,8 @@ const (
 	NodeServiceStreamConfigProcedure = "/weir.v1.NodeService/StreamConfig"
 	// NodeServiceGetBlobProcedure is the procedure name of the NodeService's GetBlob RPC.
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
+	// NodeServiceLeaseTokensProcedure is the procedure name of the NodeService's LeaseTokens RPC.
+	NodeServiceLeaseTokensProcedure = "/weir.v1.NodeService/LeaseTokens"
 	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
 	PeerServiceReportProcedure = "/weir.v1.PeerService/Report"
 )
@@ -67,6 +69,13 @@ var (
 			Procedure:  NodeServiceGetBlobProcedure,
 		}
 	})
+	nodeServiceLeaseTokensSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("LeaseTokens"),
+			Procedure:  NodeServiceLeaseTokensProcedure,
+		}
+	})
 )
 
 // NodeServiceClient is a client for the weir.v1.NodeService service.
@@ -80,6 +89,8 @@ type NodeServiceClient interface {
 	StreamConfig(context.Context) (NodeServiceStreamConfigClientStream, error)
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest) (NodeServiceGetBlobClientStream, error)
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 }
 
 // NewNodeServiceClient constructs a client for the weir.v1.NodeService service. Multiple service
@@ -155,6 +166,8 @@ type NodeServiceHandler interface {
 	StreamConfig(context.Context, NodeServiceStreamConfigServerStream) error
 	// GetBlob streams content by its digest, in order.
 	GetBlob(context.Context, *v1.GetBlobRequest, NodeServiceGetBlobServerStream) error
+	// LeaseTokens lets a proxy admit requests of limits by itself.
+	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
 }
 
 // RegisterNodeServiceHandler registers svc as the weir.v1.NodeService implementation on server.
@@ -165,6 +178,7 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceRenewSpec(), Handler: adapter.renew},
 		connect.Method{Spec: nodeServiceStreamConfigSpec(), Handler: adapter.streamConfig},
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
+		connect.Method{Spec: nodeServiceLeaseTokensSpec(), Handler: adapter.leaseTokens},
 	)
 }
 
@@ -226,6 +240,10 @@ func (UnimplementedNodeServiceHandler) GetBlob(context.Context, *v1.GetBlobReque
 	return connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.GetBlob is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.LeaseTokens is not implemented")
+}
+
 type nodeServiceClient struct {
 	client *connect.Client
 }
@@ -260,6 +278,14 @@ func (c *nodeServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest)
 		return NodeServiceGetBlobClientStream{}, err
 	}
 	return NodeServiceGetBlobClientStream{stream: stream}, nil
+}
+
+func (c *nodeServiceClient) LeaseTokens(ctx context.Context, req *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
+	var res v1.LeaseTokensResponse
+	if err := c.client.CallUnary(ctx, nodeServiceLeaseTokensSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 type nodeServiceHandler struct{ svc NodeServiceHandler }
@@ -298,6 +324,18 @@ func (h nodeServiceHandler) getBlob(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.GetBlob(ctx, &req, NodeServiceGetBlobServerStream{stream: stream})
+}
+
+func (h nodeServiceHandler) leaseTokens(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.LeaseTokensRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LeaseTokens(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }
 
 var (
