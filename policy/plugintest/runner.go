@@ -138,9 +138,7 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 	result.Verdict, result.Log = last.verdict, r.journal.lines()
 	if last.err != nil {
 		result.Error = last.err.Error()
-		if trap := wasm.TrapOf(last.err); trap != nil {
-			result.Stack = readable(trap.Frames)
-		}
+		result.Stack = StackOf(last.err)
 	}
 	if err == nil {
 		result.calls(&c, services)
