@@ -36,7 +36,9 @@ func (l *shownLog) Enabled(_ context.Context, level slog.Level) bool {
 func (l *shownLog) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	if !l.guest && r.Level < slog.LevelError { // that something is refused is told by who declared it
-		writeTrap(&b, &r)
+		if !strings.HasPrefix(r.Message, "policy ") { // a circuit opens: the exchange has told why
+			writeTrap(&b, &r)
+		}
 		_, err := io.WriteString(l.out, b.String())
 		return err
 	}
