@@ -110,6 +110,7 @@ func New(config Config) (http.Handler, error) {
 	server := connect.NewServer(s.outcome)
 	weirv1connect.RegisterAdminServiceHandler(server, s)
 	weirv1connect.RegisterClusterServiceHandler(server, operator{s})
+	weirv1connect.RegisterUsageServiceHandler(server, accountant{s})
 	registerHealth(server, s.readiness)
 
 	mux := http.NewServeMux()
@@ -124,7 +125,7 @@ func New(config Config) (http.Handler, error) {
 			}
 			return nil
 		}))
-	reflector := grpcreflect.NewStaticReflector(weirv1connect.AdminServiceName, weirv1connect.ClusterServiceName, healthService)
+	reflector := grpcreflect.NewStaticReflector(weirv1connect.AdminServiceName, weirv1connect.ClusterServiceName, weirv1connect.UsageServiceName, healthService)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector))
 	front := http.NewServeMux()

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type api struct {
 	weirv1connect.AdminServiceClient
 	operator weirv1connect.ClusterServiceClient
+	usage    weirv1connect.UsageServiceClient
 	address  string
 	cluster  *admintest.Cluster
 	servers  *admintest.Servers
@@ -84,6 +85,7 @@ func startOn(t *testing.T, scheme string, tlsConfig *tls.Config, transport *http
 	})
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, scheme+a.address))
 	a.AdminServiceClient, a.operator = weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)
+	a.usage = weirv1connect.NewUsageServiceClient(client)
 	return a
 }
 

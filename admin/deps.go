@@ -25,6 +25,8 @@ type Store interface {
 	Watch(ctx context.Context, after uint64) iter.Seq2[Change, error]
 	// Blob returns content by its digest, or nil when it is not there.
 	Blob(digest string) ([]byte, error)
+	// Usage returns a page of what was counted, and whether there is more.
+	Usage(UsageQuery) ([]UsageRow, bool, error)
 }
 
 // View is what was declared at one revision. It does not change.

@@ -56,23 +56,18 @@ func (r *Registry) Apply(puts []*weirv1.Resource, deletes []resource.Ref) {
 		return edits[t]
 	}
 	for _, ref := range deletes {
-		if Concerns(ref.Kind) {
+		if resource.IsConsumer(ref.Kind) {
 			of(ref.Tenant).delete(ref)
 		}
 	}
 	for _, put := range puts {
-		if ref := resource.Of(put); Concerns(ref.Kind) {
+		if ref := resource.Of(put); resource.IsConsumer(ref.Kind) {
 			of(ref.Tenant).put(ref.Name, put)
 		}
 	}
 	for _, e := range edits {
 		e.finish()
 	}
-}
-
-// Concerns tells whether a kind is one of those that say who may call.
-func Concerns(kind string) bool {
-	return kind == resource.KindApp || kind == resource.KindCredential || kind == resource.KindPlan || kind == resource.KindSubscription
 }
 
 // declared is what edits look up, by name. The Registry's lock guards it.

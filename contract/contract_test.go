@@ -113,6 +113,9 @@ func compileShop(t testing.TB) *Contract {
 func ask(c *Contract, request string, h head, body []byte) string {
 	method, path, _ := strings.Cut(request, " ")
 	m, wrong := c.Find([]byte(method), []byte(path))
+	if o := c.Operation([]byte(method), []byte(path)); o != m.Operation {
+		return fmt.Sprintf("Operation finds %v, Find finds %v", o, m.Operation)
+	}
 	if wrong != nil {
 		return wrong.String()
 	}
@@ -412,5 +415,16 @@ func BenchmarkRequest(b *testing.B) {
 		if all := append(by.Request(&m, []byte("/v1/books?x=1"), h, true), by.Body(&m, h, body)...); all != nil {
 			b.Fatal(all)
 		}
+	}
+}
+
+func TestOperationDoesNotAllocate(t *testing.T) {
+	c := compileShop(t)
+	method, path := []byte("GET"), []byte("/v1/books?limit=3")
+	if o := c.Operation(method, path); o == nil || o.Path != "/books" {
+		t.Fatalf("found %v", o)
+	}
+	if n := testing.AllocsPerRun(100, func() { c.Operation(method, path) }); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

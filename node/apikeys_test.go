@@ -50,14 +50,14 @@ func createKey(t *testing.T, api weirv1connect.AdminServiceClient) *weirv1.Creat
 	return made
 }
 
-// requireSoon waits until the gateways answer a key so. What is asked of the system is a
+// requireSoon waits until the gateways answer a key at a path so. What is asked of the system is a
 // second; a slow machine has more.
-func requireSoon(t *testing.T, gateways map[string]string, key string, want int) {
+func requireSoon(t *testing.T, gateways map[string]string, path, key string, want int) {
 	t.Helper()
 	for zone, gateway := range gateways {
 		status, body := 0, ""
 		for limit := time.Now().Add(patience); status != want; time.Sleep(10 * time.Millisecond) {
-			if status, body = ask(t, "http://"+gateway+"/books", key); status != want && time.Now().After(limit) {
+			if status, body = ask(t, "http://"+gateway+path, key); status != want && time.Now().After(limit) {
 				t.Fatalf("zone %s answers the key with %d %s, want %d", zone, status, body, want)
 			}
 		}
@@ -78,10 +78,10 @@ func TestKeysAtTwoEdges(t *testing.T) {
 		configs[zone], edges[zone] = c, run(t, c).ready()
 	}
 	apply(t, api, keyedShop(t, upstream, gateways)...)
-	requireSoon(t, gateways, "", 401)
+	requireSoon(t, gateways, "/books", "", 401)
 	kept, lost := createKey(t, api), createKey(t, api)
-	requireSoon(t, gateways, kept.GetKey(), 200)
-	requireSoon(t, gateways, lost.GetKey(), 200)
+	requireSoon(t, gateways, "/books", kept.GetKey(), 200)
+	requireSoon(t, gateways, "/books", lost.GetKey(), 200)
 
 	ref := resource.Of(resource.Wrap(lost.GetCredential()))
 	gone, err := api.Delete(t.Context(), &weirv1.DeleteRequest{Refs: []*weirv1.ResourceRef{ref.Proto()}})
@@ -97,7 +97,7 @@ func TestKeysAtTwoEdges(t *testing.T) {
 			t.Errorf("zone %s answers a revoked key with %d %s", zone, status, body)
 		}
 	}
-	requireSoon(t, gateways, kept.GetKey(), 200)
+	requireSoon(t, gateways, "/books", kept.GetKey(), 200)
 
 	server.stop()
 	edges["b"].stop()
@@ -106,17 +106,17 @@ func TestKeysAtTwoEdges(t *testing.T) {
 	edge.Token = ""
 	offline.Edge = &edge
 	run(t, offline).ready()
-	requireSoon(t, gateways, kept.GetKey(), 200)
-	requireSoon(t, gateways, lost.GetKey(), 401)
-	requireSoon(t, gateways, "", 401)
+	requireSoon(t, gateways, "/books", kept.GetKey(), 200)
+	requireSoon(t, gateways, "/books", lost.GetKey(), 401)
+	requireSoon(t, gateways, "/books", "", 401)
 
 	run(t, serverConfig(t, serverDir, address)).ready()
 	api = adminAPI(t, serverDir)
-	requireSoon(t, gateways, createKey(t, api).GetKey(), 200)
+	requireSoon(t, gateways, "/books", createKey(t, api).GetKey(), 200)
 	suspended := resource.Wrap(&weirv1.Subscription{Metadata: &weirv1.Metadata{Name: "demo-free"},
 		Spec: &weirv1.SubscriptionSpec{App: "demo", Plan: "free", State: weirv1.SubscriptionSpec_SUSPENDED}})
 	if _, err := api.Apply(t.Context(), &weirv1.ApplyRequest{Resources: []*weirv1.Resource{suspended}}); err != nil {
 		t.Fatal(err)
 	}
-	requireSoon(t, gateways, kept.GetKey(), 403)
+	requireSoon(t, gateways, "/books", kept.GetKey(), 403)
 }

@@ -60,11 +60,11 @@ func demoHints(admin, proxyAdmin string) string {
 	if admin != "127.0.0.1:7401" {
 		environment = "WEIR_ADMIN=" + admin + " "
 	}
-	line("KEY=$("+environment+"weir key create --app reader --wait -o name)", "a key for the partners' API")
+	line("KEY=$("+environment+"weir key create --app demo --wait -o name)", "a key of its own for a program of another shop's")
 	line(`curl -i -H "x-api-key: $KEY" http://127.0.0.1:8080/partners/v1/books`, "200, and what is left of ten calls a minute")
 	line(`curl -i -H "x-api-key: $KEY" http://127.0.0.1:8080/partners/v1/books/x`, "400: the contract has numbers there")
 	line(environment+"weir limits status", "who has used how much of which limit")
-	line(environment+"weir usage --app reader", "what the partner has called")
+	line(environment+"weir usage --app demo", "what the partner has called")
 	line(environment+"weir get", "what is declared")
 	line(environment+"weir status", "the server, the edge, and the revision that it serves")
 	if proxyAdmin != "" {

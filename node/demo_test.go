@@ -44,14 +44,31 @@ func TestDemo(t *testing.T) {
 	if status, _ := ask(t, "http://"+shop+"/orders", ""); status != 401 {
 		t.Errorf("orders without a key: %d", status)
 	}
-	seen := twelveOrders(t, shop)
+	seen := twelve(t, "http://"+shop+"/orders", "demo-key")
 	if seen[429] == 0 { // the minute turned in between
-		seen = twelveOrders(t, shop)
+		seen = twelve(t, "http://"+shop+"/orders", "demo-key")
 	}
 	if seen[200]+seen[429] != 12 || seen[429] < 2 {
 		t.Errorf("twelve orders with a key: %v, want at most ten served and the others refused", seen)
 	}
-	for _, want := range []string{"curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
+	api := dial(t, "http://"+cfg.Server.Admin, "", nil)
+	partners := map[string]string{"demo": shop}
+	if status, _ := ask(t, "http://"+shop+"/partners/v1/books", ""); status != 401 {
+		t.Errorf("a partner without a key: %d", status)
+	}
+	key := createKey(t, api).GetKey()
+	requireSoon(t, partners, "/partners/v1/books/1", key, 200)
+	if status, body := ask(t, "http://"+shop+"/partners/v1/books/one", key); status != 400 || !strings.Contains(body, `"rule":"pattern"`) {
+		t.Errorf("what the contract has not: %d %s", status, body)
+	}
+	seen = twelve(t, "http://"+shop+"/partners/v1/books", key)
+	if seen[429] == 0 { // the minute turned in between
+		seen = twelve(t, "http://"+shop+"/partners/v1/books", key)
+	}
+	if seen[200]+seen[429] != 12 || seen[429] < 2 {
+		t.Errorf("twelve calls of a partner: %v, want at most ten served and the others refused", seen)
+	}
+	for _, want := range []string{"weir key create --app demo", "curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
 		if !strings.Contains(hints.String(), want) {
 			t.Errorf("the hints do not say %q:\n%s", want, hints.String())
 		}
@@ -60,10 +77,10 @@ func TestDemo(t *testing.T) {
 	run(t, cfg).ready() // and again, over what is there
 }
 
-func twelveOrders(t *testing.T, shop string) map[int]int {
+func twelve(t *testing.T, url, key string) map[int]int {
 	seen := map[int]int{}
 	for range 12 {
-		status, _ := ask(t, "http://"+shop+"/orders", "demo-key")
+		status, _ := ask(t, url, key)
 		seen[status]++
 	}
 	return seen

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/nodeapi"
-	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/overload"
@@ -32,6 +32,7 @@ type edge struct {
 	// upgrade.go.
 	connect func() (*nodeapi.Client, error)
 	client  *nodeapi.Client
+	asking  atomic.Pointer[nodeapi.Client] // the same, for others than who runs it
 	pause   chan chan struct{}
 	inForce chan struct{} // closed once some configuration is
 	force   func()
@@ -51,9 +52,7 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 	if err := p.join(node, ec, dir); err != nil {
 		return nil, fmt.Errorf("start edge: %w", err)
 	}
-	// It goes on while the proxy drains: what passes then needs tokens, too.
-	dialer := nodeport.NewDialer(nodeport.DialerConfig{Logger: log})
-	p.onStop("dialer", func() error { dialer.Close(); return nil })
+	dialer := p.newDialer()
 	e := &edge{inForce: make(chan struct{}), pause: make(chan chan struct{})}
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
@@ -67,6 +66,7 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 			get := fetch(client.Blob)
 			host.modules.Store(&get)
 			host.quota.Through(client.LeaseTokens)
+			e.asking.Store(client)
 		}
 		return client, err
 	}
@@ -74,7 +74,7 @@ func (p *process) startEdge(cfg Config, ec EdgeConfig, dir string, host *host) (
 		return nil, err
 	}
 	p.run("limits", host.quota.Run)
-	if err := e.startProxy(p, cfg, ec, host); err != nil {
+	if err := e.startProxy(p, cfg, ec, dir, host); err != nil {
 		return nil, err
 	}
 	p.run("edge", e.follow)
@@ -105,7 +105,7 @@ func (p *process) join(node *identity.Identity, ec EdgeConfig, dir string) error
 	})
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) error {
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, dir string, host *host) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -117,8 +117,12 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, host *host) err
 	if err != nil {
 		return fmt.Errorf("start edge: %w", err)
 	}
+	usage, err := e.startMeter(p, dir, metrics)
+	if err != nil {
+		return fmt.Errorf("start edge: %w", err)
+	}
 	e.proxy, err = proxy.New(proxy.Config{
-		Policies: host, Consumers: host.consumers, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
+		Policies: host, Consumers: host.consumers, Meter: usage, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
 		Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})

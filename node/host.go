@@ -74,7 +74,7 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	switch spec.Native {
 	case policy.Firewall:
 		return h.firewall.Make(ctx, spec, services)
-	case policy.Lifecycle, policy.APIKey, policy.Contract:
+	case policy.Operation, policy.Lifecycle, policy.APIKey, policy.Contract:
 		return h.apis.Make(ctx, spec, services)
 	case policy.Quota:
 		return h.limits.Make(ctx, spec, services)

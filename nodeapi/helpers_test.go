@@ -178,6 +178,7 @@ type cluster struct {
 	servers   func() ([]string, <-chan struct{})
 	most      int
 	leases    Leases
+	usage     func(context.Context, string, *weirv1.ReportUsageRequest) error
 	// sendTimeout is the server's; 0: as it is without.
 	sendTimeout time.Duration
 
@@ -245,7 +246,7 @@ func (c *cluster) start() {
 	c.address = port.Addr().String()
 	c.server = NewServer(ServerConfig{
 		Identity: c.node, Registrar: c.registrar, Source: c.source, Logger: logger(c.t),
-		Servers: c.servers, MaxProxies: c.most, Leases: c.leases,
+		Servers: c.servers, MaxProxies: c.most, Leases: c.leases, Usage: c.usage,
 	})
 	if c.sendTimeout > 0 {
 		c.server.sendTimeout = c.sendTimeout

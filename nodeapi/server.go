@@ -34,7 +34,7 @@ type Registrar interface {
 	Waits(ctx context.Context, id identity.ID) (waits bool, changed <-chan struct{}, err error)
 }
 
-// ServerConfig is what a server is made of. All but Servers and MaxProxies is
+// ServerConfig is what a server is made of. All but Servers, Usage and MaxProxies is
 // required.
 type ServerConfig struct {
 	Identity  *identity.Identity
@@ -44,6 +44,9 @@ type ServerConfig struct {
 	// Servers is where the cluster's servers can be reached, and a channel that is
 	// closed when that has changed since. Proxies are told.
 	Servers func() ([]string, <-chan struct{})
+	// Usage adds what a node has counted, for good, once it returns; nil: nobody does.
+	// Its error wraps ErrUsageRefused where that will never be.
+	Usage func(ctx context.Context, node string, m *weirv1.ReportUsageRequest) error
 	// MaxProxies are connected at once; more are sent to other servers.
 	MaxProxies int
 	// Leases decides what proxies ask for of limits; nil: nobody does.

@@ -56,7 +56,8 @@ type Spec struct {
 
 // What an Api is the use of, in Spec.Native; Config is a weirv1.ApiSpec.
 const (
-	Lifecycle = "lifecycle" // before all others
+	Operation = "operation" // says what is called, before all others
+	Lifecycle = "lifecycle" // before all but that
 	APIKey    = "apiKey"    // says who the Consumer is, where Policies authenticate
 	Quota     = "quota"     // holds the Consumer to its Limits, where Policies limit
 	Contract  = "contract"  // before Policies transform

@@ -28,6 +28,13 @@ func (d *desired) apisOn(route resource.Ref, rule string) []*weirv1.Api {
 	return on
 }
 
+// operation adds what says which operation of which Api is called.
+func (m *chainMaker) operation(ctx context.Context, a *weirv1.Api) {
+	if document, ok := m.document(a); ok {
+		m.api(ctx, a, policy.Operation, document)
+	}
+}
+
 // lifecycle adds what a version does that is not simply published.
 func (m *chainMaker) lifecycle(ctx context.Context, a *weirv1.Api) {
 	if m.err == nil && a.GetSpec().GetState() != weirv1.ApiSpec_PUBLISHED {
@@ -42,16 +49,6 @@ func (m *chainMaker) keys(ctx context.Context, a *weirv1.Api) {
 	}
 }
 
-// quota adds the limits of whoever calls, once: a consumer has the same at all Apis.
-func (m *chainMaker) quota(ctx context.Context, apis []*weirv1.Api) {
-	for _, a := range apis {
-		if m.err == nil && a.GetSpec().GetAuthentication() != nil {
-			m.api(ctx, a, policy.Quota, "")
-			return
-		}
-	}
-}
-
 // contract adds the checks of a version that is served.
 func (m *chainMaker) contract(ctx context.Context, a *weirv1.Api) {
 	v := a.GetSpec().GetValidation()
@@ -59,13 +56,23 @@ func (m *chainMaker) contract(ctx context.Context, a *weirv1.Api) {
 	if m.err != nil || a.GetSpec().GetContractRef() == nil || off {
 		return
 	}
+	if document, ok := m.document(a); ok {
+		m.api(ctx, a, policy.Contract, document)
+	}
+}
+
+// document is the text of an Api's contract, "" where it has none.
+func (m *chainMaker) document(a *weirv1.Api) (text string, ok bool) {
+	if m.err != nil || a.GetSpec().GetContractRef() == nil {
+		return "", m.err == nil
+	}
 	ref := resource.Ref{Kind: resource.KindContract, Tenant: resource.Of(resource.Wrap(a)).Tenant, Name: a.GetSpec().GetContractRef().GetName()}
 	declared := m.proxy.desired.resources[ref].GetContract()
 	if declared == nil {
 		m.err = fmt.Errorf("api %s: %s is not there", a.GetMetadata().GetName(), ref)
-		return
+		return "", false
 	}
-	m.api(ctx, a, policy.Contract, declared.GetSpec().GetOpenapi())
+	return declared.GetSpec().GetOpenapi(), true
 }
 
 func (m *chainMaker) api(ctx context.Context, a *weirv1.Api, native, document string) {

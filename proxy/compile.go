@@ -223,6 +223,9 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	}
 	m := chainMaker{proxy: p, rule: r}
 	for _, a := range apis {
+		m.operation(ctx, a)
+	}
+	for _, a := range apis {
 		m.lifecycle(ctx, a)
 	}
 	for _, a := range apis {

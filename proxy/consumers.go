@@ -12,15 +12,6 @@ type Consumers interface {
 	Apply(puts []*weirv1.Resource, deletes []resource.Ref)
 }
 
-// isConsumer: no route is compiled with what is of these kinds.
-func isConsumer(kind string) bool {
-	switch kind {
-	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription:
-		return true
-	}
-	return false
-}
-
 // tellConsumers brings into force who may call, before routes are compiled, which may
 // take seconds or fail. Where Apis change with it, what goes waits for them, since the
 // Apis in force may still ask for it; the caller calls what is returned once others are

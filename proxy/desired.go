@@ -88,7 +88,7 @@ func (d *desired) unlink(ref resource.Ref, old *weirv1.Resource) {
 
 // touch notes a change, and that what a policy or an Api is attached to changes with it.
 func (d *desired) touch(ref resource.Ref, r *weirv1.Resource) {
-	if isConsumer(ref.Kind) {
+	if resource.IsConsumer(ref.Kind) { // no route is compiled with it
 		d.consumers[ref] = struct{}{}
 		return
 	}

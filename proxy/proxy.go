@@ -58,6 +58,8 @@ type Config struct {
 	// Consumers is told who may call; nil: nobody is told.
 	Consumers Consumers
 	Metrics   *telemetry.Metrics
+	// Meter counts what consumers are answered; nil: nobody does.
+	Meter Meter
 	// Access is nil for no access log.
 	Access *telemetry.AccessLog
 	Logger *slog.Logger

@@ -88,6 +88,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 	if s.rule != nil && s.rule.filters != nil {
 		s.seal(x, s.rule.filters)
 	}
+	if x.Consumer != nil {
+		s.meter(x)
+	}
 }
 
 var headerAltSvc = []byte("Alt-Svc")

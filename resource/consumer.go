@@ -18,6 +18,15 @@ const (
 // maxRequests bounds a limit: sums of them fit into 64 bits whatever is counted.
 const maxRequests = 1 << 50
 
+// IsConsumer tells whether a kind is one of those that say who may call.
+func IsConsumer(kind string) bool {
+	switch kind {
+	case KindApp, KindCredential, KindPlan, KindSubscription:
+		return true
+	}
+	return false
+}
+
 // DefaultKeyHeader is where a request bears its key, unless the Api says otherwise.
 const DefaultKeyHeader = "x-api-key"
 

@@ -227,6 +227,11 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		refused, err = d.changeValues(action.ChangeValues)
 	case *weirv1.Command_GrantLeases:
 		return d.leaseResult(action.GrantLeases, c.GetTime().AsTime()), nil
+	case *weirv1.Command_ApplyUsage:
+		// Not remembered: to do it again changes nothing, and there are many.
+		if refused, err = d.applyUsage(action.ApplyUsage, c.GetTime().AsTime()); refused == nil {
+			return &weirv1.ApplyResponse{Revision: d.revision}, err
+		}
 	default:
 		err = fmt.Errorf("%T is no action", action)
 	}
@@ -257,7 +262,7 @@ func (d *draft) drop(bucket, key []byte) {
 }
 
 // file opens the file, with what was decided before this draft. What a draft
-// writes there itself are the chunks of blobs, and nothing else.
+// writes there itself are the chunks of blobs, and usage.
 func (d *draft) file() (_ *bolt.Tx, err error) {
 	if d.tx == nil {
 		d.tx, err = d.begin()

@@ -38,15 +38,18 @@ var (
 	bucketChunks    = []byte("chunks")
 	bucketRecent    = []byte("recent")
 	bucketLeases    = []byte("leases")
+	bucketUsage     = []byte("usage")
+	bucketReported  = []byte("reported")
 
-	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent, bucketLeases}
+	buckets = [][]byte{bucketMeta, bucketResources, bucketValues, bucketBlobs, bucketChunks, bucketRecent, bucketLeases, bucketUsage, bucketReported}
 )
 
-// The keys of bucketMeta, each a number.
+// The keys of bucketMeta, each a number unless it says otherwise.
 var (
 	keyFormat   = []byte("format")
 	keyApplied  = []byte("applied")
 	keyRevision = []byte("revision")
+	keySwept    = []byte("swept") // where the search for epochs to forget has come to: a key
 )
 
 // mapped is how much address space a file gets at once. Beyond it a growing
@@ -143,24 +146,28 @@ func reopenState(dir string) (*bolt.DB, error) {
 	if size != note.Size || sum != note.Sum {
 		return nil, fmt.Errorf("%s has changed since it was closed", state)
 	}
-	db, err := openBolt(state)
+	return openEarlier(state)
+}
+
+// openEarlier opens a state that an earlier version may have closed, which had fewer
+// buckets.
+func openEarlier(path string) (*bolt.DB, error) {
+	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.Update(addBuckets); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", state, err), db.Close())
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return db, nil
-}
-
-// addBuckets makes those that an earlier version did not have.
-func addBuckets(tx *bolt.Tx) error {
-	for _, name := range buckets {
-		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func checksum(path string) (size int64, sum uint64, err error) {

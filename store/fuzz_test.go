@@ -19,6 +19,7 @@ func FuzzApply(f *testing.F) {
 			transact(nil, ref("Subscription", "s"))},
 		{withID("id", putValue("t", "k", "v")), withID("id", deleteValue("t", "k", true))},
 		{changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustNotExist: true, Value: []byte("v")}), changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustBe: []byte("v")})},
+		{usage("edge/a", segment(1, 1, 1, &weirv1.UsageCount{Tenant: "t", App: "a", Subscription: "s", Api: "a", Operation: "o", StatusClass: 2, Count: 1})), ended("edge/a", epochOf(1))},
 	} {
 		f.Add(encode(f, commands...))
 	}

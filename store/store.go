@@ -34,6 +34,12 @@
 // process: going on would let members part. A disk that is full does not: the store
 // waits for space, and shows meanwhile what it has.
 //
+// # Usage
+//
+// What proxies count is in the file alone. A report is added once, whatever order its
+// segments come in and however often: for each epoch of a node the store remembers up to
+// where all has come, and what has come beyond it (usage.go).
+//
 // # Durability
 //
 // The log is what is durable, not this package's file. The index of the last

@@ -76,6 +76,8 @@ func appendEntry(b []byte, x *exchange.Exchange, sent int64, now time.Time, err 
 	b = appendText(b, "route", x.Route)
 	b = appendText(b, "rule", x.Rule)
 	b = appendText(b, "service", x.Service)
+	b = appendText(b, "api", x.Api)
+	b = appendText(b, "operation", x.Operation)
 	b = appendText(b, "method", x.Request.Method)
 	b = appendText(b, "host", x.Request.Authority)
 	b = appendText(b, "path", x.Request.Path)

@@ -17,7 +17,7 @@ func TestAccessLogLineIsJSON(t *testing.T) {
 	var out bytes.Buffer
 	m := NewMetrics("test")
 	log := NewAccessLog(&out, m.LogLost)
-	x := &exchange.Exchange{ID: []byte("id-1"), Start: time.Unix(1, 5), Protocol: exchange.HTTP11, Route: "default/books",
+	x := &exchange.Exchange{ID: []byte("id-1"), Start: time.Unix(1, 5), Protocol: exchange.HTTP11, Route: "default/books", Api: "default/books", Operation: "getBook",
 		Consumer: &exchange.Consumer{Tenant: "default", App: "demo", Credential: "demo-1", Subscription: "demo-free"}}
 	x.Request.Method, x.Request.Path = []byte("GET"), []byte("/a\"b\\c\xff\x01é")
 	x.Response.Status = 502
@@ -28,7 +28,7 @@ func TestAccessLogLineIsJSON(t *testing.T) {
 		t.Fatalf("not JSON: %v\n%s", err, out.String())
 	}
 	for key, want := range map[string]any{
-		"time": "1970-01-01T00:00:01.000000005Z", "request_id": "id-1", "route": "default/books", "status": 502.0,
+		"time": "1970-01-01T00:00:01.000000005Z", "request_id": "id-1", "route": "default/books", "api": "default/books", "operation": "getBook", "status": 502.0,
 		"path": "/a\"b\\c\ufffd\x01é", "bytes_out": 12.0, "duration_ms": 2.0, "error": `bad "thing"`, "protocol": "HTTP/1.1",
 		"app": "demo", "subscription": "demo-free",
 	} {

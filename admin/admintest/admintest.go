@@ -152,6 +152,17 @@ func (c *Cluster) Blob(digest string) ([]byte, error) {
 	return io.ReadAll(content)
 }
 
+// Usage implements admin.Store.
+func (c *Cluster) Usage(q admin.UsageQuery) ([]admin.UsageRow, bool, error) {
+	rows, more, err := c.store.Usage(store.UsageQuery{Tenant: q.Tenant, App: q.App, Subscription: q.Subscription, Api: q.Api,
+		Since: q.Since, Until: q.Until, Hours: q.Hours, After: store.UsageRow(q.After), Limit: q.Limit})
+	page := make([]admin.UsageRow, len(rows))
+	for i, r := range rows {
+		page[i] = admin.UsageRow(r)
+	}
+	return page, more, err
+}
+
 // Proxies is the Proxies of an admin.Config.
 type Proxies struct {
 	mu      sync.Mutex

@@ -46,6 +46,7 @@ func (c *client) addFlags(flags *pflag.FlagSet) {
 type session struct {
 	weirv1connect.AdminServiceClient
 	cluster weirv1connect.ClusterServiceClient
+	usage   weirv1connect.UsageServiceClient
 }
 
 // connect returns a client of the admin API. Nothing is sent yet.
@@ -73,7 +74,7 @@ func (c *client) connect(stderr io.Writer) (*session, error) {
 		all.servers = append(all.servers, server{base, connecthttp.NewTransport(httpClient, base.String(), connecthttp.WithReadMaxBytes(maxAnswer))})
 	}
 	client := connect.NewClient(all)
-	return &session{weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)}, nil
+	return &session{weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client), weirv1connect.NewUsageServiceClient(client)}, nil
 }
 
 // authorized shows the token with each request.

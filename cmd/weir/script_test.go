@@ -92,6 +92,8 @@ func addPlugins(env *testscript.Env) error {
 //	              more of them
 //	$SERVICE_ADDRESS
 //	              a service that answers, in scripts on plugins
+//	used TIME SUBSCRIPTION API/OPERATION CLASS COUNT
+//	              says what an App, that its Subscription begins with, was answered
 //	lose DURATION the server that answers has seen nothing of the others for
 //	              so long
 func TestScripts(t *testing.T) {
@@ -115,7 +117,7 @@ func TestScripts(t *testing.T) {
 			return raceEnabled, nil
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL, "ask": askURL, "until": untilPrints},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"proxies": setProxies, "lose": loseServers, "get": getURL, "ask": askURL, "until": untilPrints, "used": setUsed},
 	})
 }
 
@@ -171,7 +173,7 @@ func setup(env *testscript.Env) error {
 		<-served
 		cluster.Close()
 	})
-	env.Values["proxies"], env.Values["servers"] = config.Proxies, config.Servers
+	env.Values["proxies"], env.Values["servers"], env.Values["cluster"] = config.Proxies, config.Servers, config.Cluster
 	env.Setenv("WEIR_ADMIN", l.Addr().String())
 	env.Setenv("TLS_ADMIN", secure.Listener.Addr().String())
 	env.Setenv("HOME", env.WorkDir)

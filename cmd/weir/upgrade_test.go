@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -102,6 +103,8 @@ type upgradable struct {
 	program, dir, log  string
 	gateway, proxyAddr string
 	secure             string // the same by TLS, and by QUIC
+	key                string // that requests bear; empty: none
+	weir               func(stdin string, args ...string) (out string)
 }
 
 func startUpgradable(t *testing.T) *upgradable {
@@ -162,6 +165,7 @@ kind: Route
 metadata: {name: all}
 spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: echo}]}]}
 `, port, host, securePort, host, upstream.Listener.Addr()), "apply", "-f", "-")
+	u.weir = weir
 	token := weir("", "join-token", "create", "--role", "edge")
 	u.log = spawn(t, u.program, "edge", "--name", "e1", "--data", u.dir, "--servers", node, "--token", token,
 		"--proxy-admin", u.proxyAddr, "--access-log", "off")
@@ -189,7 +193,7 @@ func (u *upgradable) loadBy(ctx context.Context, clients int, dial func() (net.C
 				in := bufio.NewReader(c)
 				for again := true; again && ctx.Err() == nil; {
 					body := fmt.Sprint("client ", n, " ", answers.Load())
-					fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+					fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s", u.key, len(body), body)
 					resp, err := http.ReadResponse(in, nil)
 					if err != nil {
 						u.t.Errorf("no answer: %v", err)
@@ -209,9 +213,62 @@ func (u *upgradable) loadBy(ctx context.Context, clients int, dial func() (net.C
 	return answers, running.Wait
 }
 
-// An edge is replaced under load, several times, and nobody notices.
+// meter has the edge know who calls, and count what they are answered.
+func (u *upgradable) meter() {
+	u.weir(`
+apiVersion: weir/v1
+kind: Api
+metadata: {name: all}
+spec: {version: v1, state: PUBLISHED, targetRefs: [{name: all}], authentication: {apiKey: {}}}
+---
+apiVersion: weir/v1
+kind: Plan
+metadata: {name: free}
+spec: {apis: [all]}
+---
+apiVersion: weir/v1
+kind: App
+metadata: {name: demo}
+spec: {organization: acme}
+---
+apiVersion: weir/v1
+kind: Subscription
+metadata: {name: demo-free}
+spec: {app: demo, plan: free}
+`, "apply", "-f", "-")
+	u.key = u.weir("", "key", "create", "--app", "demo", "-o", "name")
+	eventually(u.t, "the edge knows the key", func() bool {
+		req, err := http.NewRequest("HEAD", "http://"+u.gateway+"/x", nil)
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		req.Header.Set("X-Api-Key", u.key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200
+	})
+}
+
+// usage is how many answers the servers know of.
+func (u *upgradable) usage() (n int64) {
+	var rows []struct{ Count int64 }
+	if err := json.Unmarshal([]byte(u.weir("", "usage", "--app", "demo", "-o", "json")), &rows); err != nil {
+		u.t.Fatal(err)
+	}
+	for _, r := range rows {
+		n += r.Count
+	}
+	return n
+}
+
+// An edge is replaced under load, several times, and nobody notices. What both processes
+// count while they overlap is counted once.
 func TestUpgrade(t *testing.T) {
 	u := startUpgradable(t)
+	u.meter()
 	ctx, end := context.WithCancel(t.Context())
 	answers, wait := u.load(ctx, 8)
 	pid := holder(t, u.dir)
@@ -241,6 +298,9 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the last one ends", func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+	if got, want := u.usage(), answers.Load()+1; got != want { // and one before
+		t.Errorf("usage is %d of %d answers", got, want)
+	}
 }
 
 func zombie(pid int) bool {

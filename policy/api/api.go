@@ -1,13 +1,16 @@
 // Package api is what an Api declares, as policies: where in its life a version is,
 // who calls, and whether what passes is as its contract says.
 //
-//	Api, Contract ─▶ Host.Make ─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
+//	Api, Contract ─▶ Host.Make ─▶ operation: Exchange.Api, Exchange.Operation
+//	                          ├─▶ lifecycle: 404, 410, Deprecation, Sunset, Link
 //	                          ├─▶ keys:      401, 403, or Exchange.Consumer
 //	                          └─▶ contract:  400, 413, 502, or a report
 //
-// The first stands before all other policies, so that a version that is no more asks
-// nobody for a key. The second stands before those that authenticate, which may want to
-// know who calls. The third stands behind those that authenticate, authorise and
+// What is called is known before anything is decided, so that it is logged, and counted,
+// whatever becomes of the request. The life of a version stands before all policies that
+// are declared, so that one that is no more asks nobody for a key. The keys stand before
+// those that authenticate, which may want to know who calls; the checks behind those that
+// authenticate, authorise and
 // limit, and before those that transform: what the client has sent is compared, not
 // what becomes of it; and of an answer what the client will get.
 //
@@ -69,7 +72,7 @@ func NewHost(c Config) *Host {
 
 var _ policy.Maker = (*Host)(nil)
 
-// Make implements policy.Maker for the native policies policy.Lifecycle,
+// Make implements policy.Maker for the native policies policy.Operation, policy.Lifecycle,
 // policy.APIKey and policy.Contract.
 func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (policy.Policy, error) {
 	declared := new(weirv1.ApiSpec)
@@ -77,6 +80,8 @@ func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (pol
 		return nil, fmt.Errorf("read Api %s: %w", spec.Name, err)
 	}
 	switch spec.Native {
+	case policy.Operation:
+		return h.newOperation(spec)
 	case policy.Lifecycle:
 		return newLifecycle(spec, declared), nil
 	case policy.APIKey:

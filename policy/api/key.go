@@ -1,16 +1,15 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/weirmesh/weir/consumer"
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/resource"
 )
-
-// defaultKeyField is where a key is borne unless an Api says otherwise.
-const defaultKeyField = "x-api-key"
 
 // keys is the policy that asks who calls. Nothing passes it that has not been found to
 // be a key of an App which may call the Api.
@@ -45,13 +44,10 @@ func (h *Host) newKeys(spec policy.Spec, declared *weirv1.ApiSpec) (*keys, error
 // keyField is where requests bear their keys, empty where an Api asks for none.
 func keyField(declared *weirv1.ApiSpec) string {
 	key := declared.GetAuthentication().GetApiKey()
-	switch {
-	case key == nil:
+	if key == nil {
 		return ""
-	case key.GetHeader() == "":
-		return defaultKeyField
 	}
-	return key.GetHeader()
+	return cmp.Or(key.GetHeader(), resource.DefaultKeyHeader)
 }
 
 func (k *keys) Spec() policy.Spec        { return k.spec }

@@ -87,6 +87,7 @@ type Command struct {
 	//	*Command_RaiseRevision
 	//	*Command_TransactVersions
 	//	*Command_GrantLeases
+	//	*Command_ApplyUsage
 	Action        isCommand_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -222,6 +223,15 @@ func (x *Command) GetGrantLeases() *GrantLeases {
 	return nil
 }
 
+func (x *Command) GetApplyUsage() *ApplyUsage {
+	if x != nil {
+		if x, ok := x.Action.(*Command_ApplyUsage); ok {
+			return x.ApplyUsage
+		}
+	}
+	return nil
+}
+
 type isCommand_Action interface {
 	isCommand_Action()
 }
@@ -260,6 +270,10 @@ type Command_GrantLeases struct {
 	GrantLeases *GrantLeases `protobuf:"bytes,17,opt,name=grant_leases,json=grantLeases,proto3,oneof"`
 }
 
+type Command_ApplyUsage struct {
+	ApplyUsage *ApplyUsage `protobuf:"bytes,18,opt,name=apply_usage,json=applyUsage,proto3,oneof"`
+}
+
 func (*Command_Transact) isCommand_Action() {}
 
 func (*Command_PutBlobChunk) isCommand_Action() {}
@@ -275,6 +289,8 @@ func (*Command_RaiseRevision) isCommand_Action() {}
 func (*Command_TransactVersions) isCommand_Action() {}
 
 func (*Command_GrantLeases) isCommand_Action() {}
+
+func (*Command_ApplyUsage) isCommand_Action() {}
 
 // RaiseRevision gives the state a revision of its own though nothing in it
 // changes: after a backup has replaced it, so that it is taken for nothing that
@@ -699,9 +715,9 @@ var File_weir_v1_command_proto protoreflect.FileDescriptor
 
 const file_weir_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\"5\n" +
+	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"5\n" +
 	"\x05Entry\x12,\n" +
-	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xc2\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xfa\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -714,7 +730,9 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\rchange_values\x18\x0e \x01(\v2\x15.weir.v1.ChangeValuesH\x00R\fchangeValues\x12?\n" +
 	"\x0eraise_revision\x18\x0f \x01(\v2\x16.weir.v1.RaiseRevisionH\x00R\rraiseRevision\x12@\n" +
 	"\x11transact_versions\x18\x10 \x01(\v2\x11.weir.v1.TransactH\x00R\x10transactVersions\x129\n" +
-	"\fgrant_leases\x18\x11 \x01(\v2\x14.weir.v1.GrantLeasesH\x00R\vgrantLeasesB\b\n" +
+	"\fgrant_leases\x18\x11 \x01(\v2\x14.weir.v1.GrantLeasesH\x00R\vgrantLeases\x126\n" +
+	"\vapply_usage\x18\x12 \x01(\v2\x13.weir.v1.ApplyUsageH\x00R\n" +
+	"applyUsageB\b\n" +
 	"\x06action\"\x0f\n" +
 	"\rRaiseRevision\"a\n" +
 	"\bTransact\x12%\n" +
@@ -772,8 +790,9 @@ var file_weir_v1_command_proto_goTypes = []any{
 	(*ValueChange)(nil),           // 8: weir.v1.ValueChange
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 	(*GrantLeases)(nil),           // 10: weir.v1.GrantLeases
-	(*Resource)(nil),              // 11: weir.v1.Resource
-	(*ResourceRef)(nil),           // 12: weir.v1.ResourceRef
+	(*ApplyUsage)(nil),            // 11: weir.v1.ApplyUsage
+	(*Resource)(nil),              // 12: weir.v1.Resource
+	(*ResourceRef)(nil),           // 13: weir.v1.ResourceRef
 }
 var file_weir_v1_command_proto_depIdxs = []int32{
 	1,  // 0: weir.v1.Entry.commands:type_name -> weir.v1.Command
@@ -786,14 +805,15 @@ var file_weir_v1_command_proto_depIdxs = []int32{
 	2,  // 7: weir.v1.Command.raise_revision:type_name -> weir.v1.RaiseRevision
 	3,  // 8: weir.v1.Command.transact_versions:type_name -> weir.v1.Transact
 	10, // 9: weir.v1.Command.grant_leases:type_name -> weir.v1.GrantLeases
-	11, // 10: weir.v1.Transact.puts:type_name -> weir.v1.Resource
-	12, // 11: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
-	8,  // 12: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 10: weir.v1.Command.apply_usage:type_name -> weir.v1.ApplyUsage
+	12, // 11: weir.v1.Transact.puts:type_name -> weir.v1.Resource
+	13, // 12: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
+	8,  // 13: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_command_proto_init() }
@@ -804,6 +824,7 @@ func file_weir_v1_command_proto_init() {
 	file_weir_v1_limit_proto_init()
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_resource_proto_init()
+	file_weir_v1_usage_proto_init()
 	file_weir_v1_command_proto_msgTypes[1].OneofWrappers = []any{
 		(*Command_Transact)(nil),
 		(*Command_PutBlobChunk)(nil),
@@ -813,6 +834,7 @@ func file_weir_v1_command_proto_init() {
 		(*Command_RaiseRevision)(nil),
 		(*Command_TransactVersions)(nil),
 		(*Command_GrantLeases)(nil),
+		(*Command_ApplyUsage)(nil),
 	}
 	file_weir_v1_command_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}

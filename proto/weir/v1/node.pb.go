@@ -1056,11 +1056,100 @@ func (x *MemberReport) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+type ReportUsageRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Segments []*UsageSegment        `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
+	// Epochs of which nothing will come any more: the proxy has forgotten them.
+	Ended         [][]byte `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageRequest) Reset() {
+	*x = ReportUsageRequest{}
+	mi := &file_weir_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageRequest) ProtoMessage() {}
+
+func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
+func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReportUsageRequest) GetSegments() []*UsageSegment {
+	if x != nil {
+		return x.Segments
+	}
+	return nil
+}
+
+func (x *ReportUsageRequest) GetEnded() [][]byte {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type ReportUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsageResponse) Reset() {
+	*x = ReportUsageResponse{}
+	mi := &file_weir_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsageResponse) ProtoMessage() {}
+
+func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
+func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
 var File_weir_v1_node_proto protoreflect.FileDescriptor
 
 const file_weir_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\"]\n" +
+	"\x12weir/v1/node.proto\x12\aweir.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/admin.proto\x1a\x15weir/v1/cluster.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x14weir/v1/policy.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"]\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1131,13 +1220,18 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x03(\v2\x14.weir.v1.ProxyStatusR\aproxies\x12\x1b\n" +
 	"\tdisk_free\x18\x05 \x01(\x04R\bdiskFree\x12\x1b\n" +
 	"\tdisk_size\x18\x06 \x01(\x04R\bdiskSize\x127\n" +
-	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\xd5\x02\n" +
+	"\tnot_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"]\n" +
+	"\x12ReportUsageRequest\x121\n" +
+	"\bsegments\x18\x01 \x03(\v2\x15.weir.v1.UsageSegmentR\bsegments\x12\x14\n" +
+	"\x05ended\x18\x02 \x03(\fR\x05ended\"\x15\n" +
+	"\x13ReportUsageResponse2\x9f\x03\n" +
 	"\vNodeService\x123\n" +
 	"\x04Join\x12\x14.weir.v1.JoinRequest\x1a\x15.weir.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.weir.v1.RenewRequest\x1a\x16.weir.v1.RenewResponse\x12O\n" +
 	"\fStreamConfig\x12\x1c.weir.v1.StreamConfigRequest\x1a\x1d.weir.v1.StreamConfigResponse(\x010\x01\x12>\n" +
 	"\aGetBlob\x12\x17.weir.v1.GetBlobRequest\x1a\x18.weir.v1.GetBlobResponse0\x01\x12H\n" +
-	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse2H\n" +
+	"\vLeaseTokens\x12\x1b.weir.v1.LeaseTokensRequest\x1a\x1c.weir.v1.LeaseTokensResponse\x12H\n" +
+	"\vReportUsage\x12\x1b.weir.v1.ReportUsageRequest\x1a\x1c.weir.v1.ReportUsageResponse2H\n" +
 	"\vPeerService\x129\n" +
 	"\x06Report\x12\x16.weir.v1.ReportRequest\x1a\x17.weir.v1.ReportResponseB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
@@ -1153,7 +1247,7 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_weir_v1_node_proto_goTypes = []any{
 	(*JoinRequest)(nil),           // 0: weir.v1.JoinRequest
 	(*JoinResponse)(nil),          // 1: weir.v1.JoinResponse
@@ -1170,53 +1264,59 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*ReportRequest)(nil),         // 12: weir.v1.ReportRequest
 	(*ReportResponse)(nil),        // 13: weir.v1.ReportResponse
 	(*MemberReport)(nil),          // 14: weir.v1.MemberReport
-	nil,                           // 15: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*PluginReport)(nil),          // 17: weir.v1.PluginReport
-	(*Resource)(nil),              // 18: weir.v1.Resource
-	(*ResourceRef)(nil),           // 19: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*ClusterMember)(nil),         // 21: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),           // 22: weir.v1.ProxyStatus
-	(*LeaseTokensRequest)(nil),    // 23: weir.v1.LeaseTokensRequest
-	(*LeaseTokensResponse)(nil),   // 24: weir.v1.LeaseTokensResponse
+	(*ReportUsageRequest)(nil),    // 15: weir.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),   // 16: weir.v1.ReportUsageResponse
+	nil,                           // 17: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*PluginReport)(nil),          // 19: weir.v1.PluginReport
+	(*Resource)(nil),              // 20: weir.v1.Resource
+	(*ResourceRef)(nil),           // 21: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*ClusterMember)(nil),         // 23: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),           // 24: weir.v1.ProxyStatus
+	(*UsageSegment)(nil),          // 25: weir.v1.UsageSegment
+	(*LeaseTokensRequest)(nil),    // 26: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),   // 27: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	16, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
 	6,  // 3: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
 	7,  // 4: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
 	8,  // 5: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	15, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	17, // 7: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
-	18, // 8: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	19, // 9: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	20, // 10: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	20, // 11: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	17, // 6: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	19, // 7: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	20, // 8: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	21, // 9: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	22, // 10: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	22, // 11: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
 	14, // 12: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	20, // 13: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	21, // 14: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	16, // 15: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	22, // 16: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	16, // 17: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 18: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 19: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	5,  // 20: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	10, // 21: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	23, // 22: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
-	12, // 23: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 24: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 25: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	9,  // 26: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	11, // 27: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	24, // 28: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
-	13, // 29: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	22, // 13: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	23, // 14: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	18, // 15: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	24, // 16: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	18, // 17: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	25, // 18: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
+	0,  // 19: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 20: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	5,  // 21: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	10, // 22: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	26, // 23: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	15, // 24: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
+	12, // 25: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 26: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 27: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	9,  // 28: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	11, // 29: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	27, // 30: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	16, // 31: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
+	13, // 32: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1230,6 +1330,7 @@ func file_weir_v1_node_proto_init() {
 	file_weir_v1_meta_proto_init()
 	file_weir_v1_policy_proto_init()
 	file_weir_v1_resource_proto_init()
+	file_weir_v1_usage_proto_init()
 	file_weir_v1_node_proto_msgTypes[5].OneofWrappers = []any{
 		(*StreamConfigRequest_Subscribe)(nil),
 		(*StreamConfigRequest_Ack)(nil),
@@ -1241,7 +1342,7 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

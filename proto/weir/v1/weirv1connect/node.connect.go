@@ -36,6 +36,8 @@ const (
 	NodeServiceGetBlobProcedure = "/weir.v1.NodeService/GetBlob"
 	// NodeServiceLeaseTokensProcedure is the procedure name of the NodeService's LeaseTokens RPC.
 	NodeServiceLeaseTokensProcedure = "/weir.v1.NodeService/LeaseTokens"
+	// NodeServiceReportUsageProcedure is the procedure name of the NodeService's ReportUsage RPC.
+	NodeServiceReportUsageProcedure = "/weir.v1.NodeService/ReportUsage"
 	// PeerServiceReportProcedure is the procedure name of the PeerService's Report RPC.
 	PeerServiceReportProcedure = "/weir.v1.PeerService/Report"
 )
@@ -76,6 +78,13 @@ var (
 			Procedure:  NodeServiceLeaseTokensProcedure,
 		}
 	})
+	nodeServiceReportUsageSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_node_proto.Services().ByName("NodeService").Methods().ByName("ReportUsage"),
+			Procedure:  NodeServiceReportUsageProcedure,
+		}
+	})
 )
 
 // NodeServiceClient is a client for the weir.v1.NodeService service.
@@ -91,6 +100,9 @@ type NodeServiceClient interface {
 	GetBlob(context.Context, *v1.GetBlobRequest) (NodeServiceGetBlobClientStream, error)
 	// LeaseTokens lets a proxy admit requests of limits by itself.
 	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // NewNodeServiceClient constructs a client for the weir.v1.NodeService service. Multiple service
@@ -168,6 +180,9 @@ type NodeServiceHandler interface {
 	GetBlob(context.Context, *v1.GetBlobRequest, NodeServiceGetBlobServerStream) error
 	// LeaseTokens lets a proxy admit requests of limits by itself.
 	LeaseTokens(context.Context, *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error)
+	// ReportUsage takes what a proxy has counted. Once it is answered all of it has been
+	// added, and nothing that is sent again is added again.
+	ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error)
 }
 
 // RegisterNodeServiceHandler registers svc as the weir.v1.NodeService implementation on server.
@@ -179,6 +194,7 @@ func RegisterNodeServiceHandler(server *connect.Server, svc NodeServiceHandler) 
 		connect.Method{Spec: nodeServiceStreamConfigSpec(), Handler: adapter.streamConfig},
 		connect.Method{Spec: nodeServiceGetBlobSpec(), Handler: adapter.getBlob},
 		connect.Method{Spec: nodeServiceLeaseTokensSpec(), Handler: adapter.leaseTokens},
+		connect.Method{Spec: nodeServiceReportUsageSpec(), Handler: adapter.reportUsage},
 	)
 }
 
@@ -244,6 +260,10 @@ func (UnimplementedNodeServiceHandler) LeaseTokens(context.Context, *v1.LeaseTok
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.LeaseTokens is not implemented")
 }
 
+func (UnimplementedNodeServiceHandler) ReportUsage(context.Context, *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.NodeService.ReportUsage is not implemented")
+}
+
 type nodeServiceClient struct {
 	client *connect.Client
 }
@@ -283,6 +303,14 @@ func (c *nodeServiceClient) GetBlob(ctx context.Context, req *v1.GetBlobRequest)
 func (c *nodeServiceClient) LeaseTokens(ctx context.Context, req *v1.LeaseTokensRequest) (*v1.LeaseTokensResponse, error) {
 	var res v1.LeaseTokensResponse
 	if err := c.client.CallUnary(ctx, nodeServiceLeaseTokensSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *nodeServiceClient) ReportUsage(ctx context.Context, req *v1.ReportUsageRequest) (*v1.ReportUsageResponse, error) {
+	var res v1.ReportUsageResponse
+	if err := c.client.CallUnary(ctx, nodeServiceReportUsageSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -332,6 +360,18 @@ func (h nodeServiceHandler) leaseTokens(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.LeaseTokens(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h nodeServiceHandler) reportUsage(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReportUsageRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReportUsage(ctx, &req)
 	if err != nil {
 		return err
 	}
