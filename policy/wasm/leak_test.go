@@ -83,11 +83,17 @@ func TestNothingIsLeft(t *testing.T) {
 	for i := range rounds {
 		once(i)
 	}
-	after := settle(t)
-	t.Logf("before %+v, after %+v", before, after)
 	// The runtime maps a stack for each thread it starts, when it likes; what a policy
-	// leaves, each round leaves.
-	if after.heap > before.heap+1<<20 || after.maps > before.maps+rounds/4 || after.goroutines > before.goroutines {
+	// leaves, each round leaves. And what is only late is gone in the end.
+	left := func(u usage) bool {
+		return u.heap > before.heap+1<<20 || u.maps > before.maps+rounds/4 || u.goroutines > before.goroutines
+	}
+	after := settle(t)
+	for limit := time.Now().Add(time.Minute); left(after) && time.Now().Before(limit); {
+		after = settle(t)
+	}
+	t.Logf("before %+v, after %+v", before, after)
+	if left(after) {
 		t.Errorf("before %+v, after %d rounds %+v", before, rounds, after)
 	}
 }
