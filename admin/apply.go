@@ -47,7 +47,7 @@ func (s *service) Apply(ctx context.Context, req *weirv1.ApplyRequest) (*weirv1.
 	if err := s.tryContracts(tx.Puts, index); err != nil {
 		return nil, err
 	}
-	if err := s.tryPolicies(ctx, tx.Puts, index); err != nil {
+	if err := s.tryPolicies(ctx, tx, index); err != nil {
 		return nil, err
 	}
 	if err := s.fillMaterial(tx.Puts, index); err != nil {

@@ -49,6 +49,11 @@ func (s *service) PushPlugin(ctx context.Context, req *weirv1.PushPluginRequest)
 		old = afresh(old)
 		admitted = proto.CloneOf(old.GetStatus())
 	}
+	if !req.GetForce() {
+		if err := s.refuseUsers(ctx, plugin, s.storedPlugin(resource.Of(wrapped)), req.GetModule()); err != nil {
+			return nil, err
+		}
+	}
 	plugin.Status = admitted
 	advance(plugin, old, Actor(ctx), time.Now())
 	if req.GetDryRun() {

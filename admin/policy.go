@@ -12,8 +12,10 @@ import (
 
 // tryPolicies asks the plugins whether they take the configurations that policies are
 // put with, before a proxy does. A policy that stays as it is is not tried again, nor is
-// one whose plugin is not there, which is the store's to refuse.
-func (s *service) tryPolicies(ctx context.Context, puts []*weirv1.Resource, index func(resource.Ref) resource.Path) error {
+// one whose plugin is not there, which is the store's to refuse. A Plugin that is put
+// with another module is tried with the policies that are stored.
+func (s *service) tryPolicies(ctx context.Context, tx *weirv1.Transact, index func(resource.Ref) resource.Path) error {
+	puts := tx.GetPuts()
 	byPlugin := map[resource.Ref][]*weirv1.Policy{}
 	var order []resource.Ref
 	put := map[resource.Ref]*weirv1.Plugin{}
@@ -52,10 +54,30 @@ func (s *service) tryPolicies(ctx context.Context, puts []*weirv1.Resource, inde
 		}
 		violations = append(violations, found...)
 	}
+	named := refsOf(tx)
+	for ref, plugin := range put {
+		found, err := s.tryUsers(ctx, plugin, s.storedPlugin(ref), nil, func(r resource.Ref) bool { return named[r] })
+		if err != nil {
+			return err
+		}
+		violations = append(violations, found...)
+	}
 	if len(violations) > 0 {
 		return refusal(&Refused{Violations: violations}, index)
 	}
 	return nil
+}
+
+// refsOf is all that a transaction puts or deletes.
+func refsOf(tx *weirv1.Transact) map[resource.Ref]bool {
+	named := map[resource.Ref]bool{}
+	for _, r := range tx.GetPuts() {
+		named[resource.Of(r)] = true
+	}
+	for _, m := range tx.GetDeletes() {
+		named[resource.RefOf(m)] = true
+	}
+	return named
 }
 
 // tryFirewalls compiles the rules of those policies that are the web application
@@ -102,6 +124,10 @@ func (s *service) try(ctx context.Context, plugin *weirv1.Plugin, policies []*we
 	if module == nil {
 		return nil, nil
 	}
+	return s.tryWith(ctx, plugin, module, policies)
+}
+
+func (s *service) tryWith(ctx context.Context, plugin *weirv1.Plugin, module []byte, policies []*weirv1.Policy) ([]Violation, error) {
 	wrong, err := s.Admission.Try(ctx, plugin, module, policies)
 	if err != nil {
 		return nil, fmt.Errorf("try plugin %s: %w", plugin.GetMetadata().GetName(), err)

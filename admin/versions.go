@@ -185,6 +185,11 @@ func (s *service) PromotePlugin(ctx context.Context, req *weirv1.PromotePluginRe
 	default:
 		plugin.Spec.Digest, plugin.Spec.Signatures, plugin.Spec.Canary = canary.GetDigest(), canary.GetSignatures(), nil
 	}
+	if !req.GetForce() {
+		if err := s.refuseUsers(ctx, plugin, old, nil); err != nil {
+			return nil, err
+		}
+	}
 	plugin, revision, err := s.changePlugin(ctx, plugin, old, req.GetDryRun())
 	return &weirv1.PromotePluginResponse{Plugin: plugin, Revision: revision}, err
 }
@@ -200,6 +205,11 @@ func (s *service) RollbackPlugin(ctx context.Context, req *weirv1.RollbackPlugin
 		return nil, err
 	}
 	plugin.Spec.Digest, plugin.Spec.Signatures, plugin.Spec.Canary = to.GetDigest(), to.GetSignatures(), nil
+	if !req.GetForce() {
+		if err := s.refuseUsers(ctx, plugin, old, nil); err != nil {
+			return nil, err
+		}
+	}
 	plugin, revision, err := s.changePlugin(ctx, plugin, old, req.GetDryRun())
 	return &weirv1.RollbackPluginResponse{Plugin: plugin, Revision: revision}, err
 }

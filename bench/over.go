@@ -26,7 +26,8 @@ type over string
 
 const (
 	plain     over = ""
-	overTLS   over = "tls" // HTTP/1.1
+	overTLS   over = "tls"   // HTTP/1.1
+	overKey   over = "keyed" // HTTP/1.1 in the clear, with a key
 	overHTTP2 over = "http2"
 	overHTTP3 over = "http3"
 	overGRPC  over = "grpc" // by HTTP/2 in the clear, the upstream too
@@ -41,7 +42,7 @@ const benchHost = "bench.example"
 
 // share is how many loops have a connection together.
 func (o over) share() int {
-	if o == plain || o == overTLS {
+	if o == plain || o == overTLS || o == overKey {
 		return 1
 	}
 	return streamsEach
@@ -75,7 +76,22 @@ func (o over) dial(address string, requests [][]byte, at int) (client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o == overKey {
+		requests = keyed(requests)
+	}
 	return newHTTP1(c, requests, at)
+}
+
+// benchKey is the key of the App that calls.
+const benchKey = "weir_bench"
+
+// keyed are requests that bear it.
+func keyed(requests [][]byte) [][]byte {
+	bearing := make([][]byte, len(requests))
+	for i, r := range requests {
+		bearing[i] = fmt.Appendf(nil, "%sx-api-key: %s\r\n\r\n", r[:len(r)-2], benchKey)
+	}
+	return bearing
 }
 
 func clientTLS(protocols ...string) *tls.Config {

@@ -34,6 +34,7 @@ var proxies = []proxy{
 	{name: "Traefik", start: startTraefik},
 	{name: "HAProxy", start: startHAProxy},
 	{name: "Caddy", start: startCaddy},
+	{name: weirKeyed, start: startWeir(consumers), over: overKey},
 	{name: "nginx", start: startNginx},
 	{name: weirCatchAll, start: startWeir(catchAll)},
 	{name: weirTransform, start: startWeir(policies(1))},

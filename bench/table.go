@@ -100,10 +100,11 @@ type target struct {
 }
 
 var targets = []target{
-	{of: weirCatchAll, against: "nginx", factor: 1.5},
+	{of: weirCatchAll, against: "nginx", factor: 1.25},
 	{of: weirCatchAll, against: "Caddy", factor: 0.25},
 	{of: weirTransform, against: weirCatchAll, plus: 3},
 	{of: weirChain, against: weirCatchAll, plus: 12},
+	{of: weirKeyed, against: weirCatchAll, factor: 1.5},
 	{of: weirManyHosts, against: weirFewHosts, factor: 1.1},
 	{of: weirTLS, against: "nginx TLS", factor: 1.6},
 	{of: weirHTTP2, against: "nginx HTTP/2", factor: 2},

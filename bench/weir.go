@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ const (
 	weirHTTP2     = "Weir HTTP/2"
 	weirHTTP3     = "Weir HTTP/3"
 	weirGRPC      = "Weir gRPC"
+	weirKeyed     = "Weir key, limit"
 )
 
 // weir is a running `weir dev` and the way to declare something there.
@@ -144,6 +146,38 @@ kind: Service
 metadata: {name: books}
 spec: {protocol: HTTP2, endpoints: [{address: "{UPSTREAM}"}]}
 `+catchAllRoute)
+}
+
+// consumers is the catch-all as an Api that asks for a key, with an exact limit that is
+// not reached; every answer is counted.
+func consumers(ctx context.Context, w *weir) error {
+	return w.apply(ctx, catchAllRoute+fmt.Sprintf(`
+---
+apiVersion: weir/v1
+kind: Api
+metadata: {name: all}
+spec: {version: v1, state: PUBLISHED, targetRefs: [{name: all}], authentication: {apiKey: {}}}
+---
+apiVersion: weir/v1
+kind: Plan
+metadata: {name: most}
+spec: {apis: [all], limits: [{name: day, requests: 1000000000000, window: 86400s, exact: true}]}
+---
+apiVersion: weir/v1
+kind: App
+metadata: {name: bench}
+spec: {organization: bench}
+---
+apiVersion: weir/v1
+kind: Subscription
+metadata: {name: bench}
+spec: {app: bench, plan: most}
+---
+apiVersion: weir/v1
+kind: Credential
+metadata: {name: bench}
+spec: {app: bench, sha256: %x}
+`, sha256.Sum256([]byte(benchKey))))
 }
 
 // policies is the catch-all with a chain of so many policies, each the standard policy

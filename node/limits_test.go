@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/internal/freeport"
 	"github.com/weirmesh/weir/nodeapi"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -194,4 +195,43 @@ func requireLimits(t *testing.T, s *several, at string, requests uint64) {
 
 func testLogger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// Whoever has a key is held to its plan by two edges together.
+func TestLimitsAtTwoEdges(t *testing.T) {
+	serverDir, address, upstream := t.TempDir(), freeport.Address(t), newUpstream(t)
+	gateways := map[string]string{"a": freeport.Address(t), "b": freeport.Address(t)}
+	run(t, serverConfig(t, serverDir, address)).ready()
+	api := adminAPI(t, serverDir)
+	for zone := range gateways {
+		c := edgeConfig(t.TempDir(), address, joinToken(t, api))
+		c.Edge.Name, c.Edge.Labels = "edge-"+zone, map[string]string{"zone": zone}
+		run(t, c).ready()
+	}
+	declared := keyedShop(t, upstream, gateways)
+	for _, r := range declared {
+		if p := r.GetPlan(); p != nil {
+			p.Spec.Limits = []*weirv1.PlanLimit{{Name: "month", Requests: 20, Window: durationpb.New(31 * 24 * time.Hour), Exact: true}}
+		}
+	}
+	apply(t, api, declared...)
+	key := createKey(t, api).GetKey()
+	requireSoon(t, gateways, "/books", "", 401)
+	answers := map[int]int{}
+	for answers[429] < 20 {
+		for _, gateway := range gateways {
+			status, body := ask(t, "http://"+gateway+"/books", key)
+			answers[status]++
+			if status != 200 && status != 429 && status != 401 {
+				t.Fatalf("got %d %s", status, body)
+			}
+		}
+	}
+	if answers[200] > 20 || answers[200] < 19 { // one may be held by the edge that was not asked for it
+		t.Errorf("the answers are %v", answers)
+	}
+	m, err := api.ListLimits(t.Context(), &weirv1.ListLimitsRequest{Subscription: "demo-free"})
+	if err != nil || len(m.GetLimits()) != 1 || m.GetLimits()[0].GetGranted() != 20 {
+		t.Errorf("the servers say %v, %v", m, err)
+	}
 }

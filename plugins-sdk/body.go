@@ -10,6 +10,8 @@ import (
 type Body struct {
 	buffer abi.BufferType
 	size   int
+	start  uint32 // where the part begins; not 0 at an end that trailers follow
+	held   bool   // the method has held it
 }
 
 // Len counts the bytes shown.
@@ -20,7 +22,7 @@ func (b *Body) Bytes() []byte {
 	if b.size == 0 {
 		return nil
 	}
-	bytes, s := abi.GetBuffer(b.buffer, 0, uint32(b.size))
+	bytes, s := abi.GetBuffer(b.buffer, b.start, uint32(b.size))
 	if s != abi.OK && s != abi.NotFound {
 		Warnf("read body: %v", s)
 	}
@@ -30,7 +32,7 @@ func (b *Body) Bytes() []byte {
 // Replace puts data in their place. Say so in the head: delete content-length
 // in OnRequest or OnResponse when a body may change its length.
 func (b *Body) Replace(data []byte) {
-	if s := abi.SetBuffer(b.buffer, 0, math.MaxUint32, data); s != abi.OK {
+	if s := abi.SetBuffer(b.buffer, b.start, math.MaxUint32, data); s != abi.OK {
 		Warnf("replace body: %v", s)
 		return
 	}

@@ -202,6 +202,9 @@ func (vm *VM) answered(token uint32, reply *Reply) {
 	abi.SetEffectiveContext(w.id)
 	x.replying = true
 	action := w.then(reply)
+	if action == Continue && x.due && !x.answered {
+		action = x.duly(w.response)
+	}
 	x.replying = false
 	if action == Continue && !x.answered {
 		abi.ContinueStream(w.response)

@@ -19,6 +19,8 @@ type Exchange struct {
 	answered bool
 	replying bool // a call's answer is looked at
 	spare    bool // VM.spare, and not answered
+	due      bool // the trailers' method is, when the body's has its answer
+	open     int  // streams of its own
 	request  Request
 	response Response
 }
@@ -32,6 +34,8 @@ type Request struct {
 	// End tells that this is all there is: in OnRequest that there is no body,
 	// in OnRequestBody that it is complete.
 	End bool
+	// Trailers are there in OnRequestTrailers only.
+	Trailers Header
 }
 
 // Response is what it is answered.
@@ -42,6 +46,8 @@ type Response struct {
 	Body Body
 	// End is as in Request.
 	End bool
+	// Trailers are there in OnResponseTrailers only.
+	Trailers Header
 }
 
 // Method is the request's method.

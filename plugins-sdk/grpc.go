@@ -67,16 +67,28 @@ func SendGRPC(c GRPCCall, then func(*GRPCReply)) error {
 }
 
 func (c *GRPCCall) send() (token uint32, err error) {
-	slash := strings.LastIndexByte(c.Method, '/')
-	if slash <= 0 {
-		return 0, fmt.Errorf("call method %q: want package.Service/Method", c.Method)
+	of, method, err := c.split()
+	if err != nil {
+		return 0, err
 	}
-	metadata := abi.AppendPairs(nil, len(c.Metadata), func(i int) (string, string) { return c.Metadata[i].Name, c.Metadata[i].Value })
-	token, s := abi.GRPCCall(c.Service, c.Method[:slash], c.Method[slash+1:], metadata, c.Message, milliseconds(c.Timeout))
+	token, s := abi.GRPCCall(c.Service, of, method, c.metadata(), c.Message, milliseconds(c.Timeout))
 	if s != abi.OK {
 		return 0, fmt.Errorf("call service %s: %w", c.Service, s)
 	}
 	return token, nil
+}
+
+// split is the method as the host wants it.
+func (c *GRPCCall) split() (of, method string, err error) {
+	slash := strings.LastIndexByte(c.Method, '/')
+	if slash <= 0 {
+		return "", "", fmt.Errorf("call method %q: want package.Service/Method", c.Method)
+	}
+	return c.Method[:slash], c.Method[slash+1:], nil
+}
+
+func (c *GRPCCall) metadata() []byte {
+	return abi.AppendPairs(nil, len(c.Metadata), func(i int) (string, string) { return c.Metadata[i].Name, c.Metadata[i].Value })
 }
 
 // grpc is the answer to a call of gRPC.
@@ -91,11 +103,21 @@ func (r *Reply) grpc() *GRPCReply {
 	return &GRPCReply{Message: message}
 }
 
-// OnGRPCReceive tells a handler the answer to its call.
-func (vm *VM) OnGRPCReceive(token uint32, size int) { vm.answered(token, &Reply{size: size}) }
+// OnGRPCReceive tells a handler the answer to its call, or a message of a stream.
+func (vm *VM) OnGRPCReceive(token uint32, size int) {
+	if s := vm.streams[token]; s != nil {
+		s.received(size)
+		return
+	}
+	vm.answered(token, &Reply{size: size})
+}
 
-// OnGRPCClose tells a handler that its call has failed.
+// OnGRPCClose tells a handler that its call has failed, or how a stream has ended.
 func (vm *VM) OnGRPCClose(token, code uint32) {
 	_, why := abi.CallStatus()
+	if s := vm.streams[token]; s != nil {
+		s.closed(code, why)
+		return
+	}
 	vm.answered(token, &Reply{Err: &GRPCError{code, why}})
 }

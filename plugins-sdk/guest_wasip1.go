@@ -60,6 +60,9 @@ func onRequestBody(id, size, end uint32) uint32 {
 	return uint32(guest.OnRequestBody(id, int(size), end != 0))
 }
 
+//go:wasmexport proxy_on_request_trailers
+func onRequestTrailers(id, _ uint32) uint32 { return uint32(guest.OnRequestTrailers(id)) }
+
 //go:wasmexport proxy_on_response_headers
 func onResponseHeaders(id, _, end uint32) uint32 {
 	return uint32(guest.OnResponseHeaders(id, end != 0))
@@ -70,6 +73,9 @@ func onResponseBody(id, size, end uint32) uint32 {
 	return uint32(guest.OnResponseBody(id, int(size), end != 0))
 }
 
+//go:wasmexport proxy_on_response_trailers
+func onResponseTrailers(id, _ uint32) uint32 { return uint32(guest.OnResponseTrailers(id)) }
+
 //go:wasmexport proxy_on_http_call_response
 func onHTTPCallResponse(_, token, fields, size, _ uint32) {
 	guest.OnHTTPCallResponse(token, int(fields), int(size))
@@ -77,6 +83,12 @@ func onHTTPCallResponse(_, token, fields, size, _ uint32) {
 
 //go:wasmexport proxy_on_grpc_receive
 func onGRPCReceive(_, token, size uint32) { guest.OnGRPCReceive(token, int(size)) }
+
+//go:wasmexport proxy_on_grpc_receive_initial_metadata
+func onGRPCInitialMetadata(_, token, _ uint32) { guest.OnGRPCInitialMetadata(token) }
+
+//go:wasmexport proxy_on_grpc_receive_trailing_metadata
+func onGRPCTrailingMetadata(_, token, _ uint32) { guest.OnGRPCTrailingMetadata(token) }
 
 //go:wasmexport proxy_on_grpc_close
 func onGRPCClose(_, token, code uint32) { guest.OnGRPCClose(token, code) }

@@ -43,8 +43,9 @@ import (
 )
 
 // Handler is a policy at work. It implements any of [RequestHandler],
-// [RequestBodyHandler], [ResponseHandler], [ResponseBodyHandler],
-// [DoneHandler], [TickHandler] and [QueueHandler]; the rest is not called.
+// [RequestBodyHandler], [RequestTrailersHandler], [ResponseHandler],
+// [ResponseBodyHandler], [ResponseTrailersHandler], [DoneHandler], [TickHandler] and
+// [QueueHandler]; the rest is not called.
 type Handler any
 
 // RequestHandler sees the head of each request.

@@ -30,6 +30,8 @@ type VM struct {
 	only *Exchange
 	// waiting is calls, by their tokens; nil where there was none.
 	waiting map[uint32]waiting
+	// streams are those that are open, by their tokens.
+	streams map[uint32]*GRPCStream
 }
 
 // rootContext is a policy under its number. There are few of them.
@@ -40,16 +42,18 @@ type rootContext struct {
 
 // policy is a handler, taken apart once so that a call needs no type switch.
 type policy struct {
-	onRequest      RequestHandler
-	onRequestBody  RequestBodyHandler
-	onResponse     ResponseHandler
-	onResponseBody ResponseBodyHandler
-	onDone         DoneHandler
-	onTick         TickHandler
-	onQueue        QueueHandler
-	scratch        []byte
-	vm             *VM
-	id             uint32 // of the root context
+	onRequest          RequestHandler
+	onRequestBody      RequestBodyHandler
+	onResponse         ResponseHandler
+	onResponseBody     ResponseBodyHandler
+	onRequestTrailers  RequestTrailersHandler
+	onResponseTrailers ResponseTrailersHandler
+	onDone             DoneHandler
+	onTick             TickHandler
+	onQueue            QueueHandler
+	scratch            []byte
+	vm                 *VM
+	id                 uint32 // of the root context
 }
 
 // NewVM returns a sandbox for the plugin.
@@ -100,8 +104,8 @@ func (vm *VM) newExchange() *Exchange {
 		return x
 	}
 	x := new(Exchange)
-	x.request = Request{Exchange: x, Header: Header{abi.RequestHeaders}, Body: Body{buffer: abi.RequestBody}}
-	x.response = Response{Exchange: x, Header: Header{abi.ResponseHeaders}, Body: Body{buffer: abi.ResponseBody}}
+	x.request = Request{Exchange: x, Header: Header{abi.RequestHeaders}, Body: Body{buffer: abi.RequestBody}, Trailers: Header{abi.RequestTrailers}}
+	x.response = Response{Exchange: x, Header: Header{abi.ResponseHeaders}, Body: Body{buffer: abi.ResponseBody}, Trailers: Header{abi.ResponseTrailers}}
 	return x
 }
 
@@ -151,10 +155,12 @@ func newPolicy(plugin Plugin, config []byte) (*policy, error) {
 	p.onRequestBody, _ = handler.(RequestBodyHandler)
 	p.onResponse, _ = handler.(ResponseHandler)
 	p.onResponseBody, _ = handler.(ResponseBodyHandler)
+	p.onRequestTrailers, _ = handler.(RequestTrailersHandler)
+	p.onResponseTrailers, _ = handler.(ResponseTrailersHandler)
 	p.onDone, _ = handler.(DoneHandler)
 	p.onTick, _ = handler.(TickHandler)
 	p.onQueue, _ = handler.(QueueHandler)
-	if p.phases() == 0 && p.onDone == nil && p.onTick == nil && p.onQueue == nil {
+	if p.phases() == 0 && p.trailers() == 0 && p.onDone == nil && p.onTick == nil && p.onQueue == nil {
 		return nil, errors.New("the handler has none of the methods that are called: OnRequest, OnResponse, …")
 	}
 	return p, nil
@@ -169,7 +175,11 @@ func (p *policy) announce() (light bool) {
 	if p.onDone == nil {
 		set |= abi.PhaseBrief | abi.PhaseLight
 	}
-	known, s := abi.Foreign("weir.phases", []byte{set})
+	announced := []byte{set}
+	if trailers := p.trailers(); trailers != 0 {
+		announced = append(announced, trailers)
+	}
+	known, s := abi.Foreign("weir.phases", announced)
 	return s == abi.OK && len(known) == 1 && known[0]&abi.PhaseLight != 0
 }
 
@@ -199,7 +209,9 @@ func (vm *VM) OnRequestBody(id uint32, size int, end bool) Action {
 		return vm.unseen(x)
 	}
 	x.request.End, x.request.Body.size = end, size
-	return vm.leave(x, inBody(x.policy.onRequestBody.OnRequestBody(&x.request)), requestBody)
+	action := inBody(x.policy.onRequestBody.OnRequestBody(&x.request))
+	x.request.Body.held = action == Hold
+	return vm.leave(x, action, requestBody)
 }
 
 func (vm *VM) OnResponseHeaders(id uint32, end bool) Action {
@@ -217,7 +229,9 @@ func (vm *VM) OnResponseBody(id uint32, size int, end bool) Action {
 		return vm.unseen(x)
 	}
 	x.response.End, x.response.Body.size = end, size
-	return vm.leave(x, inBody(x.policy.onResponseBody.OnResponseBody(&x.response)), responseBody)
+	action := inBody(x.policy.onResponseBody.OnResponseBody(&x.response))
+	x.response.Body.held = action == Hold
+	return vm.leave(x, action, responseBody)
 }
 
 // inBody: in a body's callback there is one kind of pause.
@@ -275,13 +289,14 @@ func (vm *VM) keep(x *Exchange, action Action, in phase) Action {
 	if vm.spare == nil {
 		return action
 	}
-	over := x.answered || action&Action(abi.ActionPauses) == 0 && (x.State == nil || x.last(in))
+	over := x.answered || action&Action(abi.ActionPauses) == 0 && x.open == 0 && (x.State == nil || x.last(in))
 	switch {
 	case !over && x == vm.spare:
 		x.spare = false
 		vm.renew(x.policy)
 		vm.add(x)
 	case over && x == vm.spare:
+		vm.hangUp(x)
 		x.State, x.answered, x.spare = nil, false, true
 	case over:
 		vm.OnDelete(x.id)
@@ -307,13 +322,18 @@ func (x *Exchange) last(in phase) bool {
 	p := x.policy
 	switch in {
 	case requestHead:
-		return p.onResponse == nil && p.onResponseBody == nil && (x.request.End || p.onRequestBody == nil)
+		return p.unanswered() && (x.request.End || p.onRequestBody == nil && p.onRequestTrailers == nil)
 	case requestBody:
-		return p.onResponse == nil && p.onResponseBody == nil && x.request.End
+		return p.unanswered() && x.request.End
 	case responseHead:
-		return x.response.End || p.onResponseBody == nil
+		return x.response.End || p.onResponseBody == nil && p.onResponseTrailers == nil
 	}
 	return x.response.End
+}
+
+// unanswered: the handler has no method for the response.
+func (p *policy) unanswered() bool {
+	return p.onResponse == nil && p.onResponseBody == nil && p.onResponseTrailers == nil
 }
 
 // OnLog is the last that a handler hears of an exchange.
@@ -330,7 +350,9 @@ func (vm *VM) OnDelete(id uint32) {
 		vm.policies = slices.DeleteFunc(vm.policies, func(r rootContext) bool { return r.id == id })
 		return
 	}
-	x.State, x.policy, x.answered = nil, nil, false
+	vm.hangUp(x)
+	x.State, x.policy, x.answered, x.due = nil, nil, false, false
+	x.request.Body, x.response.Body = Body{buffer: abi.RequestBody}, Body{buffer: abi.ResponseBody}
 	vm.free = append(vm.free, x)
 	if vm.live.count == 0 {
 		vm.only = vm.spare

@@ -49,16 +49,6 @@ func (m *chainMaker) keys(ctx context.Context, a *weirv1.Api) {
 	}
 }
 
-// quota adds the limits of whoever calls, once: a consumer has the same at all Apis.
-func (m *chainMaker) quota(ctx context.Context, apis []*weirv1.Api) {
-	for _, a := range apis {
-		if m.err == nil && a.GetSpec().GetAuthentication() != nil {
-			m.api(ctx, a, policy.Quota, "")
-			return
-		}
-	}
-}
-
 // contract adds the checks of a version that is served.
 func (m *chainMaker) contract(ctx context.Context, a *weirv1.Api) {
 	v := a.GetSpec().GetValidation()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -258,5 +259,69 @@ func TestPolicyCallsAGRPCService(t *testing.T) {
 	// A stream that nobody ends does not keep the edge from ending.
 	if status, _ := tell(t, e, "request: grpc stream echo Chat a"); status != 200 {
 		t.Error(status)
+	}
+}
+
+// TestAnOpenStreamEndsOnTheWireAsThePluginSays: cancelled, by a reset; closed, by the
+// end of what is sent, after which the service's answer still comes.
+func TestAnOpenStreamEndsOnTheWireAsThePluginSays(t *testing.T) {
+	ends := make(chan string, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		io.WriteString(w, "\x00\x00\x00\x00\x01a")
+		w.(http.Flusher).Flush()
+		_, err := io.ReadAll(r.Body)
+		ends <- fmt.Sprint(err)
+		io.WriteString(w, "\x00\x00\x00\x00\x01z")
+		w.Header().Set("Grpc-Status", "0")
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	talk := service("talk", server.Listener.Addr().String())
+	talk.Spec.Protocol = weirv1.ServiceSpec_HTTP2
+	e := startCaller(t, []*weirv1.ServiceGrant{{Name: "talk"}}, service("s", upstreamServer(t, took)), talk, route("r", "/", "s"))
+	const open = "request: grpc stream talk Chat hello; request: wait 1; "
+	for _, c := range []struct{ name, do, wire, took string }{
+		{"cancelled", "heard message: grpc-cancel; heard message: take; heard message: go", "CANCEL", ""},
+		{"closed", "heard message: grpc-close; answer: take; answer: go", "<nil>", "closed 0 initial ,a,z,trailing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if status, body := tell(t, e, open+c.do); status != 200 || !strings.Contains(body, c.took) {
+				t.Errorf("%d %q, want %q", status, body, c.took)
+			}
+			if got := <-ends; !strings.Contains(got, c.wire) {
+				t.Errorf("the service sees %q, want %s", got, c.wire)
+			}
+		})
+	}
+}
+
+// TestAPolicyChoosesTheEndpoint, if that is there and well; else the balancer does.
+func TestAPolicyChoosesTheEndpoint(t *testing.T) {
+	named := func(name string) string {
+		return upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name) })
+	}
+	a, b := named("a"), named("b")
+	e := startCaller(t, nil, service("s", a, b), route("r", "/", "s"))
+	for address, want := range map[string]string{a: "a", b: "b"} {
+		for range 6 {
+			if status, body := tell(t, e, "request: prefer "+address); status != 200 || body != want {
+				t.Errorf("%s: %d %q, want %s", address, status, body, want)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for range 8 {
+		_, body := tell(t, e, "request: prefer 192.0.2.1:1")
+		seen[body] = true
+	}
+	if !seen["a"] || !seen["b"] {
+		t.Errorf("an endpoint that is not there leads to %v", seen)
+	}
+	if _, body := tell(t, e, "request: endpoints; request: reply 200 ok"); body != "ok" {
+		t.Error(body)
 	}
 }

@@ -49,7 +49,13 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 	}
 	s.tried = service.Tried{}
 	for try := 0; ; try++ {
-		endpoint := b.Pick(key, &s.tried)
+		var endpoint *service.Endpoint
+		if try == 0 && x.Preferred != "" {
+			endpoint = b.Named(x.Preferred)
+		}
+		if endpoint == nil {
+			endpoint = b.Pick(key, &s.tried)
+		}
 		if endpoint == nil {
 			return errNoEndpoint
 		}

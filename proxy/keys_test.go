@@ -36,8 +36,11 @@ type keyHost struct {
 
 func (h *keyHost) Make(ctx context.Context, spec policy.Spec, services policy.Services) (policy.Policy, error) {
 	h.made.Add(1)
-	if spec.Native == "" {
+	switch spec.Native {
+	case "":
 		return teller{spec: spec}, nil
+	case policy.Quota:
+		return known{spec: spec}, nil // nobody is limited
 	}
 	return h.Host.Make(ctx, spec, services)
 }

@@ -113,11 +113,43 @@ func TestWhatHandlersAskFor(t *testing.T) {
 		{"grpc Fail", 403, "grpc status 7: not you: 100 %"},
 		{"send news", 200, "heard news"},
 		{"sleep", 200, "slept"},
+		{"chat", 200, "sdk one! two! bye"},
+		{"chat cancel", 200, "sdk one!"},
 		{"", 200, "nothing"},
 	} {
 		if status, body := tell(t, e, c.do); status != c.status || body != c.body {
 			t.Errorf("%q: %d %q, want %d %q", c.do, status, body, c.status, c.body)
 		}
+	}
+}
+
+// TestWhatHandlersSeeOfTrailers, and make of them, by the same module: with a body that
+// ends before them.
+func TestWhatHandlersSeeOfTrailers(t *testing.T) {
+	e := startModule(t, talker, "talk", "{}", echoService(t), func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Trailer", "X-End")
+		fmt.Fprintf(w, "%s %v %v", body, r.Trailer["X-Sum"], r.Trailer["X-Secret"])
+		w.Header().Set("X-End", "bye")
+	})
+	for _, c := range []struct {
+		name, body, want string
+		trailers         http.Header
+	}{
+		{"trailers", "some body", "SOME BODY [7 checked] []", http.Header{"X-Sum": {"7"}, "X-Secret": {"s"}}},
+		{"none", "some body", "SOME BODY [] []", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req := newRequest(t, "POST", e.url("/"), io.MultiReader(strings.NewReader(c.body))) // of a length that is not known
+			req.Trailer = c.trailers
+			resp, body := do(t, http.DefaultClient, req)
+			if body != c.want {
+				t.Errorf("the service gets %q, want %q", body, c.want)
+			}
+			if got := resp.Trailer["X-End"]; len(got) != 2 || got[0] != "bye" || got[1] != "bye!" {
+				t.Errorf("the client's trailers are %v", resp.Trailer)
+			}
+		})
 	}
 }
 

@@ -184,6 +184,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 		return fmt.Errorf("update configuration: the proxy is shut down")
 	}
 	p.show(func() { p.desired.merge(u) })
+	clear(p.versions.checked)
 	later := p.tellConsumers()
 	next, err := p.compile(ctx, u.Revision)
 	if err != nil {

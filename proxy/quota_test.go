@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -58,11 +59,25 @@ func (i *identifier) Make(ctx context.Context, spec policy.Spec, s policy.Servic
 	switch {
 	case spec.Native == policy.Quota:
 		return i.limits.Make(ctx, spec, s)
+	case spec.Native != "": // who calls is said by the next one
+		made, err := i.markers.Make(ctx, spec, s)
+		return &quiet{made.(*marker)}, err
 	case spec.Plugin == "who":
 		made, err := i.markers.Make(ctx, spec, s)
 		return &says{made.(*marker), i.who}, err
 	}
 	return i.markers.Make(ctx, spec, s)
+}
+
+type quiet struct{ *marker }
+
+func (q *quiet) NewFilter() policy.Filter { return q }
+
+func (*quiet) OnRequest(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+func (*quiet) OnResponse(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
 }
 
 type says struct {
@@ -79,9 +94,8 @@ func (s *says) OnRequest(x *exchange.Exchange, end bool) (policy.Verdict, error)
 	return s.marker.OnRequest(x, end)
 }
 
-// startLimited starts an edge with an Api that asks who calls, whose callers have these
-// limits.
-func startLimited(t *testing.T, limits ...exchange.Limit) (*edge, *counters) {
+// limiter is a client that leases from counters.
+func limiter(t testing.TB, limits ...exchange.Limit) (*quota.Client, *counters) {
 	c := &counters{records: map[string]*weirv1.LeaseRecord{}, limits: map[string]ledger.Limit{}}
 	for _, l := range limits {
 		c.limits[l.Name] = ledger.Limit{Requests: l.Requests, Window: l.Window}
@@ -92,16 +106,26 @@ func startLimited(t *testing.T, limits ...exchange.Limit) (*edge, *counters) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = client.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	maker := &identifier{limits: quotapolicy.NewHost(client), who: &exchange.Consumer{Tenant: "default", Subscription: "demo-free", Limits: limits}}
-	a := &weirv1.Api{Metadata: &weirv1.Metadata{Name: "books"}, Spec: &weirv1.ApiSpec{Version: "v1", State: weirv1.ApiSpec_PUBLISHED,
+	return client, c
+}
+
+func limitedAPI() *weirv1.Api {
+	return &weirv1.Api{Metadata: &weirv1.Metadata{Name: "books"}, Spec: &weirv1.ApiSpec{Version: "v1", State: weirv1.ApiSpec_PUBLISHED,
 		TargetRefs:     []*weirv1.TargetRef{{Kind: "Route", Name: "r"}},
 		Authentication: &weirv1.ApiAuthentication{ApiKey: &weirv1.ApiKey{}}}}
+}
+
+// startLimited starts an edge with an Api that asks who calls, whose callers have these
+// limits.
+func startLimited(t testing.TB, limits ...exchange.Limit) (*edge, *counters) {
+	client, c := limiter(t, limits...)
+	maker := &identifier{limits: quotapolicy.NewHost(client), who: &exchange.Consumer{Tenant: "default", Subscription: "demo-free", Limits: limits}}
 	addr := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["RateLimit"] = []string{`"service";r=7;t=7`}
 		w.Header()["RateLimit-Policy"] = []string{`"service";q=7;w=7`}
 		io.WriteString(w, r.Header.Get("X-Seen"))
 	})
-	e := startEdgeWith(t, with(maker), append(append(plugins("who", "mark"), service("s", addr), route("r", "/", "s")), a,
+	e := startEdgeWith(t, with(maker), append(append(plugins("who", "mark"), service("s", addr), route("r", "/", "s")), limitedAPI(),
 		attach("a", "who", "Route", "r", weirv1.PolicySpec_AUTHN), attach("b", "mark", "Route", "r", weirv1.PolicySpec_LIMIT))...)
 	return e, c
 }
@@ -202,4 +226,78 @@ func TestNobodyLeases(t *testing.T) {
 			waitFor(t, func() bool { resp, body = askKeyed(t, e); return resp.StatusCode == 200 }, func() string { return resp.Status + " " + body })
 		})
 	}
+}
+
+// known makes everybody one consumer, and holds that to its limits.
+type known struct {
+	policy.NoBodies
+	spec   policy.Spec
+	limits *quotapolicy.Host
+	who    *exchange.Consumer
+}
+
+func (k known) Make(ctx context.Context, spec policy.Spec, s policy.Services) (policy.Policy, error) {
+	if spec.Native == policy.Quota {
+		return k.limits.Make(ctx, spec, s)
+	}
+	k.spec = spec
+	return k, nil
+}
+
+func (k known) Spec() policy.Spec        { return k.spec }
+func (k known) Phases() policy.Phases    { return policy.RequestHead }
+func (k known) NewFilter() policy.Filter { return k }
+func (k known) Release()                 {}
+
+func (k known) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, error) {
+	if k.who != nil {
+		x.Consumer = k.who
+	}
+	return policy.Continue, nil
+}
+
+func (k known) OnResponse(*exchange.Exchange, bool) (policy.Verdict, error) {
+	return policy.Continue, nil
+}
+
+func startKnown(t testing.TB) *edge {
+	limits := []exchange.Limit{{Name: "minute", Requests: 1 << 50, Window: time.Minute, Exact: true}, {Name: "day", Requests: 1 << 50, Window: 24 * time.Hour, Exact: true}}
+	client, _ := limiter(t, limits...)
+	who := &exchange.Consumer{Tenant: "default", Subscription: "demo-free", Limits: limits}
+	return startEdgeWith(t, with(known{limits: quotapolicy.NewHost(client), who: who}), append(plugins("who"), service("s", plainOrigin(t)), route("r", "/", "s"),
+		limitedAPI(), attach("a", "who", "Route", "r", weirv1.PolicySpec_AUTHN))...)
+}
+
+// A request that is within its limits allocates no more than one that has none. What
+// is leased meanwhile does, a few times a second.
+func TestLimitsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector pools forget on purpose")
+	}
+	e := startKnown(t)
+	c := dial(t, e.addr)
+	raw, buf := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\n\r\n"), make([]byte, 8<<10)
+	if n := testing.AllocsPerRun(5000, func() { roundTrip(t, c.TCPConn, raw, buf) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkLimits is BenchmarkProxy with two exact limits.
+func BenchmarkLimits(b *testing.B) {
+	e := startKnown(b)
+	request := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n")
+	b.ReportAllocs()
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		c, err := net.Dial("tcp", e.addr)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer c.Close()
+		buf := make([]byte, 8<<10)
+		for pb.Next() {
+			roundTrip(b, c, request, buf)
+		}
+	})
 }

@@ -170,9 +170,28 @@ func (s *session) chainFor(l *router.Listener) *policy.Chain {
 	return r.ofBackends[which].at(l)
 }
 
-// limitPolicies says how long policies may wait: for the body, or for what they
-// have asked.
+// Endpoints implements exchange.Endpoints. Where the rule has several services, the
+// one that the exchange goes to is chosen now.
+func (s *session) Endpoints(yield func(address string, healthy bool) bool) {
+	r := s.rule
+	b := r.sole
+	if b == nil && s.chosen == nil && r.split != nil {
+		if which := r.split.Next(); which != balancer.None {
+			s.chosen = r.backends[which]
+		}
+	}
+	if b == nil {
+		b = s.chosen
+	}
+	if b != nil {
+		b.Endpoints(yield)
+	}
+}
+
+// limitPolicies says how long policies may wait, for the body or for what they have
+// asked, and what they may ask about where the exchange goes.
 func (s *session) limitPolicies(x *exchange.Exchange) {
+	x.Endpoints = s
 	x.Done = s.life.now().Done()
 	x.Deadline = callDeadline(x)
 	if s.rule.timeout <= 0 {

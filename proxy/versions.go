@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,12 +31,29 @@ import (
 type versions struct {
 	// own is whom the proxy itself trusts, beside what is declared.
 	own signature.Trust
+	// trust is what the tenants declare, read once while it stays the same, and checked
+	// what came of each module that this revision has judged by it: a plugin's module is
+	// judged once, however many rules use it.
+	trust   map[string]declaredTrust
+	checked map[checkKey]error
 	// good are those that were trusted when they were made, the last of each plugin.
 	good map[resource.Ref]pluginVersion
 	// distrusted says what is not made; shown.
 	distrusted map[resource.Ref]string
 	// trials are those that go on; shown.
 	trials map[trialKey]*trial
+}
+
+// declaredTrust is a tenant's PluginTrust, and what it says.
+type declaredTrust struct {
+	from *weirv1.PluginTrust
+	says signature.Trust
+}
+
+// checkKey is what a judgement is about: a plugin's module, and its signatures.
+type checkKey struct {
+	plugin             resource.Ref
+	digest, signatures string
 }
 
 // pluginVersion is a module as it was declared.
@@ -61,18 +79,49 @@ func newVersions(keys []ed25519.PublicKey) versions {
 	for i, key := range keys {
 		own.Keys = append(own.Keys, signature.Key{Name: fmt.Sprintf("%d of this proxy's own", i+1), Public: key})
 	}
-	return versions{own: own, good: map[resource.Ref]pluginVersion{}, distrusted: map[resource.Ref]string{}, trials: map[trialKey]*trial{}}
+	return versions{own: own, good: map[resource.Ref]pluginVersion{}, distrusted: map[resource.Ref]string{}, trials: map[trialKey]*trial{},
+		trust: map[string]declaredTrust{}, checked: map[checkKey]error{}}
 }
 
 // check says why a module may not run.
 func (p *Proxy) check(plugin resource.Ref, v pluginVersion) error {
+	trust := p.trustOf(plugin.Tenant)
+	key := checkKey{plugin: plugin, digest: v.digest, signatures: signed(v.signatures)}
+	err, known := p.versions.checked[key]
+	if !known {
+		err = p.judge(trust, plugin.Name, v)
+		p.versions.checked[key] = err
+	}
+	return err
+}
+
+func (p *Proxy) judge(trust signature.Trust, name string, v pluginVersion) error {
 	signatures := resource.Signatures(v.signatures)
-	trust := resource.Trust(p.desired.resources[resource.TrustRef(plugin.Tenant)].GetPluginTrust())
-	if _, err := trust.Check(plugin.Name, v.digest, signatures); err != nil {
+	if _, err := trust.Check(name, v.digest, signatures); err != nil {
 		return err
 	}
-	_, err := p.versions.own.Check(plugin.Name, v.digest, signatures)
+	_, err := p.versions.own.Check(name, v.digest, signatures)
 	return err
+}
+
+// trustOf is what a tenant declares.
+func (p *Proxy) trustOf(tenant string) signature.Trust {
+	from := p.desired.resources[resource.TrustRef(tenant)].GetPluginTrust()
+	t, known := p.versions.trust[tenant]
+	if !known || t.from != from {
+		t = declaredTrust{from, resource.Trust(from)}
+		p.versions.trust[tenant] = t
+	}
+	return t.says
+}
+
+// signed is signatures as a part of a key.
+func signed(list []*weirv1.PluginSignature) string {
+	var b strings.Builder
+	for _, s := range list {
+		fmt.Fprintf(&b, "%q%q", s.GetKey(), s.GetSignature())
+	}
+	return b.String()
 }
 
 // trusted is the version of a plugin that may run, or why none may.
@@ -171,6 +220,9 @@ func (p *Proxy) forgetVersions() {
 				delete(p.versions.trials, key)
 			}
 		}
+	})
+	maps.DeleteFunc(p.versions.trust, func(tenant string, t declaredTrust) bool {
+		return t.from == nil || t.from != p.desired.resources[resource.TrustRef(tenant)].GetPluginTrust()
 	})
 	for ref := range p.versions.good {
 		if p.desired.resources[ref] == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -81,7 +82,7 @@ type signingKey struct {
 	pem     string
 }
 
-func newSigningKey(t *testing.T) (k signingKey) {
+func newSigningKey(t testing.TB) (k signingKey) {
 	t.Helper()
 	private, public, err := signature.NewKey()
 	if err == nil {
@@ -301,5 +302,25 @@ func TestCanaryMetrics(t *testing.T) {
 	e.apply(stampPlugin("two"))
 	if got := metrics(); strings.Contains(got, "weir_plugin_trial_") {
 		t.Error("versions that are not tried any more are still shown")
+	}
+}
+
+// BenchmarkRulesOfASignedPlugin: a configuration of 1,000 rules with one plugin that is
+// signed, where 64 keys are trusted, is compiled.
+func BenchmarkRulesOfASignedPlugin(b *testing.B) {
+	keys := make([]signingKey, 64)
+	for i := range keys {
+		keys[i] = newSigningKey(b)
+	}
+	plugin := stampPlugin("one", keys[63].sign("one"))
+	resources := []resource.Message{trusting(keys...), plugin, service("s", "127.0.0.1:1")}
+	for i := range 1000 {
+		name := fmt.Sprintf("r%d", i)
+		resources = append(resources, route(name, "/"+name, "s"))
+	}
+	resources = append(resources, attach("p", "stamp", "Gateway", "public", weirv1.PolicySpec_TRANSFORM))
+	e := startEdgeWith(b, func(c *proxy.Config) { c.Policies = new(versioned) }, resources...)
+	for b.Loop() {
+		e.apply(plugin)
 	}
 }

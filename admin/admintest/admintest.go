@@ -203,12 +203,16 @@ func (Admission) Admit(_ context.Context, _ string, module []byte, limits *weirv
 	return &weirv1.PluginStatus{SizeBytes: uint64(len(module)), Abi: "0.2.1"}, nil
 }
 
-// Try implements admin.Admission: a configuration with a member "wrong" is refused.
-func (Admission) Try(_ context.Context, _ *weirv1.Plugin, _ []byte, policies []*weirv1.Policy) ([]error, error) {
+// Try implements admin.Admission: a configuration with a member "wrong" is refused, and
+// one with a member "size" by all modules but those of that size.
+func (Admission) Try(_ context.Context, _ *weirv1.Plugin, module []byte, policies []*weirv1.Policy) ([]error, error) {
 	wrong := make([]error, len(policies))
 	for i, p := range policies {
 		if _, is := p.GetSpec().GetConfig().GetFields()["wrong"]; is {
 			wrong[i] = errors.New("it refuses its configuration")
+		}
+		if size, is := p.GetSpec().GetConfig().GetFields()["size"]; is && int(size.GetNumberValue()) != len(module) {
+			wrong[i] = errors.New("it wants a module of another size")
 		}
 	}
 	return wrong, nil

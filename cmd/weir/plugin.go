@@ -38,7 +38,7 @@ func newPluginPushCommand(c *client) *cobra.Command {
 	var memory string
 	var fuel uint64
 	var labels map[string]string
-	var dryRun bool
+	var dryRun, force bool
 	var wait time.Duration
 	var share percent
 	var sign signing
@@ -50,6 +50,10 @@ Every proxy that uses the plugin goes over to the new module; requests that are
 under way finish with the old one. With --canary the module takes part in a
 share of the exchanges, beside the one in force, until it is promoted or fares
 badly (weir plugin status).
+
+A module that refuses the configuration of a policy that uses the plugin is not
+taken: no proxy could go over to it. Apply the policy together with a Plugin that
+has the module, or use --force.
 
 The file is a module, or an OCI image layout that holds one: a directory or a
 tar file, with the image's name behind a colon where there are several.
@@ -63,6 +67,7 @@ Without a file it is the standard policy of that name that comes with weir: ` + 
 	cmd.Flags().Uint64Var(&fuel, "fuel", 0, "fuel that one callback may burn (what it has, or 10000000)")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels of the plugin: key=value,…")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the module, store nothing")
+	cmd.Flags().BoolVar(&force, "force", false, "also where it refuses the configuration of a policy that uses the plugin")
 	cmd.Flags().Var(&share, "canary", "share of the exchanges that it takes part in, beside the module in force: 5%")
 	sign.add(cmd)
 	waitFlag(cmd, &wait)
@@ -71,7 +76,7 @@ Without a file it is the standard policy of that name that comes with weir: ` + 
 		if err != nil {
 			return err
 		}
-		req := &weirv1.PushPluginRequest{Tenant: c.tenant, Name: args[0], Module: module, Labels: labels, DryRun: dryRun, CanaryPercent: float64(share)}
+		req := &weirv1.PushPluginRequest{Tenant: c.tenant, Name: args[0], Module: module, Labels: labels, DryRun: dryRun, CanaryPercent: float64(share), Force: force}
 		if req.Signatures, err = sign.signatures(args[0], module); err != nil {
 			return err
 		}

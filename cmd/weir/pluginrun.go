@@ -229,7 +229,7 @@ func (r *pluginRun) renew(ctx context.Context) error {
 }
 
 func (r *pluginRun) declare(ctx context.Context, module []byte, config *structpb.Struct) error {
-	pushed, err := r.api.PushPlugin(ctx, &weirv1.PushPluginRequest{Name: runName, Module: module,
+	pushed, err := r.api.PushPlugin(ctx, &weirv1.PushPluginRequest{Name: runName, Module: module, Force: true, // the configuration is tried next
 		Limits: &weirv1.PluginLimits{MemoryBytes: r.options.MemoryBytes, Fuel: r.options.Fuel}})
 	if err != nil {
 		return fmt.Errorf("push %s: %w", r.module, err)

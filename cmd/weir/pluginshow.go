@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/weirmesh/weir/policy/plugintest"
 )
 
 // shownLog writes what an author wants to see of a process's log: the lines of
@@ -27,12 +29,19 @@ func (l *shownLog) Enabled(_ context.Context, level slog.Level) bool {
 	if l.guest {
 		return level >= slog.LevelDebug
 	}
-	return level >= slog.LevelError // that something is refused is told by who declared it
+	return level >= slog.LevelWarn
 }
 
 // Handle is part of [slog.Handler].
 func (l *shownLog) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
+	if !l.guest && r.Level < slog.LevelError { // that something is refused is told by who declared it
+		if !strings.HasPrefix(r.Message, "policy ") { // a circuit opens: the exchange has told why
+			writeTrap(&b, &r)
+		}
+		_, err := io.WriteString(l.out, b.String())
+		return err
+	}
 	fmt.Fprintf(&b, "  %-5s %s", strings.ToLower(r.Level.String()), r.Message)
 	r.Attrs(func(a slog.Attr) bool {
 		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
@@ -41,6 +50,27 @@ func (l *shownLog) Handle(_ context.Context, r slog.Record) error {
 	b.WriteByte('\n')
 	_, err := io.WriteString(l.out, b.String())
 	return err
+}
+
+// shownFrames are those that tell an author where he is; the rest is a runtime's.
+const shownFrames = 12
+
+// writeTrap shows where the plugin trapped, if it has in the exchange that a record is
+// about. A panic of Go's has said so in its own words before.
+func writeTrap(b *strings.Builder, r *slog.Record) {
+	r.Attrs(func(a slog.Attr) bool {
+		err, ok := a.Value.Any().(error)
+		if !ok {
+			return true
+		}
+		if stack := plugintest.StackOf(err); stack != nil {
+			fmt.Fprintf(b, "  trap  %v; innermost first:\n", err)
+			for _, frame := range stack[:min(len(stack), shownFrames)] {
+				fmt.Fprintf(b, "          %s\n", frame)
+			}
+		}
+		return false
+	})
 }
 
 // WithAttrs is part of [slog.Handler]. The log of a plugin bears its name.

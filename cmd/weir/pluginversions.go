@@ -50,7 +50,7 @@ begins anew with that share of the exchanges, also where it was aborted.`,
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().Var(&share, "canary", "share of the exchanges that it takes part in: 5%")
-	cmd.Flags().BoolVar(&force, "force", false, "bring it into force even though it was aborted")
+	cmd.Flags().BoolVar(&force, "force", false, "even though it was aborted, or refuses a policy's configuration")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing")
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -79,7 +79,7 @@ func canaryText(p *weirv1.Plugin) string {
 
 func newPluginRollbackCommand(c *client) *cobra.Command {
 	var to string
-	var dryRun bool
+	var dryRun, force bool
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "rollback NAME",
@@ -92,6 +92,7 @@ canary and no version is named, it ends the canary.`,
 	}
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&to, "to", "", "digest of the version, or how it begins")
+	cmd.Flags().BoolVar(&force, "force", false, "also where it refuses the configuration of a policy that uses the plugin")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing")
 	waitFlag(cmd, &wait)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -99,7 +100,7 @@ canary and no version is named, it ends the canary.`,
 		if err != nil {
 			return err
 		}
-		answer, err := api.RollbackPlugin(cmd.Context(), &weirv1.RollbackPluginRequest{Tenant: c.tenant, Name: args[0], Digest: to, DryRun: dryRun})
+		answer, err := api.RollbackPlugin(cmd.Context(), &weirv1.RollbackPluginRequest{Tenant: c.tenant, Name: args[0], Digest: to, DryRun: dryRun, Force: force})
 		if err != nil {
 			return err
 		}

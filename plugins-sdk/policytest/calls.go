@@ -184,10 +184,13 @@ func (s *side) ContinueStream(bool) abi.Status {
 // answer answers the calls that were made, and those that this leads to, and returns
 // what then is to be done with the exchange.
 func (p *Policy) answer(c *call, action sdk.Action) sdk.Action {
-	for len(c.calls) > 0 {
+	for len(c.calls) > 0 || p.speak(c) {
+		if len(c.calls) == 0 {
+			continue
+		}
 		asked := c.next(p.host)
 		got, err := asked.ask(p.host)
-		r := &reply{message: message{header: slices.Clone(got.Header), held: []byte(strings.Join(got.chunks(), "")), bodyOpen: true}}
+		r := &reply{message: message{section: section{header: slices.Clone(got.Header)}, held: []byte(strings.Join(got.chunks(), "")), bodyOpen: true}}
 		if r.header.index(":status") < 0 {
 			r.header = slices.Insert(r.header, 0, sdk.Field{Name: ":status", Value: "200"})
 		}

@@ -28,6 +28,7 @@ type Host struct {
 	foreign   map[string]func([]byte) ([]byte, error)
 	ticking   time.Duration
 	services  map[string]func(Message) (Message, error)
+	talkers   map[string]func(s *Stream, message string, end bool)
 	lastToken uint32
 	queues    []*queue // by their token, less one
 	// conflicts is how many writes of shared data are still to be refused.
@@ -47,6 +48,7 @@ func NewHost() *Host {
 		metrics:  map[string]uint32{},
 		foreign:  map[string]func([]byte) ([]byte, error){},
 		services: map[string]func(Message) (Message, error){},
+		talkers:  map[string]func(*Stream, string, bool){},
 	}
 }
 
@@ -240,7 +242,7 @@ func (s *side) SetBuffer(t abi.BufferType, start, length uint32, data []byte) ab
 }
 
 func (s *side) Respond(code uint32, details string, body, headers []byte) abi.Status {
-	answer := message{header: Fields(":status", strconv.Itoa(int(code))), sent: slices.Clone(body)}
+	answer := message{section: section{header: Fields(":status", strconv.Itoa(int(code)))}, sent: slices.Clone(body)}
 	abi.Pairs(slices.Clone(headers), func(name, value string) bool {
 		answer.header = append(answer.header, sdk.Field{Name: name, Value: value})
 		return true
@@ -333,8 +335,11 @@ func (s *side) Foreign(name string, args []byte) ([]byte, abi.Status) {
 	f := s.foreign[name]
 	s.mu.Unlock()
 	if f == nil && name == "weir.phases" {
-		s.call.told = len(args) == 1 && args[0]&abi.PhaseLight != 0
-		return slices.Clone(args), abi.OK // it knows all of them
+		s.call.told = args[0]&abi.PhaseLight != 0
+		if len(args) > 1 {
+			s.call.trailing = args[1]
+		}
+		return slices.Clone(args[:1]), abi.OK // it knows all of them
 	}
 	if f == nil && name == "weir.wait" {
 		return s.beginWait(args)

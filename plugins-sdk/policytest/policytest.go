@@ -70,6 +70,8 @@ type Message struct {
 	// returns, Body is all of it.
 	Body   string
 	Chunks []string
+	// Trailers follow the body.
+	Trailers Header
 }
 
 func (m Message) chunks() []string {
@@ -107,6 +109,9 @@ type Policy struct {
 	lastID uint32
 	// told: the sandbox has asked for light exchanges, and gets them.
 	told bool
+	// trailing is the trailers that the handler has methods for, as weir.phases has it.
+	trailing byte
+	streams  []*Stream // that are open
 }
 
 const rootID = 1
@@ -147,7 +152,7 @@ func start[C any](h *Host, new func(C) (sdk.Handler, error), config string) (*Po
 		accepted = p.vm.OnConfigure(rootID, len(config))
 	})
 	p.answer(c, sdk.Continue)
-	p.told = c.told
+	p.told, p.trailing = c.told, c.trailing
 	if accepted {
 		return p, ""
 	}
@@ -180,6 +185,9 @@ func isCallback(handler reflect.Type, name string) bool {
 	for _, callback := range []reflect.Type{
 		reflect.TypeFor[sdk.RequestHandler](), reflect.TypeFor[sdk.RequestBodyHandler](),
 		reflect.TypeFor[sdk.ResponseHandler](), reflect.TypeFor[sdk.ResponseBodyHandler](),
+		reflect.TypeFor[sdk.RequestTrailersHandler](), reflect.TypeFor[sdk.ResponseTrailersHandler](),
+		reflect.TypeFor[sdk.GRPCMessageHandler](), reflect.TypeFor[sdk.GRPCMetadataHandler](),
+		reflect.TypeFor[sdk.GRPCTrailersHandler](), reflect.TypeFor[sdk.GRPCCloseHandler](),
 		reflect.TypeFor[sdk.DoneHandler](), reflect.TypeFor[sdk.TickHandler](), reflect.TypeFor[sdk.QueueHandler](),
 	} {
 		if callback.Method(0).Name == name {
@@ -208,11 +216,13 @@ func (p *Policy) Do(x Exchange) Exchange {
 	p.begin(c)
 	p.pass(c, 0, x.Request.chunks(),
 		func(end bool) sdk.Action { return p.vm.OnRequestHeaders(c.id, end) },
-		func(size int, end bool) sdk.Action { return p.vm.OnRequestBody(c.id, size, end) })
+		func(size int, end bool) sdk.Action { return p.vm.OnRequestBody(c.id, size, end) },
+		func() sdk.Action { return p.vm.OnRequestTrailers(c.id) })
 	if !c.answered {
 		p.pass(c, 1, x.Response.chunks(),
 			func(end bool) sdk.Action { return p.vm.OnResponseHeaders(c.id, end) },
-			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(c.id, size, end) })
+			func(size int, end bool) sdk.Action { return p.vm.OnResponseBody(c.id, size, end) },
+			func() sdk.Action { return p.vm.OnResponseTrailers(c.id) })
 	}
 	if c.live {
 		p.during(c, func() {
@@ -246,9 +256,14 @@ func (p *Policy) show(c *call, callback func() sdk.Action) (action sdk.Action) {
 }
 
 // pass takes one message through its two callbacks, as a proxy does: what was
-// held is shown again, together with what came since.
-func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Action, body func(int, bool) sdk.Action) {
+// held is shown again, together with what came since. Where trailers follow that the
+// handler wants to see, these are the end.
+func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Action, body func(int, bool) sdk.Action, trailers func() sdk.Action) {
 	m := &c.messages[way]
+	if len(m.trailers.header) > 0 && len(chunks) == 0 {
+		chunks = []string{""}
+	}
+	follow := len(m.trailers.header) > 0 && p.trailing&(1<<way) != 0
 	m.headOpen = true
 	action := p.show(c, func() sdk.Action { return head(len(chunks) == 0) })
 	m.headOpen = action == sdk.Hold
@@ -258,7 +273,13 @@ func (p *Policy) pass(c *call, way int, chunks []string, head func(bool) sdk.Act
 		}
 		m.held = append(m.held, chunk...)
 		m.bodyOpen = true
-		action = p.show(c, func() sdk.Action { return body(len(m.held), i == len(chunks)-1) })
+		last := i == len(chunks)-1
+		action = p.show(c, func() sdk.Action { return body(len(m.held), last && !follow) })
+		if last && follow && !c.answered {
+			m.trailers.headOpen = true
+			action = p.show(c, trailers)
+			m.trailers.headOpen = false
+		}
 		m.bodyOpen = false
 		if action == sdk.Continue {
 			m.headOpen = false
@@ -275,6 +296,7 @@ type call struct {
 	policy     *Policy
 	live       bool // the sandbox keeps something of it
 	told       bool // the sandbox has asked for light exchanges
+	trailing   byte // and for these trailers
 	config     []byte
 	messages   [2]message // the request, the response
 	properties map[string]string
@@ -287,9 +309,16 @@ type call struct {
 
 // message is a request or response on its way.
 type message struct {
-	header             Header
-	held, sent         []byte
-	headOpen, bodyOpen bool
+	section
+	held, sent []byte
+	bodyOpen   bool
+	trailers   section
+}
+
+// section is fields that may be changed while they are open.
+type section struct {
+	header   Header
+	headOpen bool
 }
 
 func newCall(x Exchange) *call {
@@ -299,6 +328,8 @@ func newCall(x Exchange) *call {
 	}
 	c.messages[0].header = slices.Clone(x.Request.Header)
 	c.messages[1].header = slices.Clone(x.Response.Header)
+	c.messages[0].trailers.header = slices.Clone(x.Request.Trailers)
+	c.messages[1].trailers.header = slices.Clone(x.Response.Trailers)
 	if c.messages[1].header.index(":status") < 0 {
 		c.messages[1].header = slices.Insert(c.messages[1].header, 0, sdk.Field{Name: ":status", Value: "200"})
 	}
@@ -307,23 +338,27 @@ func newCall(x Exchange) *call {
 
 func (c *call) result(x Exchange) Exchange {
 	return Exchange{
-		Request:    Message{Header: c.messages[0].header, Body: string(c.messages[0].sent)},
-		Response:   Message{Header: c.messages[1].header, Body: string(c.messages[1].sent)},
+		Request:    Message{Header: c.messages[0].header, Body: string(c.messages[0].sent), Trailers: c.messages[0].trailers.header},
+		Response:   Message{Header: c.messages[1].header, Body: string(c.messages[1].sent), Trailers: c.messages[1].trailers.header},
 		Properties: x.Properties,
 		Answered:   c.answered,
 		Details:    c.details,
 	}
 }
 
-func (c *call) section(m abi.MapType) *message {
+func (c *call) section(m abi.MapType) *section {
 	switch m {
 	case abi.RequestHeaders:
-		return &c.messages[0]
+		return &c.messages[0].section
+	case abi.RequestTrailers:
+		return &c.messages[0].trailers
 	case abi.ResponseHeaders:
-		return &c.messages[1]
-	case abi.HTTPCallHeaders:
+		return &c.messages[1].section
+	case abi.ResponseTrailers:
+		return &c.messages[1].trailers
+	case abi.HTTPCallHeaders, abi.GRPCInitialMetadata, abi.GRPCTrailingMetadata:
 		if c.reply != nil {
-			return &c.reply.message
+			return &c.reply.section
 		}
 	}
 	return nil

@@ -49,8 +49,8 @@ const (
 // is not looked at, except that one which fails costs nothing that is worth
 // knowing.
 func (r *Runner) Bench(ctx context.Context, cases []Case) (m Measurement, err error) {
-	if len(cases) == 0 {
-		return m, fmt.Errorf("measure plugin: there are no cases")
+	if cases, err = exchangesOf(cases); err != nil {
+		return m, err
 	}
 	began := time.Now()
 	first, err := r.make(ctx, cases[0], repeated(&cases[0]))

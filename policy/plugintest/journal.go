@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/weirmesh/weir/policy/wasm"
 )
 
 // journal keeps what is logged: by the plugin, and by the host about it.
@@ -53,6 +55,15 @@ func (j *journal) lines() []string {
 
 // goMethod is how Go's linker writes (*stamp).OnRequest.
 var goMethod = regexp.MustCompile(`\.__(\w+)_\.`)
+
+// StackOf is where a plugin trapped, innermost first, of an error that it failed with;
+// nil: it has not trapped.
+func StackOf(err error) []string {
+	if trap := wasm.TrapOf(err); trap != nil {
+		return readable(trap.Frames)
+	}
+	return nil
+}
 
 // readable writes the functions of a stack as their language does.
 func readable(frames []string) []string {

@@ -18,7 +18,7 @@ func (r *Result) judge(c *Case, s *seen) {
 	if e.Error != "" && s.err != nil && !strings.Contains(s.err.Error(), e.Error) {
 		r.problem("error: %s, want %q in it", s.err, e.Error)
 	}
-	if s.err == nil {
+	if s.err == nil && c.Connection == nil {
 		r.message("request", &e.Request, &s.request, c.Request.Fields)
 		base := c.Response.Fields
 		if s.verdict == Answered {

@@ -100,14 +100,15 @@ func (p *parser) one(n *yaml.Node, at string, c *Case) {
 	c.Request = Message{Method: "GET", Scheme: "http", Host: "plugin.example", Path: "/"}
 	c.Response = Message{Status: 200}
 	p.mapping(n, at, fields{
-		"name":     p.text(&c.Name),
-		"config":   func(n *yaml.Node, at string) { c.Config = p.json(n, at) },
-		"time":     p.time(&c.Time),
-		"every":    p.duration(&c.Every),
-		"repeat":   p.number(&c.Repeat, 1, 100_000),
-		"client":   p.client(&c.Client),
-		"request":  func(n *yaml.Node, at string) { p.message(n, at, &c.Request, true) },
-		"response": func(n *yaml.Node, at string) { p.message(n, at, &c.Response, false) },
+		"name":       p.text(&c.Name),
+		"config":     func(n *yaml.Node, at string) { c.Config = p.json(n, at) },
+		"time":       p.time(&c.Time),
+		"every":      p.duration(&c.Every),
+		"repeat":     p.number(&c.Repeat, 1, 100_000),
+		"client":     p.client(&c.Client),
+		"request":    func(n *yaml.Node, at string) { p.message(n, at, &c.Request, true) },
+		"response":   func(n *yaml.Node, at string) { p.message(n, at, &c.Response, false) },
+		"connection": p.connection(&c.Connection),
 		"calls": func(n *yaml.Node, at string) {
 			p.list(n, at, func(n *yaml.Node, at string) { c.Calls = append(c.Calls, p.call(n, at)) })
 		},
@@ -116,6 +117,7 @@ func (p *parser) one(n *yaml.Node, at string, c *Case) {
 		"ticks":                       p.number(&c.Ticks, 0, 100_000),
 		"expect":                      func(n *yaml.Node, at string) { p.expect(n, at, &c.Expect) },
 	})
+	p.forConnection(n, at, c)
 	if c.Name == "" {
 		p.note(n, at+".name", "is missing: say what the case shows")
 	}
@@ -189,9 +191,9 @@ func (p *parser) expect(n *yaml.Node, at string, e *Expectation) {
 		"verdict": func(n *yaml.Node, at string) {
 			e.Verdict = Verdict(p.scalar(n, at))
 			switch e.Verdict {
-			case Continued, Answered, Failed, Refused:
+			case Continued, Answered, Closed, Failed, Refused:
 			default:
-				p.note(n, at, "unknown value %q; expected continue, answer, fail or refuse", e.Verdict)
+				p.note(n, at, "unknown value %q; expected continue, answer, close, fail or refuse", e.Verdict)
 			}
 		},
 		"error":    p.text(&e.Error),

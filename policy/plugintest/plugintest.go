@@ -47,6 +47,8 @@ type Case struct {
 	Client   netip.AddrPort
 	Request  Message
 	Response Message
+	// Connection is there instead of both, for one without HTTP.
+	Connection *Connection
 	// Calls are those that the plugin makes to services, in their order. It is
 	// granted these services, and those in Services.
 	Calls    []Call

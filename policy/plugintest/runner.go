@@ -132,15 +132,13 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 				services.settle()
 			}
 		}
-		last = r.exchanges(ctx, p, c, &result)
+		last = r.exchanges(ctx, p, c, services, &result)
 		services.settle()
 	}
 	result.Verdict, result.Log = last.verdict, r.journal.lines()
 	if last.err != nil {
 		result.Error = last.err.Error()
-		if trap := wasm.TrapOf(last.err); trap != nil {
-			result.Stack = readable(trap.Frames)
-		}
+		result.Stack = StackOf(last.err)
 	}
 	if err == nil {
 		result.calls(&c, services)
@@ -149,8 +147,8 @@ func (r *Runner) Run(ctx context.Context, c Case) (Result, error) {
 	return result, nil
 }
 
-// exchanges has the case's exchange happen as often as it says.
-func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result *Result) (last seen) {
+// exchanges has the case's exchange, or connection, happen as often as it says.
+func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, services *services, result *Result) (last seen) {
 	o := &observed{Policy: p}
 	chain := policy.NewChain([]policy.Policy{o}, policy.ChainConfig{})
 	for i := range c.Repeat {
@@ -158,7 +156,11 @@ func (r *Runner) exchanges(ctx context.Context, p policy.Policy, c Case, result 
 			break
 		}
 		r.clock.Store(max(r.clock.Load(), c.Time.Add(time.Duration(i)*c.Every).UnixNano()))
-		last = o.perform(chain, &c)
+		if c.Connection != nil {
+			last, o.fuel = r.connect(ctx, p, &c, services, result)
+		} else {
+			last = o.perform(chain, &c)
+		}
 		result.Fuel, result.MostFuel = o.fuel, max(result.MostFuel, o.fuel)
 		if last.err != nil {
 			break

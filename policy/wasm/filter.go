@@ -268,7 +268,7 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 	if f.replied || f.abort { // since the last callback
 		return f.depart(abi.Continue, end, nil)
 	}
-	follow := end && trailers > 0 && v.functions[cbTrailers] != nil
+	follow := end && trailers > 0 && v.functions[cbTrailers] != nil && v.wantsTrailers(s)
 	f.body.show(*chunk)
 	f.dirty = true
 	var err error
@@ -276,7 +276,7 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 	if !f.live {
 		action |= abi.Light // until it is shown something, the guest keeps nothing
 	}
-	if v.functions[cb] != nil {
+	if v.functions[cb] != nil && v.wantsBody(s) {
 		v.stack[0], v.stack[1], v.stack[2] = uint64(f.id), uint64(len(*chunk)), flag(end && !follow)
 		err = v.run(cb, 1)
 		action = abi.Action(v.stack[0])
@@ -294,6 +294,23 @@ func (f *filter) chunk(s stage, cb, cbTrailers, trailers int, chunk *[]byte, end
 		*chunk = f.body.taken()
 	}
 	return verdict, err
+}
+
+// wantsBody reports whether the guest has code for the chunks of this body: what it
+// said, or else that it exports the callback.
+func (v *vm) wantsBody(s stage) bool {
+	if s == stageRequestBody {
+		return !v.announced || v.wanted&policy.RequestBody != 0
+	}
+	return !v.announced || v.wanted&policy.ResponseBody != 0
+}
+
+// wantsTrailers is the same of the trailers that follow it.
+func (v *vm) wantsTrailers(s stage) bool {
+	if s == stageRequestBody {
+		return !v.announced || v.trailing&trailingRequest != 0
+	}
+	return !v.announced || v.trailing&trailingResponse != 0
 }
 
 // depart leaves the VM after a callback, once the exchange need not wait, and gives

@@ -397,12 +397,17 @@ func (v *vm) dial(s stack, streams bool) abi.Status {
 func proxyGRPCCall(v *vm, s stack) abi.Status   { return v.dial(s, false) }
 func proxyGRPCStream(v *vm, s stack) abi.Status { return v.dial(s, true) }
 
-// grpcCall finds a call of gRPC by its token.
-func (v *vm) grpcCall(token uint32) *call {
-	if c := v.calls[token]; c != nil && c.grpc != nil {
-		return c
+// grpcCall finds a call of gRPC by its token: BadArgument where the VM has never had
+// such a call, NotFound where it is over.
+func (v *vm) grpcCall(token uint32) (*call, abi.Status) {
+	c := v.calls[token]
+	switch {
+	case c != nil && c.grpc != nil:
+		return c, abi.OK
+	case c != nil, token == 0, token > v.lastToken:
+		return nil, abi.BadArgument
 	}
-	return nil
+	return nil, abi.NotFound
 }
 
 func proxyGRPCSend(v *vm, s stack) abi.Status {
@@ -410,9 +415,12 @@ func proxyGRPCSend(v *vm, s stack) abi.Status {
 	if !inside {
 		return abi.InvalidMemoryAccess
 	}
-	c := v.grpcCall(s.u32(0))
-	if c == nil || !c.grpc.streams {
-		return abi.NotFound
+	c, status := v.grpcCall(s.u32(0))
+	if status != abi.OK {
+		return status
+	}
+	if !c.grpc.streams {
+		return abi.BadArgument
 	}
 	v.drawBytes(len(message))
 	if !c.grpc.out.put(message, s.u32(3) != 0) {
@@ -423,21 +431,20 @@ func proxyGRPCSend(v *vm, s stack) abi.Status {
 
 // proxyGRPCCancel ends a call, of which the guest hears no more.
 func proxyGRPCCancel(v *vm, s stack) abi.Status {
-	c := v.grpcCall(s.u32(0))
-	if c == nil {
-		return abi.NotFound
+	c, status := v.grpcCall(s.u32(0))
+	if status == abi.OK {
+		c.leave()
+		c.cancel()
 	}
-	c.leave()
-	c.cancel()
-	return abi.OK
+	return status
 }
 
-// proxyGRPCClose says that the guest sends no more; of a stream that the service has
-// ended, or of a unary call, it is the end.
+// proxyGRPCClose says that the guest sends no more on a stream, whose answers come
+// nevertheless; of a unary call it is the end.
 func proxyGRPCClose(v *vm, s stack) abi.Status {
-	c := v.grpcCall(s.u32(0))
-	if c == nil {
-		return abi.NotFound
+	c, status := v.grpcCall(s.u32(0))
+	if status != abi.OK {
+		return status
 	}
 	if !c.grpc.streams {
 		return proxyGRPCCancel(v, s)

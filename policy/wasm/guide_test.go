@@ -30,12 +30,22 @@ func rows(t *testing.T) map[string][]string {
 	return found
 }
 
+// testNames are the tests that the guide names anywhere.
+func testNames(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/guides/abi.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(text), -1)
+}
+
 // TestTheGuideListsEveryFunction, and nothing else: what it says of a function is
 // what the host says, and the tests that it names are there.
 func TestTheGuideListsEveryFunction(t *testing.T) {
 	rows := rows(t)
 	tests := map[string]bool{}
-	for _, dir := range []string{".", "../../proxy"} {
+	for _, dir := range []string{".", "abi", "fuel", "sections", "../../proxy", "../../examples/plugins", "../../admin", "../../plugins-sdk"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -48,6 +58,11 @@ func TestTheGuideListsEveryFunction(t *testing.T) {
 			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
 				tests[string(m[1])] = true
 			}
+		}
+	}
+	for _, name := range testNames(t) {
+		if !tests[name] {
+			t.Errorf("the guide names %s, which is no test", name)
 		}
 	}
 	for name, f := range envFunctions {

@@ -112,14 +112,19 @@ func byForeignName(tables ...[]foreign) map[string]*foreign {
 // 16: an exchange may be forgotten when the last of these phases is over. 32: the
 // guest wants light exchanges; then the result is the bits that the host knows, so
 // that the guest can tell whether it gets them. 64: a pause on a head means that the
-// body be shown, and one that no body can end is none unless a call is in flight.
+// body be shown, and one that no body can end is none unless a call is in flight. A
+// second byte, where there is one, is the trailers that the guest has code for: 1 the
+// request's, 2 the response's.
 func setPhases(v *vm, arguments []byte) ([]byte, abi.Status) {
-	if len(arguments) != 1 || v.stage != stageRoot {
+	if len(arguments) < 1 || len(arguments) > 2 || v.stage != stageRoot {
 		return nil, abi.BadArgument
 	}
 	const all = policy.RequestHead | policy.RequestBody | policy.ResponseHead | policy.ResponseBody
 	set := arguments[0]
-	v.announced, v.wanted = true, policy.Phases(set)&all
+	v.announced, v.wanted, v.trailing = true, policy.Phases(set)&all, 0
+	if len(arguments) == 2 {
+		v.trailing = arguments[1]
+	}
 	v.brief, v.light, v.indulgent = set&phaseBrief != 0, set&phaseLight != 0, set&phaseIndulgent != 0
 	if !v.light {
 		return nil, abi.OK
@@ -131,6 +136,11 @@ const (
 	phaseBrief     = 16
 	phaseLight     = 32
 	phaseIndulgent = 64
+)
+
+const (
+	trailingRequest  = 1
+	trailingResponse = 2
 )
 
 func proxyCallForeign(v *vm, s stack) abi.Status {

@@ -89,6 +89,7 @@ type vm struct {
 	tickPeriod time.Duration
 	wanted     policy.Phases
 	announced  bool
+	trailing   byte // the trailers that were announced
 	brief      bool
 	light      bool
 	indulgent  bool
@@ -316,10 +317,17 @@ func (v *vm) phases() (p policy.Phases) {
 			p |= phase
 		}
 	}
-	if v.announced {
-		p &= v.wanted
+	if !v.announced {
+		return p
 	}
-	return p
+	wanted := v.wanted
+	if v.trailing&trailingRequest != 0 {
+		wanted |= policy.RequestBody
+	}
+	if v.trailing&trailingResponse != 0 {
+		wanted |= policy.ResponseBody
+	}
+	return p & wanted
 }
 
 // newID returns an id that no filter of this VM has.

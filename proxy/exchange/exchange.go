@@ -130,6 +130,13 @@ type Exchange struct {
 	Deadline time.Time
 	Done     <-chan struct{}
 
+	// Endpoints are those of the service that the exchange goes to, for policies that
+	// choose among them; nil: there are none to choose from.
+	Endpoints Endpoints
+	// Preferred is the address of the endpoint that a policy has chosen; it is asked
+	// first if it is there and well. Empty: the service's balancer chooses.
+	Preferred string
+
 	// Informer takes interim answers to the client; nil: it would not know them.
 	Informer Informer
 	// Informed: an interim answer was passed on, so that the final one must come from
@@ -138,6 +145,12 @@ type Exchange struct {
 
 	notes []note // see Note
 	arena []byte
+}
+
+// Endpoints lists the endpoints of a service.
+type Endpoints interface {
+	// Endpoints yields their addresses, "host:port", and whether they are well.
+	Endpoints(yield func(address string, healthy bool) bool)
 }
 
 // Informer sends the client what x.Response holds while its status is one of

@@ -287,6 +287,33 @@ func (b *Backend) Pick(key uint64, tried *Tried) *Endpoint {
 	return v.endpoints[i]
 }
 
+// Named is the endpoint of that address, if it is there and well; else nil.
+func (b *Backend) Named(address string) *Endpoint {
+	for _, e := range b.view.Load().endpoints {
+		if e.Pool.Address() == address && e.well() {
+			return e
+		}
+	}
+	return nil
+}
+
+// Endpoints yields the address of each endpoint, and whether it is well.
+func (b *Backend) Endpoints(yield func(address string, healthy bool) bool) {
+	for _, e := range b.view.Load().endpoints {
+		if !yield(e.Pool.Address(), e.well()) {
+			return
+		}
+	}
+}
+
+func (e *Endpoint) well() bool {
+	if e.member == nil {
+		return true
+	}
+	healthy, _ := e.member.Health()
+	return healthy
+}
+
 // tried finds endpoints in this view, which may not be the one they were chosen
 // from.
 func (v *View) tried(t *Tried) (found balancer.Tried) {

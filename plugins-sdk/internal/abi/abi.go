@@ -46,9 +46,13 @@ type MapType uint32
 
 // The sections that the SDK uses.
 const (
-	RequestHeaders  MapType = 0
-	ResponseHeaders MapType = 2
-	HTTPCallHeaders MapType = 6
+	RequestHeaders       MapType = 0
+	RequestTrailers      MapType = 1
+	ResponseHeaders      MapType = 2
+	ResponseTrailers     MapType = 3
+	GRPCInitialMetadata  MapType = 4
+	GRPCTrailingMetadata MapType = 5
+	HTTPCallHeaders      MapType = 6
 )
 
 // BufferType names a buffer.

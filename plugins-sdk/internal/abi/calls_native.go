@@ -53,6 +53,17 @@ func GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (
 	return current().GRPCCall(service, of, method, metadata, message, ms)
 }
 
+func GRPCStream(service, of, method string, metadata []byte) (uint32, Status) {
+	return current().GRPCStream(service, of, method, metadata)
+}
+
+func GRPCSend(token uint32, message []byte, end bool) Status {
+	return current().GRPCSend(token, message, end)
+}
+
+func GRPCClose(token uint32) Status  { return current().GRPCClose(token) }
+func GRPCCancel(token uint32) Status { return current().GRPCCancel(token) }
+
 func SetEffectiveContext(id uint32) Status { return current().SetEffectiveContext(id) }
 func ContinueStream(response bool) Status  { return current().ContinueStream(response) }
 func CallStatus() (uint32, string)         { return current().CallStatus() }

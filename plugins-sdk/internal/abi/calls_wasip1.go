@@ -179,6 +179,35 @@ func GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (
 	return retWord, s
 }
 
+//go:wasmimport env proxy_grpc_stream
+//go:noescape
+func proxyGRPCStream(service, of, method string, metadata unsafe.Pointer, metadataSize uint32, token *uint32) Status
+
+// GRPCStream opens a stream to a service.
+func GRPCStream(service, of, method string, metadata []byte) (token uint32, s Status) {
+	s = proxyGRPCStream(service, of, method, unsafe.Pointer(unsafe.SliceData(metadata)), uint32(len(metadata)), &retWord)
+	return retWord, s
+}
+
+//go:wasmimport env proxy_grpc_send
+//go:noescape
+func proxyGRPCSend(token uint32, message unsafe.Pointer, size, end uint32) Status
+
+// GRPCSend sends on a stream; end: it is the last message.
+func GRPCSend(token uint32, message []byte, end bool) Status {
+	last := uint32(0)
+	if end {
+		last = 1
+	}
+	return proxyGRPCSend(token, unsafe.Pointer(unsafe.SliceData(message)), uint32(len(message)), last)
+}
+
+//go:wasmimport env proxy_grpc_close
+func GRPCClose(token uint32) Status
+
+//go:wasmimport env proxy_grpc_cancel
+func GRPCCancel(token uint32) Status
+
 //go:wasmimport env proxy_register_shared_queue
 //go:noescape
 func proxyRegisterQueue(name string, token *uint32) Status

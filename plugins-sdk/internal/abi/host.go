@@ -29,6 +29,10 @@ type Host interface {
 
 	HTTPCall(service string, head, body []byte, ms uint32) (token uint32, s Status)
 	GRPCCall(service, of, method string, metadata, message []byte, ms uint32) (token uint32, s Status)
+	GRPCStream(service, of, method string, metadata []byte) (token uint32, s Status)
+	GRPCSend(token uint32, message []byte, end bool) Status
+	GRPCClose(token uint32) Status
+	GRPCCancel(token uint32) Status
 	CallStatus() (code uint32, message string)
 	SetEffectiveContext(id uint32) Status
 	ContinueStream(response bool) Status

@@ -1176,6 +1176,8 @@ type PushPluginRequest struct {
 	// More than 0: the module takes this share of the exchanges, beside the one in
 	// force.
 	CanaryPercent float64 `protobuf:"fixed64,8,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// Also where it refuses the configuration of a policy that uses the plugin.
+	Force         bool `protobuf:"varint,9,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1266,6 +1268,13 @@ func (x *PushPluginRequest) GetCanaryPercent() float64 {
 	return 0
 }
 
+func (x *PushPluginRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type PushPluginResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Plugin        *Plugin                `protobuf:"bytes,1,opt,name=plugin,proto3" json:"plugin,omitempty"`
@@ -1324,7 +1333,7 @@ type PromotePluginRequest struct {
 	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// More than 0: the canary begins anew with this share. 0: it comes into force.
 	CanaryPercent float64 `protobuf:"fixed64,3,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
-	// Bring into force even what was aborted.
+	// Bring into force even what was aborted, or refuses a policy's configuration.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1454,8 +1463,10 @@ type RollbackPluginRequest struct {
 	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// One of the versions that are kept. Empty: the one before; while there is a
 	// canary, the one in force, without the canary.
-	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	DryRun bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Also where it refuses the configuration of a policy that uses the plugin.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1514,6 +1525,13 @@ func (x *RollbackPluginRequest) GetDigest() string {
 func (x *RollbackPluginRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *RollbackPluginRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -2332,7 +2350,7 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\aservice\x18\f \x01(\tR\aservice\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfb\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x03\n" +
 	"\x11PushPluginRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2343,7 +2361,8 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\a \x03(\v2\x18.weir.v1.PluginSignatureR\n" +
 	"signatures\x12%\n" +
-	"\x0ecanary_percent\x18\b \x01(\x01R\rcanaryPercent\x1a9\n" +
+	"\x0ecanary_percent\x18\b \x01(\x01R\rcanaryPercent\x12\x14\n" +
+	"\x05force\x18\t \x01(\bR\x05force\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
@@ -2358,12 +2377,13 @@ const file_weir_v1_admin_proto_rawDesc = "" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\\\n" +
 	"\x15PromotePluginResponse\x12'\n" +
 	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"t\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x8a\x01\n" +
 	"\x15RollbackPluginRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"]\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"]\n" +
 	"\x16RollbackPluginResponse\x12'\n" +
 	"\x06plugin\x18\x01 \x01(\v2\x0f.weir.v1.PluginR\x06plugin\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"Z\n" +

@@ -118,6 +118,12 @@ func proxyGRPCClose(token uint32) uint32
 //go:wasmimport env proxy_grpc_cancel
 func proxyGRPCCancel(token uint32) uint32
 
+//go:wasmimport env proxy_get_upstream_hosts
+func proxyGetUpstreamHosts(outP, outN unsafe.Pointer) uint32
+
+//go:wasmimport env proxy_set_upstream_override_host
+func proxySetUpstreamHost(p unsafe.Pointer, n uint32) uint32
+
 func ptr(s string) unsafe.Pointer { return unsafe.Pointer(unsafe.StringData(s)) }
 
 // What the host allocates is kept until the callback after the next: enough for

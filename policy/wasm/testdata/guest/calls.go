@@ -17,7 +17,29 @@ var (
 	asks      = map[uint32]asked{}
 	lastToken uint32
 	messages  []string // of a stream of gRPC
+	heard     []string // every callback of gRPC, by its token
 )
+
+// ofGRPC does something with a call of gRPC that was made before.
+func ofGRPC(what string, token uint32, message string) uint32 {
+	switch what {
+	case "grpc-cancel":
+		return proxyGRPCCancel(token)
+	case "grpc-close":
+		return proxyGRPCClose(token)
+	case "grpc-end":
+		return proxyGRPCSend(token, ptr(message), uint32(len(message)), 1)
+	}
+	return proxyGRPCSend(token, ptr(message), uint32(len(message)), 0)
+}
+
+// hear notes a callback of gRPC, and does what the phase "heard NAME" says.
+func hear(name string, token uint32) {
+	heard = append(heard, name+" "+dec(token))
+	if ask, ok := asks[token]; ok && ask.id != 0 && strings.Contains(ask.do, "heard "+name+": ") && proxySetContext(ask.id) == 0 {
+		act("heard "+name, ask.id, 0, 0, ask.do)
+	}
+}
 
 // call makes a call by "call SERVICE PATH [BODY]", "call-ms MS SERVICE PATH [BODY]"
 // or "grpc unary|stream SERVICE METHOD MESSAGE…". What it is answered is told to the
@@ -179,6 +201,7 @@ func answered(token uint32, last bool) {
 func onGRPCInitialMetadata(root, token, n uint32) {
 	v, _ := header(4, "x-up")
 	messages = append(messages, "initial "+strings.Clone(v))
+	hear("initial", token)
 }
 
 //go:wasmexport proxy_on_grpc_receive
@@ -189,8 +212,10 @@ func onGRPCReceive(root, token, size uint32) {
 	}
 	if len(messages) > 0 { // a stream
 		messages = append(messages, strings.Clone(m))
+		hear("message", token)
 		return
 	}
+	heard = append(heard, "answer "+dec(token))
 	answer = report{name: "grpc", bodySize: size, buffer: 5, headersMap: 4, trailersMap: 5}
 	answered(token, true)
 }
@@ -199,10 +224,12 @@ func onGRPCReceive(root, token, size uint32) {
 func onGRPCTrailingMetadata(root, token, n uint32) {
 	v, _ := header(5, "x-up-trailer")
 	messages = append(messages, "trailing "+strings.Clone(v))
+	hear("trailing", token)
 }
 
 //go:wasmexport proxy_on_grpc_close
 func onGRPCClose(root, token, code uint32) {
+	heard = append(heard, "closed "+dec(token))
 	answer = report{name: "closed " + dec(code) + " " + strings.Join(messages, ","), buffer: 5, headersMap: 4, trailersMap: 5}
 	messages = nil
 	answered(token, true)

@@ -319,8 +319,31 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		if s := await(id, number(1), number(2), arg(3), phase, current); s != 0 {
 			show("await", s)
 		}
-	case "cancel":
-		show("cancel", proxyGRPCCancel(lastToken))
+	case "grpc-send", "grpc-end", "grpc-cancel", "grpc-close": // [TOKEN | last [MESSAGE]]
+		token := lastToken
+		if arg(1) != "" && arg(1) != "last" {
+			token = number(1)
+		}
+		did, _ := header(m, "x-grpc")
+		did = strings.Clone(did)
+		set(m, "x-grpc", strings.TrimSpace(did+" "+args[0][len("grpc-"):]+"="+dec(ofGRPC(args[0], token, arg(2)))))
+	case "map":
+		_, s := header(number(1), "x-in")
+		show("map", s)
+	case "buffer":
+		_, s := buffer(number(1), 0, 1)
+		show("buffer", s)
+	case "log-at":
+		show("log", proxyLog(number(1), ptr("x"), 1))
+	case "endpoints":
+		outP, outN = nil, 0
+		s := proxyGetUpstreamHosts(unsafe.Pointer(&outP), unsafe.Pointer(&outN))
+		show(hex(out()), s)
+	case "prefer":
+		address := arg(1)
+		show("prefer", proxySetUpstreamHost(ptr(address), uint32(len(address))))
+	case "grpc-heard":
+		set(m, "x-heard", strings.Join(heard, ","))
 	case "wait":
 		return number(1)
 	case "go":

@@ -1,0 +1,18 @@
+package proxy
+
+import (
+	"context"
+
+	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+)
+
+// quota adds the limits of whoever calls, once: a consumer has the same at all Apis.
+func (m *chainMaker) quota(ctx context.Context, apis []*weirv1.Api) {
+	for _, a := range apis {
+		if m.err == nil && a.GetSpec().GetAuthentication() != nil {
+			m.api(ctx, a, policy.Quota, "")
+			return
+		}
+	}
+}
