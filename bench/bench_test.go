@@ -23,7 +23,7 @@ func TestLoadCountsWhatTheUpstreamAnswers(t *testing.T) {
 				t.Fatalf("the upstream does not answer: %v", o.try(ctx, address, ""))
 			}
 		}
-		c, err := o.dial(address, requestsFor(address, 3), 1)
+		c, err := o.dial(address, requestsFor(address, "", 3), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func (c *countdown) Err() error {
 
 func TestHostsAreAllAskedForOnce(t *testing.T) {
 	seen := map[string]int{}
-	for _, r := range requestsFor("a:1", 100) {
+	for _, r := range requestsFor("a:1", "", 100) {
 		_, rest, _ := strings.Cut(string(r), "Host: ")
 		host, _, _ := strings.Cut(rest, "\r\n")
 		seen[host]++

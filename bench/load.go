@@ -34,12 +34,13 @@ func runLoad(ctx context.Context, args []string) error {
 	connections := flags.Int("connections", 1, "")
 	length := flags.Duration("for", time.Second, "")
 	hosts := flags.Int("hosts", 0, "")
+	host := flags.String("host", "", "")
 	speak := flags.String("over", "", "")
 	rate := flags.Float64("rate", 0, "") // of all connections together; 0: as fast as they can
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	requests := requestsFor(*address, *hosts)
+	requests := requestsFor(*address, *host, *hosts)
 	begin := time.Now()
 	ctx, cancel := context.WithDeadline(ctx, begin.Add(*length))
 	defer cancel()
@@ -74,9 +75,9 @@ func runLoad(ctx context.Context, args []string) error {
 
 // requestsFor is one request, or one for each host in an order that no cache
 // foresees.
-func requestsFor(address string, hosts int) [][]byte {
+func requestsFor(address, host string, hosts int) [][]byte {
 	if hosts == 0 {
-		return [][]byte{getRequest(address, "")}
+		return [][]byte{getRequest(address, host)}
 	}
 	requests := make([][]byte, hosts)
 	for at, host := range rand.New(rand.NewPCG(7, 7)).Perm(hosts) {

@@ -88,7 +88,7 @@ func compare(ctx context.Context, s settings) error {
 		return err
 	}
 	b.startAll(ctx)
-	if len(b.running) == 0 {
+	if len(b.running) == 0 && !s.Wanted(weirMesh) {
 		return errors.New("there is no proxy to measure: build Weir, or install others by make bench-peers")
 	}
 	for round := range s.Rounds {
@@ -96,8 +96,10 @@ func compare(ctx context.Context, s settings) error {
 			return err
 		}
 	}
-	printTable(os.Stdout, b.results())
-	for _, more := range []func(context.Context, io.Writer) error{b.latency, b.bodies, b.idle} {
+	if len(b.running) > 0 {
+		printTable(os.Stdout, b.results())
+	}
+	for _, more := range []func(context.Context, io.Writer) error{b.latency, b.bodies, b.idle, b.mesh} {
 		if err := more(ctx, os.Stdout); err != nil {
 			return err
 		}
@@ -124,7 +126,8 @@ type contender struct {
 	name    string
 	process *measure.Process
 	address string
-	hosts   int // how many the load spreads over; 0: by address alone
+	hosts   int    // how many the load spreads over; 0: by address alone
+	host    string // without them the one that it asks for; empty: the address
 	over    over
 	admin   string // Weir's own port with the debug pages
 	samples []sample

@@ -35,6 +35,7 @@ const (
 // weir is a running `weir dev` and the way to declare something there.
 type weir struct {
 	binary string
+	node   string
 	admin  string
 	place  place
 	hosts  int
@@ -67,7 +68,7 @@ func (w *weir) start(ctx context.Context, c *contender) error {
 		}
 		ports[i] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
-	w.admin, c.admin = ports[1], ports[3]
+	w.node, w.admin, c.admin = ports[0], ports[1], ports[3]
 	var err error
 	c.process, err = measure.Start(w.place.dir, []string{"WEIR_ACCESS_LOG=off"}, w.binary, "dev", "--data", filepath.Join(w.place.dir, "data"),
 		"--node", ports[0], "--admin", ports[1], "--portal", ports[2], "--proxy-admin", ports[3],
@@ -81,13 +82,20 @@ func (w *weir) start(ctx context.Context, c *contender) error {
 
 // cli runs a verb of the CLI.
 func (w *weir) cli(ctx context.Context, stdin string, args ...string) error {
+	return w.cliTo(ctx, io.Discard, stdin, args...)
+}
+
+// cliTo takes what it prints for programs.
+func (w *weir) cliTo(ctx context.Context, stdout io.Writer, stdin string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.binary, args...)
 	cmd.Env = append(os.Environ(), "WEIR_ADMIN="+w.admin)
 	cmd.Stdin = strings.NewReader(stdin)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("weir %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	var complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = stdout, &complaint
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("weir %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(complaint.Bytes()))
 	}
 	return nil
 }
