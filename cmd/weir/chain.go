@@ -101,7 +101,8 @@ func (c *chained) listeners(gateway string) (names []string) {
 }
 
 // rows are what runs, in the order in which it does: where an Api is in its life, who
-// calls it, the policies before those that transform, the Api's contract, and those.
+// calls it, policies, the limits of whoever calls, those that limit, the contract, and
+// those that transform.
 func (c *chained) rows() (rows [][]string) {
 	add := func(stage, name, what, from string) { rows = append(rows, []string{c.name, stage, name, what, from}) }
 	apis := c.apis()
@@ -115,6 +116,15 @@ func (c *chained) rows() (rows [][]string) {
 			add("KEY", a.Api.GetMetadata().GetName(), "(api)", a.from)
 		}
 	}
+	limited := false
+	limits := func() {
+		for _, a := range apis {
+			if a.Api.GetSpec().GetAuthentication() != nil && !limited {
+				add("LIMIT", a.Api.GetMetadata().GetName(), "(api)", a.from) // of whoever calls, once
+				limited = true
+			}
+		}
+	}
 	contracts := func() {
 		for _, a := range apis {
 			if a.Api.GetSpec().GetContractRef() != nil {
@@ -125,11 +135,15 @@ func (c *chained) rows() (rows [][]string) {
 	}
 	for _, a := range c.policies() {
 		p := a.Policy
+		if resource.StageOf(p) >= weirv1.PolicySpec_LIMIT {
+			limits()
+		}
 		if resource.StageOf(p) == weirv1.PolicySpec_TRANSFORM {
 			contracts()
 		}
 		add(resource.StageOf(p).String(), p.GetMetadata().GetName(), pluginOf(p.GetSpec()), c.from(p))
 	}
+	limits()
 	contracts()
 	return rows
 }
