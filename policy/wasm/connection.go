@@ -61,11 +61,15 @@ func (c *connection) lacks(cb int) bool { return c.vm != nil && c.vm.functions[c
 
 // OnConnect implements policy.ConnectionFilter.
 func (c *connection) OnConnect(_ *exchange.Exchange, wake func(policy.Direction)) (policy.Verdict, error) {
-	c.wake = wake
 	if c.vm == nil { // of a guest that knows light exchanges, which this is none of
+		c.wake = wake
 		if err := c.create(); err != nil {
 			return policy.Continue, err
 		}
+	} else { // where others may be rousing it already
+		c.vm.mu.Lock()
+		c.wake = wake
+		c.vm.mu.Unlock()
 	}
 	if c.lacks(cbNewConnection) {
 		return policy.Continue, nil
