@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/weirmesh/weir/contract/schema"
 )
@@ -262,6 +263,9 @@ func (c *compiler) operation(item node, template, method string, parsed []segmen
 	n, _ := item.child(method)
 	o := &Operation{Method: strings.ToUpper(method), Path: template, Deprecated: n.flag("deprecated"), responses: map[string]*response{}}
 	o.Name = cmp.Or(n.text("operationId"), o.Method+" "+template)
+	if strings.ContainsFunc(o.Name, unicode.IsControl) {
+		c.note(n.pointer+"/operationId", "has control characters")
+	}
 	o.parameters = c.parameters(item, n)
 	c.checkPathParameters(n.pointer, parsed, o.parameters)
 	if body, ok := n.child("requestBody"); ok {

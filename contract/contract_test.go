@@ -317,6 +317,7 @@ func TestDocumentsThatAreRefused(t *testing.T) {
 		"another document":     {get("      parameters:\n      - {$ref: 'x.yaml#/a'}"), "line 8: /paths/~1a~1{id}/get/parameters/0/$ref: it refers to another document"},
 		"a circle":             {get("      parameters: [{$ref: '#/components/parameters/a'}]\n") + "components: {parameters: {a: {$ref: '#/components/parameters/b'}, b: {$ref: '#/components/parameters/a'}}}", "references lead to one another"},
 		"the same path":        {start + "paths:\n  /a/{x}: {parameters: [{name: x, in: path, required: true, schema: {}}], get: {responses: {'200': {description: d}}}}\n  /a/{y}: {parameters: [{name: y, in: path, required: true, schema: {}}], put: {responses: {'200': {description: d}}}}", "line 5: /paths/~1a~1{y}: it is the same path as /a/{x}"},
+		"an operationId of control characters": {start + "paths:\n  /a: {get: {operationId: \"a\\0b\", responses: {'200': {description: d}}}}", `line 4: /paths/~1a/get/operationId: has control characters`},
 		"the same operationId": {start + "paths:\n  /a: {get: {operationId: o, responses: {'200': {description: d}}}}\n  /b: {get: {operationId: o, responses: {'200': {description: d}}}}", `line 5: /paths/~1b/get: the operationId "o" is also that of GET /a`},
 		"a brace":              {start + "paths: {'/a/{x': {}}", "line 3: /paths/~1a~1{x: a brace is not closed"},
 		"merge keys":           {"a: &a {b: 1}\n<<: *a", "line 2: /: merge keys"},

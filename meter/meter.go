@@ -52,6 +52,7 @@ import (
 	"hash/crc32"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -115,6 +116,14 @@ func (s series) stored() series {
 
 func clip(text string, most int) string {
 	text = strings.ToValidUTF8(text, "\ufffd")
+	if strings.ContainsFunc(text, unicode.IsControl) { // which the servers refuse
+		text = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return '\ufffd'
+			}
+			return r
+		}, text)
+	}
 	if len(text) <= most {
 		return text
 	}

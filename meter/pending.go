@@ -242,6 +242,10 @@ func (p *pending) next(most int) (batch []*waiting, segments []*weirv1.UsageSegm
 // read reads a segment; nil: there is nothing in it.
 func (p *pending) read(w *waiting) *weirv1.UsageSegment {
 	data, err := os.ReadFile(w.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it is as it was, and can be read another time
+		p.log.Error("segment cannot be read; trying on", "segment", w.path, "error", err)
+		return nil
+	}
 	var c *contents
 	if err == nil {
 		c, err = readSegment(data)

@@ -36,3 +36,12 @@ func TestASealedSegmentDoesNotChange(t *testing.T) {
 		t.Errorf("read %v, %v; want one counter of 42", c, err)
 	}
 }
+
+// What the servers would refuse does not get into a segment.
+func TestNamesAreClean(t *testing.T) {
+	for text, want := range map[string]string{"listBooks": "listBooks", "a\x00b\n": "a\ufffdb\ufffd", "\xff": "\ufffd"} {
+		if got := clip(text, 64); got != want {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}

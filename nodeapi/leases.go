@@ -2,9 +2,11 @@ package nodeapi
 
 import (
 	"context"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
+	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
@@ -28,12 +30,22 @@ func (s *Server) LeaseTokens(ctx context.Context, m *weirv1.LeaseTokensRequest) 
 	switch {
 	case err != nil:
 		return nil, err
+	case c.id.Role == identity.RoleServer:
+		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
 	case s.cfg.Leases == nil:
 		return nil, connect.NewError(connect.CodeUnimplemented, "this server leases no tokens")
 	case len(m.GetAsks()) > maxLeaseAsks:
 		return nil, connect.Errorf(connect.CodeInvalidArgument, "%d limits are asked for at once; the most is %d", len(m.GetAsks()), maxLeaseAsks)
 	case m.GetEpoch() == 0 || m.GetSequence() == 0:
 		return nil, connect.NewError(connect.CodeInvalidArgument, "a request for tokens has an epoch and a sequence")
+	}
+	for _, ask := range m.GetAsks() {
+		if !c.mayCount(ask.GetTenant()) {
+			return nil, connect.Errorf(connect.CodePermissionDenied, "%s has no limits of tenant %q", c.id, ask.GetTenant())
+		}
+	}
+	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
+		return nil, s.refuse(c, err)
 	}
 	select {
 	case s.leasing <- struct{}{}:
@@ -48,9 +60,21 @@ func (s *Server) LeaseTokens(ctx context.Context, m *weirv1.LeaseTokensRequest) 
 	return answer, nil
 }
 
-// LeaseTokens asks the servers for tokens.
+// mayCount tells whether a proxy may have to do with a tenant's consumers: an edge with
+// all, a sidecar with its own.
+func (c caller) mayCount(tenant string) bool {
+	return c.id.Role != identity.RoleSidecar || tenant == c.id.Tenant
+}
+
+// leasePatience is how long one server is waited for: requests wait for the answer, and
+// another server may be better off.
+const leasePatience = 600 * time.Millisecond
+
+// LeaseTokens asks the servers for tokens. To be asked twice changes nothing.
 func (c *Client) LeaseTokens(ctx context.Context, m *weirv1.LeaseTokensRequest) (answer *weirv1.LeaseTokensResponse, err error) {
 	err = c.ask(ctx, func(ctx context.Context, api weirv1connect.NodeServiceClient) error {
+		ctx, cancel := context.WithTimeout(ctx, leasePatience)
+		defer cancel()
 		answer, err = api.LeaseTokens(ctx, m)
 		return err
 	})

@@ -111,3 +111,29 @@ func TestLeaseTokensIsBounded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A sidecar has to do with its own tenant's consumers, an edge with all.
+func TestWhoseConsumersAProxyCounts(t *testing.T) {
+	for _, c := range []struct {
+		id     identity.ID
+		tenant string
+		want   bool
+	}{
+		{identity.ID{Role: identity.RoleEdge, Name: "e1"}, "default", true},
+		{identity.ID{Role: identity.RoleEdge, Name: "e1"}, "acme", true},
+		{identity.ID{Role: identity.RoleSidecar, Name: "books-1", Tenant: "acme", Service: "books"}, "acme", true},
+		{identity.ID{Role: identity.RoleSidecar, Name: "books-1", Tenant: "acme", Service: "books"}, "default", false},
+		{identity.ID{Role: identity.RoleSidecar, Name: "books-1", Tenant: "acme", Service: "books"}, "", false},
+	} {
+		if got := (caller{id: c.id}).mayCount(c.tenant); got != c.want {
+			t.Errorf("%s and tenant %q: %v", c.id, c.tenant, got)
+		}
+	}
+	cluster := newCluster(t)
+	cluster.leases = new(lender)
+	cluster.start()
+	_, err := cluster.dial(cluster.enrol(identity.RoleServer, "s2").ClientTLS).api.LeaseTokens(t.Context(), asking(1))
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a server: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,11 +85,22 @@ func TestStreamOfWhoReadsNothing(t *testing.T) {
 			c.source.put(gateway("public", nil))
 			stream := c.subscribed("e1", protocol)
 			c.await("e1", func(s *weirv1.ProxyStatus) bool { return s.GetConnected() })
-			for i := range 20 { // far more than is under way unread
-				r := gateway("large", nil)
-				resource.Meta(r).Annotations = map[string]string{"noise": noise(i, 900_000)}
-				c.source.put(r)
-			}
+			// More and more, since what comes close together is sent as one.
+			gone, putting := make(chan struct{}), sync.WaitGroup{}
+			putting.Go(func() {
+				for i := 0; ; i++ {
+					r := gateway("large", nil)
+					resource.Meta(r).Annotations = map[string]string{"noise": noise(i, 900_000)}
+					c.source.put(r)
+					select {
+					case <-gone:
+						return
+					case <-time.After(10 * time.Millisecond):
+					}
+				}
+			})
+			defer putting.Wait()
+			defer close(gone)
 			c.await("e1", func(s *weirv1.ProxyStatus) bool { return !s.GetConnected() })
 			for {
 				if _, err := stream.Receive(); err != nil {

@@ -23,6 +23,13 @@ func (s *Server) ReportUsage(ctx context.Context, m *weirv1.ReportUsageRequest) 
 	if c.id.Role == identity.RoleServer {
 		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
 	}
+	for _, segment := range m.GetSegments() {
+		for _, count := range segment.GetCounts() {
+			if !c.mayCount(count.GetTenant()) {
+				return nil, connect.Errorf(connect.CodePermissionDenied, "%s has no consumers of tenant %q", c.id, count.GetTenant())
+			}
+		}
+	}
 	if s.cfg.Usage == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "this server takes no usage")
 	}

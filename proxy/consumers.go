@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -33,7 +35,8 @@ func (p *Proxy) tellConsumers() (later func()) {
 		}
 	}
 	if len(deletes) > 0 && d.apisChanged() {
-		p.cfg.Consumers.Apply(puts, nil)
+		revoked := slices.DeleteFunc(slices.Clone(deletes), func(ref resource.Ref) bool { return ref.Kind != resource.KindCredential })
+		p.cfg.Consumers.Apply(puts, revoked) // a key waits for nothing
 		return func() { p.cfg.Consumers.Apply(nil, deletes) }
 	}
 	p.cfg.Consumers.Apply(puts, deletes)

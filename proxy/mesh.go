@@ -133,7 +133,21 @@ func (d *desired) accessRules(route string) (rules []*weirv1.AccessRule) {
 	slices.SortFunc(rules, func(a, b *weirv1.AccessRule) int {
 		return cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
 	})
+	if len(rules) == 0 {
+		rules = append(rules, ownTenant(tenant))
+	}
 	return rules
+}
+
+// ownTenant is what holds where no AccessRule is declared: the tenant's own services may
+// call, and edges, which are everybody's. Of whom the trust domain is was verified.
+func ownTenant(tenant string) *weirv1.AccessRule {
+	return &weirv1.AccessRule{
+		Metadata: &weirv1.Metadata{Tenant: tenant, Name: mesh.Inbound},
+		Spec: &weirv1.AccessRuleSpec{Service: mesh.Local, Allow: []*weirv1.AccessAllow{
+			{From: []string{"spiffe://*/ns/" + tenant + "/svc/*", "spiffe://*/node/edge/*"}},
+		}},
+	}
 }
 
 // access adds what AccessRules let in, before all else.

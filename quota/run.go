@@ -205,8 +205,11 @@ func (c *Client) giveUp(ctx context.Context) {
 	m := &weirv1.LeaseTokensRequest{Epoch: c.epoch, Sequence: c.sequence}
 	now := c.now()
 	for _, l := range c.limits {
+		if len(m.Asks) == maxAsks {
+			break // the most that a server takes; there is no time for more
+		}
 		l.mu.Lock()
-		if b := l.block.Load(); b.open(now) && b.left.Load() > 0 && len(m.Asks) < maxAsks {
+		if b := l.block.Load(); b.open(now) && b.left.Load() > 0 {
 			if left := b.left.Load(); b.left.CompareAndSwap(left, 0) {
 				b.held -= left
 				l.returns = true
