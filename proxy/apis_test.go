@@ -97,18 +97,33 @@ func TestContracts(t *testing.T) {
 		"huge, and nobody says so": {method: "POST", path: "/books", kind: "application/json", body: `{"title": "` + strings.Repeat("x", 1<<20) + `"}`, chunked: true, status: 413},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var body io.Reader
-			if c.body != "" {
-				body = strings.NewReader(c.body)
-				if c.chunked {
-					body = struct{ io.Reader }{body}
+			ask := func() *http.Request {
+				var body io.Reader
+				if c.body != "" {
+					body = strings.NewReader(c.body)
+					if c.chunked {
+						body = struct{ io.Reader }{body}
+					}
+				}
+				req := newRequest(t, c.method, e.url(c.path), body)
+				if c.kind != "" {
+					req.Header.Set("Content-Type", c.kind)
+				}
+				return req
+			}
+			// A client that still writes when it is answered may find the connection
+			// closed before it reads why.
+			for tries := 0; c.status == 413 && tries < 100; tries++ {
+				resp, err := http.DefaultClient.Do(ask())
+				if err == nil {
+					resp.Body.Close()
+					if resp.StatusCode != 413 {
+						t.Errorf("got %s", resp.Status)
+					}
+					return
 				}
 			}
-			req := newRequest(t, c.method, e.url(c.path), body)
-			if c.kind != "" {
-				req.Header.Set("Content-Type", c.kind)
-			}
-			resp, text := do(t, http.DefaultClient, req)
+			resp, text := do(t, http.DefaultClient, ask())
 			if resp.StatusCode != c.status {
 				t.Fatalf("got %s %s", resp.Status, text)
 			}
