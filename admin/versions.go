@@ -137,18 +137,12 @@ func afresh(old *weirv1.Plugin) *weirv1.Plugin {
 	return old
 }
 
-// newerKinds are those that members of earlier versions do not have.
-var newerKinds = []string{
-	resource.KindPluginTrust, resource.KindContract, resource.KindApi, resource.KindApp, resource.KindCredential,
-	resource.KindPlan, resource.KindSubscription, resource.KindInstance, resource.KindAccessRule,
-}
-
 // needsVersions: members of earlier versions have no such kind, or would not keep what a transaction
 // refers to.
 func needsVersions(tx *weirv1.Transact) bool {
 	return slices.ContainsFunc(tx.GetPuts(), func(r *weirv1.Resource) bool {
 		if r.GetPlugin() == nil {
-			return slices.Contains(newerKinds, resource.KindOf(r))
+			return slices.Contains(resource.NewerKinds, resource.KindOf(r))
 		}
 		modules := 0
 		for range resource.References(r) {

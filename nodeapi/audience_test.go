@@ -41,12 +41,12 @@ func TestWhatTheMeshIsSent(t *testing.T) {
 		meshRoute("split", "till", "till"), attached("on-split", "stamp", onRoute("split")), attached("on-public", "key", onRoute("public")),
 		attached("on-till", "limit", onService("till")), plugin("stamp", "d1"), plugin("key", "d2"), plugin("limit", "d3"),
 	}})
-	earlier := slices.DeleteFunc(slices.Clone(newerKinds), func(k string) bool { return k == resource.KindInstance || k == resource.KindAccessRule })
-	edge := audience{kinds: newerKinds}
-	books := audience{kinds: newerKinds, tenant: "default", service: "books"}
+	earlier := slices.DeleteFunc(slices.Clone(resource.NewerKinds), func(k string) bool { return k == resource.KindInstance || k == resource.KindAccessRule })
+	edge := audience{kinds: resource.NewerKinds}
+	books := audience{kinds: resource.NewerKinds, tenant: "default", service: "books"}
 	scopes := map[string]*scope{}
 	for name, a := range map[string]audience{"edge": edge, "edge of an earlier version": {kinds: earlier}, "books": books,
-		"a stranger": {kinds: newerKinds, tenant: "nobody", service: "books"}} {
+		"a stranger": {kinds: resource.NewerKinds, tenant: "nobody", service: "books"}} {
 		scopes[name] = newScope(a, g)
 	}
 	require := func(name string, want ...string) {

@@ -28,7 +28,7 @@ func TestScopeHoldsTheCertificatesOfItsGateways(t *testing.T) {
 	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{
 		certificate("shop"), certificate("spare"), certificate("eu"), secure("all", nil, "shop"), secure("eu", map[string]string{"region": "eu"}, "eu", "shop"),
 	}})
-	world, eu := newScope(audience{kinds: newerKinds}, g), newScope(audience{labels: map[string]string{"region": "eu"}, kinds: newerKinds}, g)
+	world, eu := newScope(audience{kinds: resource.NewerKinds}, g), newScope(audience{labels: map[string]string{"region": "eu"}, kinds: resource.NewerKinds}, g)
 	if diff := cmp.Diff([]string{"Certificate shop", "Gateway all"}, memberNames(world)); diff != "" {
 		t.Error(diff)
 	}
@@ -60,7 +60,7 @@ func TestScopeHoldsTheCertificatesOfItsServices(t *testing.T) {
 		certificate("ca"), certificate("own"), certificate("ca2"), certificate("own2"),
 	}})
 	want := []string{"Certificate ca", "Certificate own", "Gateway all", "Route r", "Service asked"}
-	if diff := cmp.Diff(want, memberNames(newScope(audience{kinds: newerKinds}, g))); diff != "" {
+	if diff := cmp.Diff(want, memberNames(newScope(audience{kinds: resource.NewerKinds}, g))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -81,7 +81,7 @@ func TestAnAuthorityComesWithoutItsKey(t *testing.T) {
 	shows := &weirv1.UpstreamTLS{CaCertificateRefs: refs, ClientCertificateRef: refs[0]}
 	g := newGraph()
 	g.apply(Change{Revision: 1, Reset: true, Puts: []*weirv1.Resource{gateway("all", nil), route("r", "all", "books"), books(1, trusts), ca}})
-	s := newScope(audience{kinds: newerKinds}, g)
+	s := newScope(audience{kinds: resource.NewerKinds}, g)
 	keySent := func(when string, want bool) {
 		t.Helper()
 		m := s.members[g.at(resource.Of(ca))].GetCertificate().GetMaterial()

@@ -10,6 +10,7 @@ import (
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
+	"github.com/weirmesh/weir/resource"
 )
 
 const (
@@ -131,7 +132,7 @@ func (f *follower) subscribe(stream clientStream) error {
 	h := f.held
 	subscribe := &weirv1.Subscribe{
 		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
-		Kinds: newerKinds,
+		Kinds: resource.NewerKinds,
 	}
 	if h.at == (position{}) {
 		subscribe.Digest = nil

@@ -26,7 +26,7 @@ type graph struct {
 // tenant is what concerns all Routes of one.
 type tenant struct {
 	policies map[*node]struct{} // that are attached to all of them
-	// Apps, Plans and what connects them.
+	// Who may call. A scope with an Api of the tenant that asks for a key has all of them.
 	consumers map[*node]struct{}
 }
 
@@ -158,7 +158,7 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
 	delete(n.tenant.policies, n)
 	delete(n.tenant.consumers, n)
-	if r != nil && slices.Contains(consumerKinds, n.ref.Kind) {
+	if r != nil && resource.IsConsumer(n.ref.Kind) {
 		n.tenant.consumers[n] = struct{}{}
 	}
 	if resource.Attachment(resource.Targets(r), resource.Ref{Kind: resource.KindTenant}, "") != nil {

@@ -58,7 +58,7 @@ func (s *Server) WithdrawInstance(ctx context.Context, _ *weirv1.WithdrawInstanc
 
 // sidecar is the caller if it is one, and has not been removed.
 func (s *Server) sidecar(ctx context.Context) (*caller, error) {
-	c, err := liveNode(ctx)
+	c, err := s.liveProxy(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +67,6 @@ func (s *Server) sidecar(ctx context.Context) (*caller, error) {
 	}
 	if s.cfg.Instances == nil {
 		return nil, connect.NewError(connect.CodeUnimplemented, "this server keeps no registry")
-	}
-	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
-		return nil, s.refuse(c, err)
 	}
 	return c, nil
 }

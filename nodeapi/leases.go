@@ -26,12 +26,10 @@ const (
 
 // LeaseTokens lets a proxy admit requests of limits by itself.
 func (s *Server) LeaseTokens(ctx context.Context, m *weirv1.LeaseTokensRequest) (*weirv1.LeaseTokensResponse, error) {
-	c, err := liveNode(ctx)
+	c, err := s.liveProxy(ctx)
 	switch {
 	case err != nil:
 		return nil, err
-	case c.id.Role == identity.RoleServer:
-		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
 	case s.cfg.Leases == nil:
 		return nil, connect.NewError(connect.CodeUnimplemented, "this server leases no tokens")
 	case len(m.GetAsks()) > maxLeaseAsks:
@@ -44,16 +42,13 @@ func (s *Server) LeaseTokens(ctx context.Context, m *weirv1.LeaseTokensRequest) 
 			return nil, connect.Errorf(connect.CodePermissionDenied, "%s has no limits of tenant %q", c.id, ask.GetTenant())
 		}
 	}
-	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
-		return nil, s.refuse(c, err)
-	}
 	select {
 	case s.leasing <- struct{}{}:
 		defer func() { <-s.leasing }()
 	default:
 		return nil, connect.NewError(connect.CodeUnavailable, "as many proxies wait for tokens here as may; try another server")
 	}
-	answer, err := s.cfg.Leases.Grant(ctx, string(c.id.Role)+"/"+c.id.Name, m)
+	answer, err := s.cfg.Leases.Grant(ctx, c.node(), m)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "no tokens can be leased now: "+err.Error()).WithCause(err)
 	}

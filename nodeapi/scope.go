@@ -43,20 +43,10 @@ func newScope(of audience, g *graph) *scope {
 	return s
 }
 
-// newerKinds are those that proxies of earlier versions cannot take in. A proxy says
-// which of them it knows.
-var newerKinds = []string{
-	resource.KindPluginTrust, resource.KindApi, resource.KindContract, resource.KindApp, resource.KindCredential,
-	resource.KindPlan, resource.KindSubscription, resource.KindInstance, resource.KindAccessRule,
-}
-
-// consumerKinds say who may call. Proxies with an Api of a tenant that asks for a key
-// are sent all that the tenant has.
-var consumerKinds = []string{resource.KindApp, resource.KindPlan, resource.KindCredential, resource.KindSubscription}
-
-// kindsKnown are those of the newer kinds that a proxy knows and this server, too.
+// kindsKnown are those of the newer kinds that a proxy says it knows, and this server
+// does, too.
 func kindsKnown(said []string) (known []string) {
-	for _, kind := range newerKinds {
+	for _, kind := range resource.NewerKinds {
 		if slices.Contains(said, kind) {
 			known = append(known, kind)
 		}
@@ -194,7 +184,7 @@ func (s *scope) wants(n *node) bool {
 		return slices.Contains(s.kinds, resource.KindApi) && s.hasAny(slices.Values(n.refersTo), resource.KindRoute)
 	case resource.KindContract:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
-	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription:
+	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription: // see resource.IsConsumer
 		return slices.Contains(s.kinds, n.ref.Kind) && s.keyed[n.tenant] > 0
 	case resource.KindInstance:
 		return slices.Contains(s.kinds, resource.KindInstance) && s.hasAny(slices.Values(n.refersTo), resource.KindService)

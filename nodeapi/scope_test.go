@@ -72,7 +72,7 @@ func TestScopeHoldsWhatItsProxiesNeed(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, memberNames(newScope(audience{labels: c.labels, kinds: newerKinds}, g))); diff != "" {
+			if diff := cmp.Diff(c.want, memberNames(newScope(audience{labels: c.labels, kinds: resource.NewerKinds}, g))); diff != "" {
 				t.Fatal(diff)
 			}
 		})
@@ -85,7 +85,7 @@ func TestTenantsDoNotMix(t *testing.T) {
 	resource.Meta(foreign).Tenant = "other"
 	g.apply(Change{Revision: 1, Puts: []*weirv1.Resource{gateway("all", nil), route("r", "all", "books"), foreign}})
 	want := []string{"Gateway all", "Route r"}
-	if diff := cmp.Diff(want, memberNames(newScope(audience{kinds: newerKinds}, g))); diff != "" {
+	if diff := cmp.Diff(want, memberNames(newScope(audience{kinds: resource.NewerKinds}, g))); diff != "" {
 		t.Fatal(diff)
 	}
 }
@@ -180,7 +180,7 @@ func TestScopesFollow(t *testing.T) {
 		var proxies []*held
 		var read []uint64
 		for _, labels := range labelSets {
-			scopes = append(scopes, newScope(audience{labels: labels, kinds: newerKinds}, g))
+			scopes = append(scopes, newScope(audience{labels: labels, kinds: resource.NewerKinds}, g))
 			proxies = append(proxies, newHeld())
 			read = append(read, 0)
 		}
@@ -203,7 +203,7 @@ func TestScopesFollow(t *testing.T) {
 				if diff := cmp.Diff(names(want), names(proxies[i].resources)); diff != "" {
 					t.Fatalf("revision %d: the proxy: %s", revision, diff)
 				}
-				if fresh := newScope(audience{labels: labelSets[i], kinds: newerKinds}, g); fresh.digest != s.digest {
+				if fresh := newScope(audience{labels: labelSets[i], kinds: resource.NewerKinds}, g); fresh.digest != s.digest {
 					t.Fatalf("revision %d: the digest has drifted", revision)
 				}
 			}
@@ -307,7 +307,7 @@ func TestConsumersGoWhereAKeyIsAskedFor(t *testing.T) {
 	}})
 	without := []string{"Api books", "Gateway all", "Route books", "Service books"}
 	with := []string{"Api books", "App demo", "Credential demo-1", "Gateway all", "Plan free", "Route books", "Service books", "Subscription demo-free"}
-	s := newScope(audience{kinds: newerKinds}, g)
+	s := newScope(audience{kinds: resource.NewerKinds}, g)
 	for i, step := range []struct {
 		change Change
 		want   []string
@@ -326,7 +326,7 @@ func TestConsumersGoWhereAKeyIsAskedFor(t *testing.T) {
 		if diff := cmp.Diff(step.want, memberNames(s)); diff != "" {
 			t.Fatalf("step %d: %s", i, diff)
 		}
-		if diff := cmp.Diff(step.want, memberNames(newScope(audience{kinds: newerKinds}, g))); diff != "" {
+		if diff := cmp.Diff(step.want, memberNames(newScope(audience{kinds: resource.NewerKinds}, g))); diff != "" {
 			t.Fatalf("step %d, drawn anew: %s", i, diff)
 		}
 	}

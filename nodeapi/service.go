@@ -88,6 +88,25 @@ func liveNode(ctx context.Context) (*caller, error) {
 	return c, nil
 }
 
+// node is what the caller is called among those who lease and report.
+func (c *caller) node() string { return string(c.id.Role) + "/" + c.id.Name }
+
+// liveProxy is the caller if it is a proxy, too, and was not removed: nothing is sent to
+// one that was, and nothing taken from it.
+func (s *Server) liveProxy(ctx context.Context) (*caller, error) {
+	c, err := liveNode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.id.Role == identity.RoleServer {
+		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
+	}
+	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
+		return nil, s.refuse(c, err)
+	}
+	return c, nil
+}
+
 // Join is open to all; the token decides.
 func (s *Server) Join(ctx context.Context, m *weirv1.JoinRequest) (*weirv1.JoinResponse, error) {
 	log := s.cfg.Logger.With("name", truncate(m.GetName(), maxName), "address", addressOf(ctx))

@@ -49,15 +49,9 @@ var (
 
 // StreamConfig sends a proxy what it must know for as long as it stays.
 func (s *Server) StreamConfig(ctx context.Context, stream configStream) error {
-	c, err := liveNode(ctx)
+	c, err := s.liveProxy(ctx)
 	if err != nil {
 		return err
-	}
-	if c.id.Role == identity.RoleServer {
-		return connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
-	}
-	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
-		return s.refuse(c, err)
 	}
 	first, err := stream.Receive()
 	if err != nil {

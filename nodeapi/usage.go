@@ -6,7 +6,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
@@ -16,12 +15,9 @@ var ErrUsageRefused = errors.New("usage refused")
 
 // ReportUsage takes what a proxy has counted, under the name that its certificate bears.
 func (s *Server) ReportUsage(ctx context.Context, m *weirv1.ReportUsageRequest) (*weirv1.ReportUsageResponse, error) {
-	c, err := liveNode(ctx)
+	c, err := s.liveProxy(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if c.id.Role == identity.RoleServer {
-		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
 	}
 	for _, segment := range m.GetSegments() {
 		for _, count := range segment.GetCounts() {
@@ -33,11 +29,7 @@ func (s *Server) ReportUsage(ctx context.Context, m *weirv1.ReportUsageRequest) 
 	if s.cfg.Usage == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, "this server takes no usage")
 	}
-	// As a proxy that was removed is not sent anything, so nothing is taken from it.
-	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
-		return nil, s.refuse(c, err)
-	}
-	err = s.cfg.Usage(ctx, string(c.id.Role)+"/"+c.id.Name, m)
+	err = s.cfg.Usage(ctx, c.node(), m)
 	switch {
 	case err == nil:
 		return new(weirv1.ReportUsageResponse), nil

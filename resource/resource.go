@@ -45,6 +45,12 @@ const (
 	KindAccessRule   = "AccessRule"
 )
 
+// NewerKinds are those that the first version did not have. Members and proxies of it
+// cannot take them in.
+var NewerKinds = []string{
+	KindPluginTrust, KindApi, KindContract, KindApp, KindCredential, KindPlan, KindSubscription, KindInstance, KindAccessRule,
+}
+
 // Ref is the identity of a resource. It is comparable.
 type Ref struct {
 	Kind, Tenant, Name string
