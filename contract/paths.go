@@ -1,11 +1,11 @@
 package contract
 
 import (
-	"bytes"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/weirmesh/weir/contract/schema"
 )
@@ -155,23 +155,45 @@ func (m *Match) value(name string) (string, bool) {
 // What there is none of is a violation: of the path, or of the method, with those
 // that the path has.
 func (c *Contract) Find(method, path []byte) (Match, *Violation) {
-	if i := bytes.IndexByte(path, '?'); i >= 0 {
-		path = path[:i]
-	}
 	var buffer [16]string
+	found, values := c.place(string(path), buffer[:0], nil)
+	if found == nil {
+		return Match{}, violation("path", "", "paths", "the contract has no such path")
+	}
+	return found.choose(method, values)
+}
+
+// Operation finds the operation of a method and a path, which may have a query behind
+// it; nil: there is none. It allocates nothing, but for a path that is long or encoded.
+func (c *Contract) Operation(method, path []byte) *Operation {
+	text := unsafe.String(unsafe.SliceData(path), len(path)) // nothing of it stays
+	var segments, values [16]string
+	found, _ := c.place(text, segments[:0], values[:0])
+	if found == nil {
+		return nil
+	}
+	for _, o := range found.operations {
+		if o.Method == string(method) {
+			return o
+		}
+	}
+	return nil
+}
+
+// place finds where a path, which may have a query behind it, leads to, and the values
+// on the way. Segments and values are put into the buffers.
+func (c *Contract) place(path string, segments, values []string) (*paths, []string) {
+	path, _, _ = strings.Cut(path, "?")
 	for _, base := range c.bases {
-		rest, below := strings.CutPrefix(string(path), base)
+		rest, below := strings.CutPrefix(path, base)
 		if !below || !strings.HasPrefix(rest, "/") {
 			continue
 		}
-		segments := split(rest[1:], buffer[:0])
-		found, values := c.paths.find(segments, nil)
-		if found == nil {
-			continue
+		if found, values := c.paths.find(split(rest[1:], segments[:0]), values); found != nil {
+			return found, values
 		}
-		return found.choose(method, values)
 	}
-	return Match{}, violation("path", "", "paths", "the contract has no such path")
+	return nil, nil
 }
 
 func split(path string, into []string) []string {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -220,7 +219,8 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 }
 
 // makeChain makes what the policies and Apis of a rule want done, in this order: where
-// an Api is in its life, who calls it, who may, how often, as the contract says, what becomes of it.
+// an Api is in its life, who calls it, who may, how often, as the contract says, what
+// becomes of it. The policies come in the order of their stages.
 func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached, apis []*weirv1.Api) (*policy.Chain, error) {
 	rules := p.desired.accessRules(r.route)
 	if len(list)+len(apis)+len(rules) == 0 {
@@ -237,25 +237,19 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	for _, a := range apis {
 		m.keys(ctx, a)
 	}
-	transforms := slices.IndexFunc(list, func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_TRANSFORM })
-	if transforms < 0 {
-		transforms = len(list)
+	policiesBefore := func(stage weirv1.PolicySpec_Stage) {
+		for len(list) > 0 && resource.StageOf(list[0].Policy) < stage {
+			m.policy(ctx, list[0].Policy)
+			list = list[1:]
+		}
 	}
-	limits := slices.IndexFunc(list[:transforms], func(a resource.Attached) bool { return resource.StageOf(a.Policy) == weirv1.PolicySpec_LIMIT })
-	if limits < 0 {
-		limits = transforms
-	}
-	for _, a := range list[:limits] {
-		m.policy(ctx, a.Policy)
-	}
+	policiesBefore(weirv1.PolicySpec_LIMIT)
 	m.quota(ctx, apis)
-	for _, a := range list[limits:transforms] {
-		m.policy(ctx, a.Policy)
-	}
+	policiesBefore(weirv1.PolicySpec_TRANSFORM)
 	for _, a := range apis {
 		m.contract(ctx, a)
 	}
-	for _, a := range list[transforms:] {
+	for _, a := range list {
 		m.policy(ctx, a.Policy)
 	}
 	if m.err != nil || len(m.made) == 0 {

@@ -50,13 +50,7 @@ Such a module is pushed first; a dry run does not push.`,
 		if err != nil {
 			return inFiles(err, items)
 		}
-		if err := writeOutcome(cmd.OutOrStdout(), *output, done, dryRun); err != nil {
-			return err
-		}
-		if wait > 0 && !dryRun {
-			return waitFor(cmd.Context(), api, done.GetRevision(), wait, cmd.ErrOrStderr())
-		}
-		return nil
+		return applied(cmd, api, *output, done, dryRun, wait)
 	}
 	return cmd
 }
@@ -78,6 +72,17 @@ func noArguments(cmd *cobra.Command, args []string) error {
 			return usagef("unexpected %q; a duration is joined to its flag: --wait=%s", args[0], args[0])
 		}
 		return usagef("unexpected %q; a file is named with -f: %s -f %s", args[0], cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// applied says what has come of it, and waits until it is so everywhere.
+func applied(cmd *cobra.Command, api *session, f format, done *weirv1.ApplyResponse, dryRun bool, wait time.Duration) error {
+	if err := writeOutcome(cmd.OutOrStdout(), f, done, dryRun); err != nil {
+		return err
+	}
+	if wait > 0 && !dryRun {
+		return waitFor(cmd.Context(), api, done.GetRevision(), wait, cmd.ErrOrStderr())
 	}
 	return nil
 }

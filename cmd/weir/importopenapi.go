@@ -77,13 +77,7 @@ can be imported over the one before.`,
 		if err != nil {
 			return fmt.Errorf("import %s: %w", args[0], err)
 		}
-		if err := writeOutcome(cmd.OutOrStdout(), *output, done, dryRun); err != nil {
-			return err
-		}
-		if wait > 0 && !dryRun {
-			return waitFor(cmd.Context(), api, done.GetRevision(), wait, cmd.ErrOrStderr())
-		}
-		return nil
+		return applied(cmd, api, *output, done, dryRun, wait)
 	}
 	return cmd
 }

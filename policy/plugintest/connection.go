@@ -97,9 +97,7 @@ type connectionObserver struct {
 // Close implements policy.ConnectionFilter.
 func (o *connectionObserver) Close(x *exchange.Exchange) {
 	o.ConnectionFilter.Close(x)
-	if meter, ok := o.ConnectionFilter.(interface{ Burned() uint64 }); ok {
-		o.of.fuel = meter.Burned()
-	}
+	noteFuel(&o.of.fuel, o.ConnectionFilter)
 }
 
 // connect has the case's connection happen once.

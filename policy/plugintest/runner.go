@@ -208,8 +208,13 @@ type observer struct {
 // Close implements policy.Filter.
 func (o *observer) Close(x *exchange.Exchange) {
 	o.Filter.Close(x)
-	if meter, ok := o.Filter.(interface{ Burned() uint64 }); ok {
-		o.of.fuel = meter.Burned()
+	noteFuel(&o.of.fuel, o.Filter)
+}
+
+// noteFuel notes what a filter has burned, if it tells.
+func noteFuel(fuel *uint64, filter any) {
+	if meter, ok := filter.(interface{ Burned() uint64 }); ok {
+		*fuel = meter.Burned()
 	}
 }
 
