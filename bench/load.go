@@ -181,7 +181,7 @@ func spawnLoad(ctx context.Context, c *contender, connections int, length time.D
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, append([]string{"load", "-address", c.address, "-connections", strconv.Itoa(connections),
-		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts),
+		"-for", length.String(), "-hosts", strconv.Itoa(c.hosts), "-host", c.host,
 		"-over", string(c.over)}, more...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, diagnostics bytes.Buffer

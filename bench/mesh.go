@@ -40,21 +40,10 @@ func (b *benchmark) mesh(ctx context.Context, out io.Writer) error {
 	}
 	direct, through := &contender{name: "directly", address: b.upstreamA}, &contender{name: "two sidecars", address: m.outbound, host: "books.mesh"}
 	fmt.Fprintf(out, "\nThe wait for an answer at %d requests/s, from service to service.\n", meshRate)
-	contenders := []*contender{direct, through}
-	var shown [2]measure.Histogram
-	for range b.Rounds * b.seconds {
-		for i, c := range contenders {
-			r, err := spawnLoad(ctx, c, meshLoops, time.Second, "-rate", fmt.Sprint(meshRate), "-host", c.host)
-			if err != nil {
-				return fmt.Errorf("load %s: %w", c.name, err)
-			}
-			shown[i].Add(&r.Latencies)
-		}
+	more, err := b.waits(ctx, out, direct, through, meshLoops, meshRate)
+	if err != nil {
+		return err
 	}
-	for i, c := range contenders {
-		fmt.Fprintf(out, "  %-16s p50 %5d µs  p99 %5d µs\n", c.name, shown[i].Quantile(0.5).Microseconds(), shown[i].Quantile(0.99).Microseconds())
-	}
-	more := shown[1].Quantile(0.99) - shown[0].Quantile(0.99)
 	fmt.Fprintf(out, "%s: %s at the 99th percentile, µs more than without: %d, at most %d\n", measure.Verdict(more <= mostMesh), weirMesh,
 		more.Microseconds(), mostMesh.Microseconds())
 	fmt.Fprintf(out, "%s: %s, KB resident of a sidecar that has nothing to do: %d, at most %d\n", measure.Verdict(resident <= mostSidecar), weirMesh,

@@ -13,11 +13,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
-
-	"crypto/tls"
-	"crypto/x509"
-	"net/http"
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
@@ -53,19 +48,8 @@ func (s *several) start(name string) { s.running[name] = run(s.t, s.configs[name
 // services are a member's APIs, with the token of the first one.
 func (s *several) services(first, name string) (weirv1connect.AdminServiceClient, weirv1connect.ClusterServiceClient) {
 	s.t.Helper()
-	env, err := readAdminEnv(filepath.Join(s.dirs[first], "admin.env"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	pem, err := os.ReadFile(env["WEIR_CA"])
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	s.t.Cleanup(transport.CloseIdleConnections)
-	client := connect.NewClient(connecthttp.NewTransport(bearer{env["WEIR_TOKEN"], transport}, "https://"+s.configs[name].Server.Admin))
+	env, config := adminAccess(s.t, s.dirs[first])
+	client := dialClient(s.t, "https://"+s.configs[name].Server.Admin, env["WEIR_TOKEN"], config)
 	return weirv1connect.NewAdminServiceClient(client), weirv1connect.NewClusterServiceClient(client)
 }
 
@@ -127,9 +111,9 @@ func (s *several) requireHolds(first, at string, names ...string) {
 	}
 }
 
-// Three servers, one after the other; a life with a leader that goes, a backup,
-// and a member that is taken out and may not come back by itself.
-func TestServersJoin(t *testing.T) {
+// newThree begins three servers, one after the other, of which a leads.
+func newThree(t *testing.T) *several {
+	t.Helper()
 	s := newSeveral(t)
 	s.begin("a", func(sc *ServerConfig) { sc.Bootstrap = true })
 	s.running["a"].ready()
@@ -139,6 +123,13 @@ func TestServersJoin(t *testing.T) {
 		s.running[name].ready()
 	}
 	s.awaitStatus("a", "a", voters(3))
+	return s
+}
+
+// Three servers, one after the other; a life with a leader that goes, a backup,
+// and a member that is taken out and may not come back by itself.
+func TestServersJoin(t *testing.T) {
+	s := newThree(t)
 	s.put("a", "b", "one")
 	s.requireHolds("a", "c", "one")
 

@@ -138,6 +138,18 @@ func edgeConfig(dir, server, token string) Config {
 // adminAPI speaks to a server as its admin.env says.
 func adminAPI(t testing.TB, data string) weirv1connect.AdminServiceClient {
 	t.Helper()
+	return weirv1connect.NewAdminServiceClient(adminClient(t, data))
+}
+
+func adminClient(t testing.TB, data string) *connect.Client {
+	t.Helper()
+	env, config := adminAccess(t, data)
+	return dialClient(t, "https://"+env["WEIR_ADMIN"], env["WEIR_TOKEN"], config)
+}
+
+// adminAccess is what a server's admin.env says, and whom to trust by it.
+func adminAccess(t testing.TB, data string) (map[string]string, *tls.Config) {
+	t.Helper()
 	env, err := readAdminEnv(filepath.Join(data, "admin.env"))
 	if err != nil {
 		t.Fatal(err)
@@ -150,14 +162,19 @@ func adminAPI(t testing.TB, data string) weirv1connect.AdminServiceClient {
 	if !roots.AppendCertsFromPEM(pem) {
 		t.Fatal("WEIR_CA holds no certificate")
 	}
-	return dial(t, "https://"+env["WEIR_ADMIN"], env["WEIR_TOKEN"], &tls.Config{RootCAs: roots})
+	return env, &tls.Config{RootCAs: roots}
 }
 
 func dial(t testing.TB, url, token string, config *tls.Config) weirv1connect.AdminServiceClient {
 	t.Helper()
+	return weirv1connect.NewAdminServiceClient(dialClient(t, url, token, config))
+}
+
+func dialClient(t testing.TB, url, token string, config *tls.Config) *connect.Client {
+	t.Helper()
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return weirv1connect.NewAdminServiceClient(connect.NewClient(connecthttp.NewTransport(bearer{token, transport}, url)))
+	return connect.NewClient(connecthttp.NewTransport(bearer{token, transport}, url))
 }
 
 type bearer struct {

@@ -128,15 +128,7 @@ func (w *windows) awaitFull(t *testing.T, requests int) {
 // leader of which stops: never more passes than the limit, and nearly all of it while
 // somebody leads.
 func TestExactLimitsWhileTheLeaderGoes(t *testing.T) {
-	s := newSeveral(t)
-	s.begin("a", func(sc *ServerConfig) { sc.Bootstrap = true })
-	s.running["a"].ready()
-	for _, name := range []string{"b", "c"} {
-		token := s.joinToken("a")
-		s.begin(name, func(sc *ServerConfig) { sc.Join, sc.Token = []string{s.configs["a"].Server.Node}, token })
-		s.running[name].ready()
-	}
-	s.awaitStatus("a", "a", voters(3))
+	s := newThree(t)
 	const requests, length = 1000, 5 * time.Second
 	api, _ := s.services("a", "a")
 	if _, err := api.Apply(t.Context(), &weirv1.ApplyRequest{Resources: subscribedTo(

@@ -85,26 +85,17 @@ func TestEdgeStopsWhoeverIsServed(t *testing.T) {
 func TestAdminAPIOfAServerWantsTLSAndAToken(t *testing.T) {
 	dir := t.TempDir()
 	run(t, serverConfig(t, dir, "127.0.0.1:0")).ready()
-	env, err := readAdminEnv(filepath.Join(dir, "admin.env"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pem, err := os.ReadFile(env["WEIR_CA"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
+	env, config := adminAccess(t, dir)
 	ask := func(url, token string, config *tls.Config) error {
 		_, err := dial(t, url, token, config).GetStatus(t.Context(), &weirv1.GetStatusRequest{})
 		return err
 	}
 	url := "https://" + env["WEIR_ADMIN"]
-	if err := ask(url, env["WEIR_TOKEN"], &tls.Config{RootCAs: roots}); err != nil {
+	if err := ask(url, env["WEIR_TOKEN"], config); err != nil {
 		t.Errorf("with what admin.env says: %v", err)
 	}
 	for name, token := range map[string]string{"no token": "", "a made-up token": env["WEIR_TOKEN"] + "x"} {
-		if err := ask(url, token, &tls.Config{RootCAs: roots}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		if err := ask(url, token, config); connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,38 +1,18 @@
 package node
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"net/http"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 
 	"github.com/weirmesh/weir/internal/freeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
-// usageAPI speaks to a server as its admin.env says.
 func usageAPI(t *testing.T, data string) weirv1connect.UsageServiceClient {
 	t.Helper()
-	env, err := readAdminEnv(filepath.Join(data, "admin.env"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pem, err := os.ReadFile(env["WEIR_CA"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	return weirv1connect.NewUsageServiceClient(connect.NewClient(connecthttp.NewTransport(bearer{env["WEIR_TOKEN"], transport}, "https://"+env["WEIR_ADMIN"])))
+	return weirv1connect.NewUsageServiceClient(adminClient(t, data))
 }
 
 // requireUsage waits until so many answers were counted.

@@ -82,13 +82,12 @@ func TestAllocationsPerRequest(t *testing.T) {
 	}
 }
 
-func BenchmarkProxy(b *testing.B) {
-	e := startEdge(b, service("s", plainOrigin(b)), route("r", "/", "s"))
-	request := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n")
+// benchmarkRequest asks for the same thing by many connections.
+func benchmarkRequest(b *testing.B, addr string, request []byte) {
 	b.ReportAllocs()
 	b.SetParallelism(16)
 	b.RunParallel(func(pb *testing.PB) {
-		c, err := net.Dial("tcp", e.addr)
+		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			b.Error(err)
 			return
@@ -99,4 +98,10 @@ func BenchmarkProxy(b *testing.B) {
 			roundTrip(b, c, request, buf)
 		}
 	})
+}
+
+func BenchmarkProxy(b *testing.B) {
+	e := startEdge(b, service("s", plainOrigin(b)), route("r", "/", "s"))
+	request := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n")
+	benchmarkRequest(b, e.addr, request)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -424,20 +423,7 @@ func BenchmarkKeys(b *testing.B) {
 	e := startKeyed(b, unchanged)
 	e.apply(service("s", plainOrigin(b)))
 	request := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\nX-Api-Key: k1\r\n\r\n")
-	b.ReportAllocs()
-	b.SetParallelism(16)
-	b.RunParallel(func(pb *testing.PB) {
-		c, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		defer c.Close()
-		buf := make([]byte, 8<<10)
-		for pb.Next() {
-			roundTrip(b, c, request, buf)
-		}
-	})
+	benchmarkRequest(b, e.addr, request)
 }
 
 // BenchmarkKeyChange is what one key more costs a proxy that has a hundred thousand.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -286,18 +285,5 @@ func TestLimitsDoNotAllocate(t *testing.T) {
 func BenchmarkLimits(b *testing.B) {
 	e := startKnown(b)
 	request := []byte("GET /books HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n")
-	b.ReportAllocs()
-	b.SetParallelism(16)
-	b.RunParallel(func(pb *testing.PB) {
-		c, err := net.Dial("tcp", e.addr)
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		defer c.Close()
-		buf := make([]byte, 8<<10)
-		for pb.Next() {
-			roundTrip(b, c, request, buf)
-		}
-	})
+	benchmarkRequest(b, e.addr, request)
 }
