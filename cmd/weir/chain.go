@@ -116,35 +116,32 @@ func (c *chained) rows() (rows [][]string) {
 			add("KEY", a.Api.GetMetadata().GetName(), "(api)", a.from)
 		}
 	}
-	limited := false
-	limits := func() {
-		for _, a := range apis {
-			if a.Api.GetSpec().GetAuthentication() != nil && !limited {
-				add("LIMIT", a.Api.GetMetadata().GetName(), "(api)", a.from) // of whoever calls, once
-				limited = true
-			}
-		}
-	}
-	contracts := func() {
-		for _, a := range apis {
-			if a.Api.GetSpec().GetContractRef() != nil {
-				add("CONTRACT", a.Api.GetMetadata().GetName(), "(api)", a.from)
-			}
-		}
-		apis = nil
-	}
-	for _, a := range c.policies() {
-		p := a.Policy
-		if resource.StageOf(p) >= weirv1.PolicySpec_LIMIT {
-			limits()
-		}
-		if resource.StageOf(p) == weirv1.PolicySpec_TRANSFORM {
-			contracts()
-		}
+	addPolicy := func(p *weirv1.Policy) {
 		add(resource.StageOf(p).String(), p.GetMetadata().GetName(), pluginOf(p.GetSpec()), c.from(p))
 	}
-	limits()
-	contracts()
+	policies := c.policies()
+	policiesBefore := func(stage weirv1.PolicySpec_Stage) {
+		for len(policies) > 0 && resource.StageOf(policies[0].Policy) < stage {
+			addPolicy(policies[0].Policy)
+			policies = policies[1:]
+		}
+	}
+	policiesBefore(weirv1.PolicySpec_LIMIT)
+	for _, a := range apis {
+		if a.Api.GetSpec().GetAuthentication() != nil {
+			add("LIMIT", a.Api.GetMetadata().GetName(), "(api)", a.from) // of whoever calls, once
+			break
+		}
+	}
+	policiesBefore(weirv1.PolicySpec_TRANSFORM)
+	for _, a := range apis {
+		if a.Api.GetSpec().GetContractRef() != nil {
+			add("CONTRACT", a.Api.GetMetadata().GetName(), "(api)", a.from)
+		}
+	}
+	for _, a := range policies {
+		addPolicy(a.Policy)
+	}
 	return rows
 }
 
