@@ -158,7 +158,10 @@ func (v *View) make() map[resource.Ref]*weirv1.Resource {
 		if s == nil || ref.Tenant != v.cfg.Tenant || routed[ref.Name] || s.GetSpec().GetProtocol() == weirv1.ServiceSpec_TCP {
 			continue
 		}
-		put(v.toService(s))
+		ref := resource.Ref{Kind: resource.KindRoute, Tenant: ref.Tenant, Name: ref.Name + Suffix}
+		if all[ref] = v.made[ref]; all[ref] == nil { // its name is all that it is made of
+			all[ref] = v.toService(s)
+		}
 	}
 	put(v.listen[0])
 	put(v.listen[1])

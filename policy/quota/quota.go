@@ -7,8 +7,8 @@
 //
 // An exchange without a consumer, or with one whose plan has no limits, passes as it is.
 //
-// The fields are those of draft-ietf-httpapi-ratelimit-headers-10, and here alone is it
-// known how they are written. What a service says in fields of these names is replaced:
+// The fields are those of draft-ietf-httpapi-ratelimit-headers-10, as package quota writes
+// them. What a service says in fields of these names is replaced:
 // it speaks of its own client, which is this proxy.
 package quota
 
