@@ -78,6 +78,12 @@ func (n *Node) lookWhoLeads() {
 	}
 }
 
+// Leader is who leads, as far as this member knows; empty: it knows of none.
+func (n *Node) Leader() string {
+	leader, _ := n.leadership.now()
+	return leader
+}
+
 // Leads tells whether this member leads, as far as it knows.
 func (n *Node) Leads() bool { return n.leads() }
 

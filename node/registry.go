@@ -77,20 +77,27 @@ const (
 	// long: more than it takes to go to another one, and with what it takes to notice
 	// that it is gone less than 10 s.
 	absence = 4 * time.Second
-	// settling is how long a server that has just started withdraws none: maybe all
-	// servers were down, and the sidecars are on their way back.
+	// settling is how long a server withdraws none that has just started, or that has
+	// known no leader for long: maybe no server was, and the sidecars are on their way.
 	settling  = 20 * time.Second
 	lookAgain = time.Second
 )
 
 // mindInstances withdraws the Instances of those who are gone, while this member leads.
 func (s *server) mindInstances(ctx context.Context) error {
-	started := time.Now()
+	since := time.Now() // it can tell who is gone
+	led := since
 	var absent absences
 	for {
 		statuses, changed := s.fleet.Statuses()
+		now := time.Now()
+		if s.cluster.Leader() != "" {
+			led = now
+		} else if now.Sub(led) >= withoutLeader {
+			since = now
+		}
 		if s.cluster.Leads() {
-			for _, ref := range absent.gone(s.instances(), statuses, started, time.Now()) {
+			for _, ref := range absent.gone(s.instances(), statuses, since, now) {
 				s.withdrawAbsent(ctx, ref)
 			}
 		} else {
@@ -124,7 +131,7 @@ func (s *server) instances() []*weirv1.Resource {
 type absences map[resource.Ref]time.Time
 
 // gone brings them up to date, and returns those that have lasted for too long.
-func (a *absences) gone(instances []*weirv1.Resource, proxies []*weirv1.ProxyStatus, started, now time.Time) (gone []resource.Ref) {
+func (a *absences) gone(instances []*weirv1.Resource, proxies []*weirv1.ProxyStatus, since, now time.Time) (gone []resource.Ref) {
 	if len(instances) == 0 {
 		*a = nil
 		return nil
@@ -142,12 +149,12 @@ func (a *absences) gone(instances []*weirv1.Resource, proxies []*weirv1.ProxySta
 		if here[r.GetInstance().GetSpec().GetNode()] {
 			continue
 		}
-		since, known := was[ref]
+		left, known := was[ref]
 		if !known {
-			since = now
+			left = now
 		}
-		(*a)[ref] = since
-		if now.Sub(since) >= absence && now.Sub(started) >= settling {
+		(*a)[ref] = left
+		if now.Sub(left) >= absence && now.Sub(since) >= settling {
 			gone = append(gone, ref)
 		}
 	}

@@ -35,17 +35,29 @@ func (s *server) refuseServer(leaf *x509.Certificate) error {
 	return identity.CheckServer(own.View(), leaf)
 }
 
-const lookAtStanding = time.Second
+const (
+	lookAtStanding = 500 * time.Millisecond
+	// withoutLeader is for how long a server may know no leader before it sends its
+	// proxies to look for one: more than an election takes. With what they take to go
+	// elsewhere it is less than the 9 s after which the leader takes their sidecars for
+	// gone: the others find a server silent after 5 s, and absence follows.
+	withoutLeader = 3 * time.Second
+)
 
-// mindStanding sends proxies to other servers once this one was removed: it hears
-// nothing new any more. The process stays, to say so to whoever asks it.
+// mindStanding sends proxies to other servers once this one was removed, since it hears
+// nothing new any more, and while it knows no leader, since then nobody hears of them.
+// The process stays, to say so to whoever asks it.
 func (s *server) mindStanding(ctx context.Context) error {
 	ticker := time.NewTicker(lookAtStanding)
 	defer ticker.Stop()
-	for {
+	for led := time.Now(); ; {
 		select {
-		case <-ticker.C:
+		case now := <-ticker.C:
 			s.api.TurnAway(s.cluster.Outcast() != "")
+			if s.cluster.Leader() != "" {
+				led = now
+			}
+			s.api.Leaderless(now.Sub(led) >= withoutLeader)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -52,7 +52,7 @@ type Client struct {
 	roster  *roster
 	dialer  *nodeport.Dialer
 	// The constants of these names; tests are in more of a hurry.
-	heartbeat, retryMin, spread, returnSpread time.Duration
+	heartbeat, retryMin, spread, returnSpread, lookAround time.Duration
 
 	// life ends with Run, and with it all fetches.
 	life     context.Context
@@ -92,7 +92,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		end:       end,
 		blobs:     blobs{dir: filepath.Join(cfg.Dir, "blobs")},
 		journal:   newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
-		heartbeat: heartbeat, retryMin: applyRetryMin, spread: spread, returnSpread: returnSpread,
+		heartbeat: heartbeat, retryMin: applyRetryMin, spread: spread, returnSpread: returnSpread, lookAround: lookAround,
 	}, nil
 }
 
@@ -121,10 +121,14 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		f.search.note(c.cfg.Logger, server, good, err)
 		switch {
 		case errors.Is(err, errReturn):
 			c.cfg.Logger.Info("connecting again, over QUIC", "server", server)
 			continue
+		case errors.Is(err, errLookAround):
+			continue
+		case isLeaderless(err): // the search has told
 		case good && nodeport.GoingAway(err):
 			c.cfg.Logger.Info("the server stops; connecting to another", "server", server)
 		default:

@@ -39,7 +39,8 @@
 // name, and keeps the servers' own list of where they are. When its server is
 // gone it goes to the next after a moment that differs from proxy to proxy, and
 // goes on where it was, by its revision. One that is silent delays it by a
-// second, and one that is full sends it on.
+// second, and one that is full sends it on. So does one that knows no leader; a
+// proxy that has been sent on by all of them takes any, and looks around now and then.
 //
 // # Certificates
 //

@@ -46,7 +46,8 @@ type follower struct {
 	retry  time.Duration
 	// again is when what was refused is tried again; nil: never. It outlives the
 	// stream, and the heartbeats in between.
-	again <-chan time.Time
+	again  <-chan time.Time
+	search search
 }
 
 // mend tries again what was refused while there was no stream to say it to.
@@ -92,6 +93,7 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 	defer beat.Stop()
 	silent := time.NewTimer(firstTimeout)
 	defer silent.Stop()
+	around := f.search.patience(f.client.lookAround)
 	returned, move := l.Returned(), (<-chan time.Time)(nil)
 	for live := false; ; {
 		select {
@@ -115,6 +117,8 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 			returned, move = nil, time.After(rand.N(f.client.returnSpread))
 		case <-move:
 			err = errReturn
+		case <-around:
+			err = errLookAround
 		case <-silent.C:
 			err = errSilent
 		}
@@ -132,7 +136,7 @@ func (f *follower) subscribe(stream clientStream) error {
 	h := f.held
 	subscribe := &weirv1.Subscribe{
 		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
-		Kinds: resource.NewerKinds,
+		Kinds: resource.NewerKinds, WantsLeader: f.search.wants(),
 	}
 	if h.at == (position{}) {
 		subscribe.Digest = nil

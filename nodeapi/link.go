@@ -158,6 +158,8 @@ func (p *pace) wait(ctx context.Context, good bool, err error, servers int) bool
 	case good:
 		p.tries.reset()
 		return pause.For(ctx, rand.N(p.spread))
+	case isLeaderless(err): // there is an end to it, see search
+		return pause.For(ctx, rand.N(retryMin))
 	case full:
 		if p.refused++; p.refused < servers {
 			return pause.For(ctx, rand.N(retryMin))

@@ -81,6 +81,8 @@ func (s *proxyState) status(id identity.ID) *weirv1.ProxyStatus {
 type session struct {
 	proxies *Proxies
 	id      identity.ID
+	// wantsLeader: it goes to another server where this one knows no leader.
+	wantsLeader bool
 	// end ends the stream, for the reason given.
 	end context.CancelCauseFunc
 }
@@ -97,7 +99,7 @@ func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string,
 		}
 		p.connected++
 	}
-	s := &session{proxies: p, id: id, end: end}
+	s := &session{proxies: p, id: id, wantsLeader: sub.GetWantsLeader(), end: end}
 	state := p.byID[id]
 	if state == nil {
 		state = &proxyState{}
@@ -184,12 +186,12 @@ func (s *session) close() {
 	})
 }
 
-// endAll ends all streams, for a reason.
-func (p *Proxies) endAll(why error) {
+// end ends streams, for a reason.
+func (p *Proxies) end(why error, which func(*session) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, state := range p.byID {
-		if state.session != nil {
+		if state.session != nil && which(state.session) {
 			state.session.end(why)
 		}
 	}

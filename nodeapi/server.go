@@ -64,6 +64,7 @@ type Server struct {
 	// sendTimeout is the constant of the name, but in tests.
 	sendTimeout time.Duration
 	away        atomic.Bool     // proxies are turned away
+	leaderless  atomic.Bool     // those that want a server with a leader are
 	leasing     chan struct{}   // has a place for each proxy that waits for tokens
 	life        context.Context // ends when streams must
 	end         context.CancelFunc
@@ -107,8 +108,27 @@ func (s *Server) Revision() uint64 { return s.hub.revision() }
 // that come, for as long as it is so.
 func (s *Server) TurnAway(away bool) {
 	if was := s.away.Swap(away); away && !was {
-		s.proxies.endAll(errNoServer)
+		s.proxies.end(errNoServer, func(*session) bool { return true })
 	}
+}
+
+// Leaderless has proxies look for a server that knows a leader, for as long as this
+// one does not. Those that have found none stay.
+func (s *Server) Leaderless(now bool) {
+	if was := s.leaderless.Swap(now); now && !was {
+		s.proxies.end(errNoLeader, func(of *session) bool { return of.wantsLeader })
+	}
+}
+
+// turnsAway says why a proxy is not served here now; nil: it is.
+func (s *Server) turnsAway(sub *weirv1.Subscribe) error {
+	switch {
+	case s.away.Load():
+		return errNoServer
+	case s.leaderless.Load() && sub.GetWantsLeader():
+		return errNoLeader
+	}
+	return nil
 }
 
 // Run keeps the server up to date, and ends all streams when ctx ends. What

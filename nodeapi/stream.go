@@ -61,6 +61,9 @@ func (s *Server) StreamConfig(ctx context.Context, stream configStream) error {
 	if err := checkSubscribe(sub); err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err.Error())
 	}
+	if err := s.turnsAway(sub); err != nil {
+		return err
+	}
 	if err := s.hubReady(ctx); err != nil {
 		return err
 	}
@@ -109,8 +112,8 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 		return errFull()
 	}
 	defer session.close()
-	if s.away.Load() { // only now: whoever turns all away ends those that are here
-		return errNoServer
+	if err := s.turnsAway(sub); err != nil { // again: whoever turns all away ends those that are here
+		return err
 	}
 	scope := s.hub.join(audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds()), tenant: c.id.Tenant, service: c.id.Service})
 	defer s.hub.leave(scope)

@@ -596,7 +596,10 @@ type Subscribe struct {
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	Digest   []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The kinds that the proxy knows beyond those that all do.
-	Kinds         []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Kinds []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// The proxy wants a server that knows a leader, and goes to another one when it
+	// is told that this one does not. Unset: any will do, since none does.
+	WantsLeader   bool `protobuf:"varint,6,opt,name=wants_leader,json=wantsLeader,proto3" json:"wants_leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,6 +667,13 @@ func (x *Subscribe) GetKinds() []string {
 		return x.Kinds
 	}
 	return nil
+}
+
+func (x *Subscribe) GetWantsLeader() bool {
+	if x != nil {
+		return x.WantsLeader
+	}
+	return false
 }
 
 type Ack struct {
@@ -1354,13 +1364,14 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
 	"\x04nack\x18\x03 \x01(\v2\r.weir.v1.NackH\x00R\x04nackB\t\n" +
-	"\amessage\"\xe2\x01\n" +
+	"\amessage\"\x85\x02\n" +
 	"\tSubscribe\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.weir.v1.Subscribe.LabelsEntryR\x06labels\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x14\n" +
-	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x1a9\n" +
+	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x12!\n" +
+	"\fwants_leader\x18\x06 \x01(\bR\vwantsLeader\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
