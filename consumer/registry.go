@@ -47,6 +47,11 @@ func (r *Registry) tenant(name string) *Tenant {
 func (r *Registry) Apply(puts []*weirv1.Resource, deletes []resource.Ref) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.apply(puts, deletes)
+}
+
+// apply is Apply, with the lock held.
+func (r *Registry) apply(puts []*weirv1.Resource, deletes []resource.Ref) {
 	edits := map[*Tenant]*edit{}
 	of := func(tenant string) *edit {
 		t := r.tenant(tenant)
@@ -112,7 +117,7 @@ func (e *edit) put(of string, r *weirv1.Resource) {
 		e.forget(of)
 		spec := r.GetSubscription().GetSpec()
 		e.subscribe(&subscription{name: of, app: spec.GetApp(), plan: e.named(spec.GetPlan()),
-			active: spec.GetState() == weirv1.SubscriptionSpec_STATE_UNSPECIFIED || spec.GetState() == weirv1.SubscriptionSpec_ACTIVE})
+			active: isActive(spec)})
 	case r.GetCredential() != nil:
 		e.revoke(of)
 		e.admit(of, r.GetCredential().GetSpec())
@@ -132,6 +137,10 @@ func (e *edit) delete(ref resource.Ref) {
 	case resource.KindCredential:
 		e.revoke(ref.Name)
 	}
+}
+
+func isActive(spec *weirv1.SubscriptionSpec) bool {
+	return spec.GetState() == weirv1.SubscriptionSpec_STATE_UNSPECIFIED || spec.GetState() == weirv1.SubscriptionSpec_ACTIVE
 }
 
 func newPlan(spec *weirv1.PlanSpec) *plan {

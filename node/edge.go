@@ -78,6 +78,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
+			Ahead:    func(u nodeapi.Update) { e.proxy.Revoke(proxy.Update(u)) },
 		})
 		if err == nil {
 			get := fetch(client.Blob)

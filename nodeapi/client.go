@@ -23,7 +23,7 @@ import (
 )
 
 // ClientConfig is what a proxy's side of the node API is made of. All but
-// Labels, Version and Dialer is required.
+// Labels, Version, Dialer and the functions is required.
 type ClientConfig struct {
 	Identity *identity.Identity
 	Servers  []string
@@ -39,6 +39,10 @@ type ClientConfig struct {
 	// Canaries says how the canaries of plugins fare. It is asked with each
 	// heartbeat. nil: nobody says.
 	Canaries func() []*weirv1.PluginReport
+	// Ahead is told of each change as it comes, while an earlier one may still be being
+	// applied. What is in it is applied later, unless it is refused or replaced by then.
+	// nil: nobody is told.
+	Ahead func(Update)
 	// Dialer is shared with others; nil: the client has one of its own.
 	Dialer *nodeport.Dialer
 }

@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// queued is how many changes may wait while one is applied; those that wait
-	// are then applied together.
-	queued = 64
 	// A refused revision is tried again by the proxy itself after a while.
 	applyRetryMin = time.Second
 	applyRetryMax = 30 * time.Second
@@ -74,9 +71,9 @@ func (f *follower) session(run context.Context, l *link) (good bool, err error) 
 	if err := f.subscribe(stream); err != nil {
 		return false, verdict(stream, err)
 	}
-	changes := make(chan *received, queued)
+	changes := newInbox()
 	var receiving sync.WaitGroup
-	receiving.Go(func() { cancel(f.client.receive(ctx, stream, changes)) })
+	receiving.Go(func() { cancel(f.client.receive(stream, changes)) })
 	defer func() {
 		f.client.setLive(nil)
 		cancel(nil)
@@ -88,7 +85,7 @@ func (f *follower) session(run context.Context, l *link) (good bool, err error) 
 }
 
 // attend answers for what comes by a stream, until the stream's context ends.
-func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream, changes <-chan *received) (good bool, err error) {
+func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream, changes *inbox) (good bool, err error) {
 	beat := time.NewTicker(f.client.heartbeat)
 	defer beat.Stop()
 	silent := time.NewTimer(firstTimeout)
@@ -99,7 +96,11 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 		select {
 		case <-ctx.Done():
 			return good, context.Cause(ctx)
-		case c := <-changes:
+		case <-changes.news:
+			c := changes.take()
+			if c == nil {
+				continue // it came while the last one was taken in, and was with it
+			}
 			if !live {
 				live = true
 				silent.Stop()
@@ -172,8 +173,9 @@ func (f *follower) report(stream clientStream) error {
 	return nil
 }
 
-// receive reads whole changes off a stream until it ends.
-func (c *Client) receive(ctx context.Context, stream clientStream, changes chan<- *received) error {
+// receive reads whole changes off a stream until it ends. It waits for nobody, so that
+// what cannot wait for what is being applied need not.
+func (c *Client) receive(stream clientStream, changes *inbox) error {
 	for next := (&received{}); ; {
 		m, err := stream.Receive()
 		if err != nil {
@@ -190,12 +192,13 @@ func (c *Client) receive(ctx context.Context, stream clientStream, changes chan<
 		if !whole {
 			continue
 		}
-		select {
-		case changes <- next:
-			next = &received{}
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if c.cfg.Ahead != nil {
+			c.cfg.Ahead(Update{Snapshot: next.snapshot, Revision: next.revision, Puts: next.puts, Deletes: next.deletes})
 		}
+		if err := changes.put(next); err != nil {
+			return err
+		}
+		next = &received{}
 	}
 }
 
@@ -235,19 +238,15 @@ func (c *Client) renewWithin(within time.Duration) {
 }
 
 // takeIn applies a change, and with it those that came meanwhile.
-func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received, more <-chan *received) error {
-	for {
+func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received, more *inbox) error {
+	for ; c != nil; c = more.take() {
 		if err := f.held.receive(c); err != nil {
 			f.again = nil // what is held is no revision any more
 			return err
 		}
-		select {
-		case c = <-more:
-		default:
-			f.retry = f.client.retryMin
-			return f.settle(ctx, stream)
-		}
 	}
+	f.retry = f.client.retryMin
+	return f.settle(ctx, stream)
 }
 
 // settle applies what is pending and answers for it. The context is the run's,

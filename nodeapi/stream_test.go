@@ -158,7 +158,7 @@ func TestLostProxyTriesNothing(t *testing.T) {
 	f := &follower{client: &Client{cfg: ClientConfig{Logger: logger(t)}}, held: newHeld(), again: make(chan time.Time, 1),
 		apply: func(context.Context, Update) error { tried++; return nil }}
 	f.held.refuse("no module")
-	err := f.takeIn(t.Context(), clientStream{}, &received{from: 5, revision: 6}, nil)
+	err := f.takeIn(t.Context(), clientStream{}, &received{from: 5, revision: 6}, newInbox())
 	if !errors.Is(err, errGap) || f.again != nil || tried != 0 {
 		t.Fatalf("got %v, tried %d times, will try again: %v", err, tried, f.again != nil)
 	}

@@ -130,6 +130,7 @@ type Proxy struct {
 	tickets             *tickets
 	dated               atomic.Pointer[dated]
 
+	ahead    ahead
 	mu       sync.Mutex // one update at a time
 	desired  *desired
 	versions versions
@@ -158,7 +159,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Draw == nil {
 		cfg.Draw = rand.Float64
 	}
-	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), versions: newVersions(cfg.PluginKeys), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
+	p := &Proxy{cfg: cfg, upstreams: newUpstreams(cfg), desired: newDesired(), ahead: ahead{by: map[resource.Ref]uint64{}}, versions: newVersions(cfg.PluginKeys), bound: map[bindKey]*binding{}, tickets: newTickets(), mirrors: mirror.NewSender()}
 	p.calling, p.hush = context.WithCancel(context.Background())
 	first := p.newGeneration(nil, 0, 0)
 	p.lives.list = append(p.lives.list, first)
@@ -185,7 +186,7 @@ func (p *Proxy) Update(ctx context.Context, u Update) error {
 	}
 	p.show(func() { p.desired.merge(u) })
 	clear(p.versions.checked)
-	later := p.tellConsumers()
+	later := p.tellConsumers(u.Revision)
 	next, err := p.compile(ctx, u.Revision)
 	if err != nil {
 		later()

@@ -1,0 +1,115 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weirmesh/weir/identity"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/resource"
+)
+
+// What waits is taken as one change, however many it is made of.
+func TestInbox(t *testing.T) {
+	puts := func(names ...string) (rs []*weirv1.Resource) {
+		for _, name := range names {
+			rs = append(rs, service(name))
+		}
+		return rs
+	}
+	gone := []resource.Ref{ref("Service", "a")}
+	for name, c := range map[string]struct {
+		changes       []*received
+		snapshot      bool
+		from          uint64
+		puts, deletes []string
+		gap           bool
+	}{
+		"nothing":                    {},
+		"one":                        {[]*received{{from: 1, revision: 2, puts: puts("a"), deletes: gone}}, false, 1, []string{"Service a"}, []string{"Service a"}, false},
+		"put, then deleted":          {[]*received{{from: 1, revision: 2, puts: puts("a", "b")}, {from: 2, revision: 3, deletes: gone}}, false, 1, []string{"Service b"}, []string{"Service a"}, false},
+		"deleted, then put":          {[]*received{{from: 1, revision: 2, deletes: gone}, {from: 2, revision: 3}, {from: 3, revision: 4, puts: puts("a")}}, false, 1, []string{"Service a"}, nil, false},
+		"a snapshot in their place":  {[]*received{{from: 1, revision: 2, puts: puts("a")}, {snapshot: true, revision: 9, puts: puts("b")}}, true, 0, []string{"Service b"}, nil, false},
+		"a snapshot, and a change":   {[]*received{{snapshot: true, revision: 9, puts: puts("a", "b")}, {from: 9, revision: 10, deletes: gone}}, true, 0, []string{"Service b"}, []string{"Service a"}, false},
+		"one between them is missed": {[]*received{{from: 1, revision: 2, puts: puts("a")}, {from: 3, revision: 4}}, false, 1, []string{"Service a"}, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, gap := newInbox(), false
+			for _, change := range c.changes {
+				if err := b.put(change); err != nil {
+					gap = errors.Is(err, errGap)
+				}
+			}
+			if gap != c.gap {
+				t.Errorf("a gap was found: %v", gap)
+			}
+			got := b.take()
+			if got == nil {
+				if len(c.changes) > 0 {
+					t.Fatal("there is nothing")
+				}
+				return
+			}
+			gotPuts, gotDeletes := refs(Update{Puts: got.puts, Deletes: got.deletes})
+			if got.snapshot != c.snapshot || got.from != c.from || !slices.Equal(gotPuts, c.puts) || !slices.Equal(gotDeletes, c.deletes) {
+				t.Errorf("got %v from %d, puts %v, deletes %v", got.snapshot, got.from, gotPuts, gotDeletes)
+			}
+			if b.take() != nil {
+				t.Error("it is not empty now")
+			}
+		})
+	}
+}
+
+// What comes while an update is being applied is told at once, however much that is,
+// and is applied after it as one.
+func TestToldAheadOfWhatIsBeingApplied(t *testing.T) {
+	c := startCluster(t)
+	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
+	told, applied := make(chan Update, 1000), make(chan Update, 1000)
+	begun, end := make(chan struct{}), make(chan struct{})
+	e.client.cfg.Ahead = func(u Update) { told <- u }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- e.client.Run(ctx, func(_ context.Context, u Update) error {
+			if u.Revision == 1 {
+				close(begun)
+				<-end
+			}
+			applied <- u
+			return nil
+		})
+	}()
+	defer func() { cancel(); <-done }()
+	within := time.After(patience)
+	next := func(from chan Update) (u Update) {
+		select {
+		case u = <-from:
+		case <-within:
+			t.Fatal("nothing came")
+		}
+		return u
+	}
+	c.source.put(gateway("public", nil))
+	<-begun
+	const many = 300
+	for i := range many {
+		c.source.put(gateway(fmt.Sprintf("g%03d", i), nil))
+	}
+	last := c.source.remove(ref("Gateway", "g000"))
+	for next(told).Revision < last {
+	}
+	close(end)
+	if u := next(applied); u.Revision != 1 {
+		t.Fatalf("the first is %d", u.Revision)
+	}
+	if u := next(applied); u.Revision != last || len(u.Puts) != many-1 || len(u.Deletes) != 1 {
+		t.Errorf("then come %d puts and %d deletes to %d, want %d and 1 to %d", len(u.Puts), len(u.Deletes), u.Revision, many-1, last)
+	}
+	c.awaitAccepted("e1", last)
+}
