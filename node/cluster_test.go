@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
+	"github.com/weirmesh/weir/nodeapi"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
@@ -125,6 +127,61 @@ func newThree(t *testing.T) *several {
 	s.awaitStatus("a", "a", voters(3))
 	return s
 }
+
+// A name belongs to the proxy that is connected under it, to whichever server: another
+// one gets it at none. Once that proxy is gone it is free.
+func TestNamesInUseAreKnownToAllServers(t *testing.T) {
+	s := newThree(t)
+	api, _ := s.services("a", "a")
+	at := func(server string) Config {
+		return edgeConfig(t.TempDir(), s.configs[server].Server.Node, joinToken(t, api))
+	}
+	first := run(t, at("b")).ready()
+	for _, server := range []string{"a", "b", "c"} {
+		there, _ := s.services("a", server)
+		awaitConnected(t, there, "e1") // as that server knows
+		requireNameTaken(t, s.configs[server].Server.Node, joinToken(t, api), "e1")
+	}
+	first.stop()
+	for limit := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		status, err := api.GetStatus(t.Context(), &weirv1.GetStatusRequest{})
+		if err == nil && !slices.ContainsFunc(status.GetProxies(), (*weirv1.ProxyStatus).GetConnected) {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the proxies are %v, %v", status.GetProxies(), err)
+		}
+	}
+	run(t, at("a")).ready()
+	awaitConnected(t, api, "e1")
+}
+
+// requireNameTaken joins as an edge at a server until that says that the name is taken.
+func requireNameTaken(t *testing.T, server, token, name string) {
+	t.Helper()
+	node, err := identity.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	said := errors.New("taken")
+	ctx, end := context.WithCancelCause(ctx)
+	err = nodeapi.Join(ctx, node, nodeapi.JoinConfig{Servers: []string{server}, Token: token, Role: identity.RoleEdge, Name: name,
+		Logger: slog.New(slog.NewTextHandler(writerFunc(func(line []byte) (int, error) {
+			if strings.Contains(string(line), "a node of that name is there now") {
+				end(said)
+			}
+			return len(line), nil
+		}), nil))})
+	if !errors.Is(err, said) {
+		t.Fatalf("joined at %s as %s: %v", server, name, err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // Three servers, one after the other; a life with a leader that goes, a backup,
 // and a member that is taken out and may not come back by itself.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -40,6 +41,12 @@ func (s *server) report(version string) (*weirv1.MemberReport, <-chan struct{}) 
 		m.DiskFree, m.DiskSize = free, size
 	}
 	return m, changed
+}
+
+// connected tells whether a proxy of that name has a stream open at any server.
+func (s *server) connected(name string) bool {
+	statuses, _ := s.fleet.Statuses()
+	return slices.ContainsFunc(statuses, func(p *weirv1.ProxyStatus) bool { return p.GetName() == name && p.GetConnected() })
 }
 
 // nodeHandler answers everything that is asked on the node port.

@@ -229,6 +229,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	s.api = nodeapi.NewServer(nodeapi.ServerConfig{
 		Identity: s.identity, Registrar: s.registrar, Source: source{s.store, s.keyring, p.log.With("part", "node API")},
 		Logger: p.log.With("part", "node API"), Servers: addresses.now, Leases: newLeases(s.cluster, s.name), Usage: s.addUsage, Instances: registry{s},
+		Elsewhere: s.connected,
 	})
 	s.fleet = s.newFleet(p, cfg.Version)
 	handler, err := s.adminHandler(cfg, sc, host)

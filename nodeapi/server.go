@@ -34,8 +34,8 @@ type Registrar interface {
 	Waits(ctx context.Context, id identity.ID) (waits bool, changed <-chan struct{}, err error)
 }
 
-// ServerConfig is what a server is made of. All but Servers, Usage, Instances and MaxProxies is
-// required.
+// ServerConfig is what a server is made of. All but Servers, Elsewhere, Usage, Instances and
+// MaxProxies is required.
 type ServerConfig struct {
 	Identity  *identity.Identity
 	Registrar Registrar
@@ -44,6 +44,9 @@ type ServerConfig struct {
 	// Servers is where the cluster's servers can be reached, and a channel that is
 	// closed when that has changed since. Proxies are told.
 	Servers func() ([]string, <-chan struct{})
+	// Elsewhere tells whether a proxy of that name is connected to another server; nil:
+	// there is no other.
+	Elsewhere func(name string) bool
 	// Instances is where sidecars register; nil: nowhere.
 	Instances Instances
 	// Usage adds what a node has counted, for good, once it returns; nil: nobody does.

@@ -112,13 +112,19 @@ func (s *Server) Join(ctx context.Context, m *weirv1.JoinRequest) (*weirv1.JoinR
 	log := s.cfg.Logger.With("name", truncate(m.GetName(), maxName), "address", addressOf(ctx))
 	admitted, err := s.cfg.Registrar.Join(ctx, identity.JoinRequest{
 		Token: m.GetToken(), Name: m.GetName(), Role: identity.Role(m.GetRole()), CSR: m.GetCsr(),
-	}, s.proxies.Connected)
+	}, s.inUse)
 	if err != nil {
 		log.Warn("node not admitted", "error", err)
 		return nil, joinError(err)
 	}
 	log.Info("node admitted", "id", admitted.ID.String())
 	return &weirv1.JoinResponse{Credentials: admitted.Credentials, Keyring: admitted.Keyring}, nil
+}
+
+// inUse tells whether a node of that name has a stream open, here or at another server:
+// whoever joins may ask at any.
+func (s *Server) inUse(id identity.ID) bool {
+	return s.proxies.Connected(id) || s.cfg.Elsewhere != nil && s.cfg.Elsewhere(id.Name)
 }
 
 func joinError(err error) error {
