@@ -137,6 +137,9 @@ type Servers interface {
 	// Remove takes a member out. It is a *Refused when there is none of that
 	// name, and, unless forced, when those that are left could not decide.
 	Remove(ctx context.Context, name string, force bool) error
+	// RemoveProxy shuts an edge or a sidecar out for good. It is a *Refused when none of
+	// that name has ever joined.
+	RemoveProxy(ctx context.Context, name string) error
 	// Transfer lets another member lead; "" is the one that has come furthest.
 	Transfer(ctx context.Context, to string) (leader string, err error)
 	// Backup returns all of the state with the newest revision in it; stale: as

@@ -37,6 +37,19 @@ func (o operator) RemoveMember(ctx context.Context, req *weirv1.RemoveMemberRequ
 	return &weirv1.RemoveMemberResponse{}, nil
 }
 
+func (o operator) RemoveProxy(ctx context.Context, req *weirv1.RemoveProxyRequest) (*weirv1.RemoveProxyResponse, error) {
+	if req.GetName() == "" {
+		return nil, invalid("name", "is required: which proxy is to go?")
+	}
+	within, cancel := o.deciding(ctx)
+	defer cancel()
+	if err := o.Servers.RemoveProxy(within, req.GetName()); err != nil {
+		return nil, fmt.Errorf("remove proxy %s: %w", req.GetName(), undecided(ctx, err))
+	}
+	o.Logger.Info("proxy removed", "actor", Actor(ctx), "proxy", req.GetName())
+	return &weirv1.RemoveProxyResponse{}, nil
+}
+
 func (o operator) TransferLeadership(ctx context.Context, req *weirv1.TransferLeadershipRequest) (*weirv1.TransferLeadershipResponse, error) {
 	within, cancel := o.deciding(ctx)
 	defer cancel()

@@ -61,6 +61,26 @@ func TestMembersGoAndLead(t *testing.T) {
 	}
 }
 
+func TestProxiesGo(t *testing.T) {
+	a := start(t, nil)
+	a.proxies.Set(&weirv1.ProxyStatus{Name: "e1"}, &weirv1.ProxyStatus{Name: "books-1"})
+	remove := func(name string) error {
+		_, err := a.operator.RemoveProxy(t.Context(), &weirv1.RemoveProxyRequest{Name: name})
+		return err
+	}
+	requireCode(t, remove(""), connect.CodeInvalidArgument, "which proxy")
+	requireCode(t, remove("e9"), connect.CodeNotFound, `there is no edge or sidecar "e9"`)
+	if err := remove("books-1"); err != nil {
+		t.Error(err)
+	}
+	if left, _ := a.proxies.Statuses(); len(left) != 1 || left[0].GetName() != "e1" {
+		t.Errorf("there are %v", left)
+	}
+	if log := a.log.String(); !strings.Contains(log, "proxy removed") || !strings.Contains(log, "proxy=books-1") {
+		t.Errorf("the log does not tell: %s", log)
+	}
+}
+
 // backup reads a whole backup.
 func (a *api) backup(t *testing.T, req *weirv1.BackupRequest) (*weirv1.BackupInfo, []byte, error) {
 	t.Helper()

@@ -368,6 +368,42 @@ func TestCheckServer(t *testing.T) {
 	check("a founder", founding.certificate.Leaf, nil)
 }
 
+// A member knows by its own state which proxies are none any more.
+func TestCheckProxy(t *testing.T) {
+	records, registrars := members(t, 1)
+	r := registrars[0]
+	check := func(what string, i *Identity, want error) {
+		t.Helper()
+		if err := CheckProxy(records, i.ID(), chainOf(t, i)[0].PublicKey); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	enter := func() *Identity {
+		t.Helper()
+		i := newIdentity(t)
+		admitted, err := join(t, r, edgeToken(t, r), "e1", i)
+		if err == nil {
+			err = i.Install(admitted.Credentials)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	first := enter()
+	check("one that has joined", first, nil)
+	if err := r.Remove(t.Context(), RoleEdge, "e1", "alice"); err != nil {
+		t.Fatal(err)
+	}
+	check("one that was removed", first, ErrRemoved)
+	second := enter()
+	check("one whose name another has", first, ErrSuperseded)
+	check("that one", second, nil)
+	if err := CheckProxy(identitytest.NewRecords(), first.ID(), chainOf(t, first)[0].PublicKey); err != nil {
+		t.Errorf("where it is not known yet: %v", err)
+	}
+}
+
 func TestInstallKeyringLeavesAnotherAlone(t *testing.T) {
 	ours, theirs := newKeyring(t), newKeyring(t)
 	_, err := InstallKeyring(ours.path, theirs.Export())

@@ -186,6 +186,24 @@ func CheckServer(own OwnRecords, leaf *x509.Certificate) error {
 	return known.check(id, hash)
 }
 
+// CheckProxy says why a proxy is one no longer, as this member's own state has it. One
+// that is not known there may have joined just now.
+func CheckProxy(own OwnRecords, id ID, peer crypto.PublicKey) error {
+	value, ok := own.Value(TableNode, nodeKey(id))
+	if !ok {
+		return nil
+	}
+	known, err := record.Decode[nodeRecord](value)
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", id, err)
+	}
+	hash, err := keyHash(peer)
+	if err != nil {
+		return err
+	}
+	return known.check(id, hash)
+}
+
 // issuedAt is when a certificate was signed, up to a second or two: it is good from
 // a little before (see Issue).
 func issuedAt(leaf *x509.Certificate) time.Time {

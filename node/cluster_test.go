@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/freeport"
 	"github.com/weirmesh/weir/nodeapi"
+	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
@@ -154,6 +156,117 @@ func TestNamesInUseAreKnownToAllServers(t *testing.T) {
 	}
 	run(t, at("a")).ready()
 	awaitConnected(t, api, "e1")
+}
+
+// A proxy that is removed at one server is shut out at all: its streams end, its key is
+// good for nothing, what it has registered is gone. A new one may join under its name.
+func TestAProxyIsShutOut(t *testing.T) {
+	s := newThree(t)
+	api, cluster := s.services("a", "a")
+	apply(t, api, resource.Wrap(&weirv1.Service{Metadata: &weirv1.Metadata{Name: "books"}, Spec: new(weirv1.ServiceSpec)}))
+	m := &meshed{t: t, api: api, servers: []string{s.configs["b"].Server.Node}, cars: map[string]*car{}}
+	thief := m.join("books-1", "books", "v1")
+	requireProxies := func(server, want string) {
+		t.Helper()
+		there, _ := s.services("a", server)
+		for limit := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			status, err := there.GetStatus(t.Context(), &weirv1.GetStatusRequest{})
+			if err == nil && proxiesText(status.GetProxies()) == want {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("as %s knows, the proxies are %q, want %q, %v", server, proxiesText(status.GetProxies()), want, err)
+			}
+		}
+	}
+	for _, server := range []string{"a", "b", "c"} {
+		requireProxies(server, "books-1 connected")
+	}
+	remove := func(name string) error {
+		_, err := cluster.RemoveProxy(t.Context(), &weirv1.RemoveProxyRequest{Name: name})
+		return err
+	}
+	if err := remove("c"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("a server was removed as a proxy: %v", err)
+	}
+	for range 2 { // a second time does no harm
+		if err := remove("books-1"); err != nil {
+			t.Fatal(err)
+		}
+		m.await("books-1", gone)
+	}
+	for _, server := range []string{"a", "b", "c"} {
+		requireProxies(server, "")
+	}
+	requireShutOut(t, thief.cfg.Data, m.servers[0])
+
+	// It tries on, and stays out; whoever joins anew gets the name.
+	newcomer := m.join("books-1", "books", "v2")
+	requireProxies("c", "books-1 connected")
+	requireShutOut(t, thief.cfg.Data, m.servers[0])
+	newcomer.stop()
+}
+
+func proxiesText(all []*weirv1.ProxyStatus) string {
+	var texts []string
+	for _, p := range all {
+		state := " gone"
+		if p.GetConnected() {
+			state = " connected"
+		}
+		texts = append(texts, p.GetName()+state)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// requireShutOut asks a server for all that a proxy may, by the key in a data directory.
+func requireShutOut(t *testing.T, dir, server string) {
+	t.Helper()
+	node, err := identity.Open(filepath.Join(dir, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := node.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := nodeport.NewDialer(nodeport.DialerConfig{Logger: testLogger(t)})
+	defer d.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	link, err := d.Link(ctx, server, node.ClientTLS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Close()
+	asks := weirv1connect.NewNodeServiceClient(connect.NewClient(connecthttp.NewTransport(link, "https://"+server)))
+	for call, ask := range map[string]func() error{
+		"renew": func() error { _, err := asks.Renew(ctx, &weirv1.RenewRequest{Csr: csr}); return err },
+		"register": func() error {
+			_, err := asks.RegisterInstance(ctx, &weirv1.RegisterInstanceRequest{Address: "127.0.0.1:1"})
+			return err
+		},
+		"report": func() error { _, err := asks.ReportUsage(ctx, new(weirv1.ReportUsageRequest)); return err },
+		"blob": func() error {
+			stream, err := asks.GetBlob(ctx, new(weirv1.GetBlobRequest))
+			if err == nil {
+				_, err = stream.Receive()
+			}
+			return err
+		},
+		"configuration": func() error {
+			stream, err := asks.StreamConfig(ctx)
+			if err == nil {
+				_ = stream.Send(&weirv1.StreamConfigRequest{}) // what is said of it is received
+				_, err = stream.Receive()
+			}
+			return err
+		},
+	} {
+		if err := ask(); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%s: got %v", call, err)
+		}
+	}
 }
 
 // requireNameTaken joins as an edge at a server until that says that the name is taken.

@@ -240,6 +240,7 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	p.run("addresses", addresses.run)
 	p.run("fleet", s.fleet.Run)
 	p.run("standing", s.mindStanding)
+	p.run("removed proxies", s.mindRemoved)
 	p.run("canaries", s.mindCanaries)
 	p.run("instances", s.mindInstances)
 	s.runIssuer(p)

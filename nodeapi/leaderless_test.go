@@ -81,7 +81,7 @@ func TestWhoHasFoundNoLeaderStays(t *testing.T) {
 	p := newProxies(10)
 	ended := map[string]error{}
 	connect := func(name string, wants bool) {
-		p.connect(identity.ID{Name: name}, &weirv1.Subscribe{WantsLeader: wants}, "", func(why error) { ended[name] = why })
+		p.connect(identity.ID{Name: name}, nil, &weirv1.Subscribe{WantsLeader: wants}, "", func(why error) { ended[name] = why })
 	}
 	connect("wants", true)
 	connect("stays", false)

@@ -3,6 +3,7 @@ package nodeapi
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"maps"
 	"slices"
 	"sync"
@@ -31,6 +32,8 @@ type Proxies struct {
 
 type proxyState struct {
 	session  *session // nil: not connected
+	key      crypto.PublicKey
+	shutOut  bool // it is not on the list any more once its stream has ended
 	labels   map[string]string
 	version  string
 	address  string
@@ -89,7 +92,7 @@ type session struct {
 
 // connect returns nil when there are as many proxies as there may be. One that
 // is connected already always finds room.
-func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string, end context.CancelCauseFunc) *session {
+func (p *Proxies) connect(id identity.ID, key crypto.PublicKey, sub *weirv1.Subscribe, address string, end context.CancelCauseFunc) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.byID[id]
@@ -110,7 +113,7 @@ func (p *Proxies) connect(id identity.ID, sub *weirv1.Subscribe, address string,
 		state.session.end(errSuperseded)
 	}
 	// What it has accepted it says itself, right after it subscribed.
-	*state = proxyState{session: s, labels: sub.GetLabels(), version: sub.GetVersion(), address: address, lastSeen: time.Now()}
+	*state = proxyState{session: s, key: key, labels: sub.GetLabels(), version: sub.GetVersion(), address: address, lastSeen: time.Now()}
 	p.notify()
 	return s
 }
@@ -182,6 +185,9 @@ func (s *session) close() {
 	s.update(func(p *proxyState) bool {
 		p.session = nil
 		s.proxies.connected-- // the lock is held
+		if p.shutOut {
+			delete(s.proxies.byID, s.id)
+		}
 		return true
 	})
 }
@@ -193,6 +199,24 @@ func (p *Proxies) end(why error, which func(*session) bool) {
 	for _, state := range p.byID {
 		if state.session != nil && which(state.session) {
 			state.session.end(why)
+		}
+	}
+}
+
+// shutOut ends the streams of those for whom there is a reason, and takes them off the list.
+func (p *Proxies) shutOut(why func(identity.ID, crypto.PublicKey) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, state := range p.byID {
+		err := why(id, state.key)
+		switch {
+		case err == nil:
+		case state.session != nil:
+			state.shutOut = true
+			state.session.end(err)
+		default:
+			delete(p.byID, id)
+			p.notify()
 		}
 	}
 }

@@ -113,7 +113,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	e1, e2 := identity.ID{Name: "e1"}, identity.ID{Name: "e2"}
 	var ends []error
 	connect := func(id identity.ID) *session {
-		return p.connect(id, &weirv1.Subscribe{}, "", func(why error) { ends = append(ends, why) })
+		return p.connect(id, nil, &weirv1.Subscribe{}, "", func(why error) { ends = append(ends, why) })
 	}
 	first, second := connect(e1), connect(e1)
 	if !slices.Equal(ends, []error{errSuperseded}) {

@@ -123,6 +123,18 @@ func (s *Server) Leaderless(now bool) {
 	}
 }
 
+// ShutOut ends the streams of proxies that are none any more, as why says, and forgets
+// them. New ones are refused by the Registrar.
+func (s *Server) ShutOut(why func(identity.ID, crypto.PublicKey) error) {
+	s.proxies.shutOut(func(id identity.ID, key crypto.PublicKey) error {
+		err := why(id, key)
+		if err == nil {
+			return nil
+		}
+		return connect.NewError(connect.CodePermissionDenied, err.Error())
+	})
+}
+
 // turnsAway says why a proxy is not served here now; nil: it is.
 func (s *Server) turnsAway(sub *weirv1.Subscribe) error {
 	switch {

@@ -101,10 +101,15 @@ func (s *Server) liveProxy(ctx context.Context) (*caller, error) {
 	if c.id.Role == identity.RoleServer {
 		return nil, connect.Errorf(connect.CodePermissionDenied, "%s is no proxy", c.id)
 	}
+	return c, s.check(ctx, c)
+}
+
+// check refuses who was removed, or has lost the name to another.
+func (s *Server) check(ctx context.Context, c *caller) error {
 	if err := s.cfg.Registrar.Check(ctx, c.id, c.key); err != nil {
-		return nil, s.refuse(c, err)
+		return s.refuse(c, err)
 	}
-	return c, nil
+	return nil
 }
 
 // Join is open to all; the token decides.
@@ -179,6 +184,9 @@ const blobChunk = 256 << 10
 // one part of it at a time: after a push, all proxies ask at once.
 func (s *Server) GetBlob(ctx context.Context, m *weirv1.GetBlobRequest, stream weirv1connect.NodeServiceGetBlobServerStream) error {
 	c, err := liveNode(ctx)
+	if err == nil {
+		err = s.check(ctx, c)
+	}
 	if err != nil {
 		return err
 	}

@@ -107,12 +107,16 @@ func (s *Server) hubReady(ctx context.Context) error {
 func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, stream configStream) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	session := s.proxies.connect(c.id, sub, c.address, cancel)
+	session := s.proxies.connect(c.id, c.key, sub, c.address, cancel)
 	if session == nil {
 		return errFull()
 	}
 	defer session.close()
-	if err := s.turnsAway(sub); err != nil { // again: whoever turns all away ends those that are here
+	// Both again: whoever turns proxies away, or shuts one out, ends those that are here.
+	if err := s.turnsAway(sub); err != nil {
+		return err
+	}
+	if err := s.check(ctx, c); err != nil {
 		return err
 	}
 	scope := s.hub.join(audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds()), tenant: c.id.Tenant, service: c.id.Service})

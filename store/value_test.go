@@ -20,7 +20,16 @@ func TestValues(t *testing.T) {
 	accepted(t, b.entry(deleteValue("join-token", "a", true))[0])
 	accepted(t, b.entry(deleteValue("join-token", "a", false))[0])
 	requireValues(t, b, "join-token", map[string]string{"b": "4"})
-	if b.View().Revision() != revision {
+	values := b.View()
+	b.put(gateway("g"))
+	if !b.View().SameValues(values) || b.View().SameValues(nil) {
+		t.Error("what is declared has changed the values")
+	}
+	accepted(t, b.entry(putValue("join-token", "b", "5"))[0])
+	if b.View().SameValues(values) {
+		t.Error("a value that was put is not seen")
+	}
+	if values.Revision() != revision {
 		t.Error("a value has changed the revision of what is declared")
 	}
 }

@@ -24,6 +24,7 @@ import (
 // one is asked and leads. A backup is a snapshot of the cluster's store.
 type Servers struct {
 	cluster *Cluster
+	proxies *Proxies
 
 	mu     sync.Mutex
 	status *weirv1.ClusterStatus
@@ -31,7 +32,7 @@ type Servers struct {
 }
 
 // NewServers returns members that all are well.
-func NewServers(cluster *Cluster, names ...string) *Servers {
+func NewServers(cluster *Cluster, proxies *Proxies, names ...string) *Servers {
 	s := &weirv1.ClusterStatus{Member: names[0], Leader: names[0], Term: 3, TrustDomain: "weir.test", Majority: true,
 		Voters: uint32(len(names)), ReachableVoters: uint32(len(names)), Staleness: durationpb.New(0)}
 	for i, name := range names {
@@ -43,7 +44,7 @@ func NewServers(cluster *Cluster, names ...string) *Servers {
 		}
 		s.Members = append(s.Members, m)
 	}
-	return &Servers{cluster: cluster, status: s}
+	return &Servers{cluster: cluster, proxies: proxies, status: s}
 }
 
 // Set changes what is known of the servers.
@@ -105,6 +106,17 @@ func (s *Servers) Remove(_ context.Context, name string, force bool) error {
 	s.status.Members = slices.Delete(s.status.Members, at, at+1)
 	s.status.Voters--
 	s.status.ReachableVoters--
+	return nil
+}
+
+// RemoveProxy implements admin.Servers.
+func (s *Servers) RemoveProxy(_ context.Context, name string) error {
+	all, _ := s.proxies.Statuses()
+	left := slices.DeleteFunc(slices.Clone(all), func(p *weirv1.ProxyStatus) bool { return p.GetName() == name })
+	if len(left) == len(all) {
+		return refuse(admin.ReasonNotFound, "there is no edge or sidecar %q", name)
+	}
+	s.proxies.Set(left...)
 	return nil
 }
 

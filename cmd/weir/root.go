@@ -96,7 +96,7 @@ func newRoot(started *bool) *cobra.Command {
 	add("run", processCommands()...)
 	add("declare", newApplyCommand(c), newDiffCommand(c), newGetCommand(c), newDescribeCommand(c), newDeleteCommand(c),
 		newWatchCommand(c), newExportCommand(c), newImportCommand(c), newPluginCommand(c), newKeyCommand(c))
-	add("operate", newStatusCommand(c), newUsageCommand(c), newClusterCommand(c), newJoinTokenCommand(c), newLimitsCommand(c))
+	add("operate", newStatusCommand(c), newUsageCommand(c), newClusterCommand(c), newProxyCommand(c), newJoinTokenCommand(c), newLimitsCommand(c))
 	root.AddCommand(newVersionCommand())
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil && completion != root {

@@ -33,10 +33,7 @@ func statusNames(s *weirv1.GetStatusResponse) []string {
 	for _, m := range s.GetMembers() {
 		names = append(names, "member/"+m.GetName())
 	}
-	for _, p := range s.GetProxies() {
-		names = append(names, "proxy/"+p.GetName())
-	}
-	return names
+	return append(names, proxyNames(s.GetProxies())...)
 }
 
 func writeStatus(w io.Writer, s *weirv1.GetStatusResponse) error {
@@ -57,7 +54,7 @@ func writeStatus(w io.Writer, s *weirv1.GetStatusResponse) error {
 	fmt.Fprintf(w, "Revision:      %d (committed %d, applied %d)\n", s.GetRevision(), s.GetCommitIndex(), s.GetAppliedIndex())
 	fmt.Fprintf(w, "Resources:     %s\n\n", strings.Join(counts, ", "))
 
-	var members, proxies [][]string
+	var members [][]string
 	for _, m := range s.GetMembers() {
 		role := strings.ToLower(m.GetRole().String())
 		if m.GetName() == s.GetLeader() {
@@ -69,15 +66,7 @@ func writeStatus(w io.Writer, s *weirv1.GetStatusResponse) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	if len(s.GetProxies()) == 0 {
-		_, err := fmt.Fprintln(w, "No proxy has joined yet.")
-		return err
-	}
-	for _, p := range s.GetProxies() {
-		proxies = append(proxies, []string{p.GetName(), proxyState(p, s.GetRevision()), fmt.Sprint(p.GetRevision()),
-			p.GetVersion(), p.GetAddress(), labelText(p.GetLabels()), age(p.GetLastSeen())})
-	}
-	return writeTable(w, []string{"PROXY", "STATE", "REVISION", "VERSION", "ADDRESS", "LABELS", "SEEN"}, proxies)
+	return writeProxies(w, s.GetProxies(), s.GetRevision())
 }
 
 // proxyState is one word, or one and the reason.

@@ -131,7 +131,7 @@ func (x ClusterKey_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClusterKey_State.Descriptor instead.
 func (ClusterKey_State) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{22, 0}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type Root_State int32
@@ -186,7 +186,7 @@ func (x Root_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Root_State.Descriptor instead.
 func (Root_State) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{23, 0}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type Rotation_What int32
@@ -235,7 +235,7 @@ func (x Rotation_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rotation_What.Descriptor instead.
 func (Rotation_What) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{24, 0}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type DoctorCheck_Layer int32
@@ -309,7 +309,7 @@ func (x DoctorCheck_Layer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DoctorCheck_Layer.Descriptor instead.
 func (DoctorCheck_Layer) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{33, 0}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type DoctorCheck_Result int32
@@ -361,7 +361,7 @@ func (x DoctorCheck_Result) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DoctorCheck_Result.Descriptor instead.
 func (DoctorCheck_Result) EnumDescriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{33, 1}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{35, 1}
 }
 
 type ClusterServiceGetStatusRequest struct {
@@ -834,6 +834,86 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
+type RemoveProxyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveProxyRequest) Reset() {
+	*x = RemoveProxyRequest{}
+	mi := &file_weir_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveProxyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveProxyRequest) ProtoMessage() {}
+
+func (x *RemoveProxyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveProxyRequest.ProtoReflect.Descriptor instead.
+func (*RemoveProxyRequest) Descriptor() ([]byte, []int) {
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RemoveProxyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveProxyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveProxyResponse) Reset() {
+	*x = RemoveProxyResponse{}
+	mi := &file_weir_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveProxyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveProxyResponse) ProtoMessage() {}
+
+func (x *RemoveProxyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveProxyResponse.ProtoReflect.Descriptor instead.
+func (*RemoveProxyResponse) Descriptor() ([]byte, []int) {
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
 type TransferLeadershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the member that has come furthest.
@@ -844,7 +924,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[6]
+	mi := &file_weir_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +936,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[6]
+	mi := &file_weir_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +949,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TransferLeadershipRequest) GetTo() string {
@@ -888,7 +968,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[7]
+	mi := &file_weir_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +980,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[7]
+	mi := &file_weir_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +993,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -934,7 +1014,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[8]
+	mi := &file_weir_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1026,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[8]
+	mi := &file_weir_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1039,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BackupRequest) GetRequireCurrent() bool {
@@ -982,7 +1062,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[9]
+	mi := &file_weir_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1074,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[9]
+	mi := &file_weir_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1087,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BackupResponse) GetPart() isBackupResponse_Part {
@@ -1070,7 +1150,7 @@ type BackupInfo struct {
 
 func (x *BackupInfo) Reset() {
 	*x = BackupInfo{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[10]
+	mi := &file_weir_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1162,7 @@ func (x *BackupInfo) String() string {
 func (*BackupInfo) ProtoMessage() {}
 
 func (x *BackupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[10]
+	mi := &file_weir_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1175,7 @@ func (x *BackupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupInfo.ProtoReflect.Descriptor instead.
 func (*BackupInfo) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BackupInfo) GetMember() string {
@@ -1139,7 +1219,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[11]
+	mi := &file_weir_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1231,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[11]
+	mi := &file_weir_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1244,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestoreRequest) GetPart() isRestoreRequest_Part {
@@ -1219,7 +1299,7 @@ type RestoreOptions struct {
 
 func (x *RestoreOptions) Reset() {
 	*x = RestoreOptions{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[12]
+	mi := &file_weir_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1311,7 @@ func (x *RestoreOptions) String() string {
 func (*RestoreOptions) ProtoMessage() {}
 
 func (x *RestoreOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[12]
+	mi := &file_weir_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1324,7 @@ func (x *RestoreOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreOptions.ProtoReflect.Descriptor instead.
 func (*RestoreOptions) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RestoreOptions) GetForce() bool {
@@ -1264,7 +1344,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[13]
+	mi := &file_weir_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1356,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[13]
+	mi := &file_weir_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1369,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestoreResponse) GetRevision() uint64 {
@@ -1307,7 +1387,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[14]
+	mi := &file_weir_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1399,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[14]
+	mi := &file_weir_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1412,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 type ListJoinTokensResponse struct {
@@ -1345,7 +1425,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[15]
+	mi := &file_weir_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1437,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[15]
+	mi := &file_weir_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1450,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListJoinTokensResponse) GetTokens() []*JoinToken {
@@ -1400,7 +1480,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[16]
+	mi := &file_weir_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1492,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[16]
+	mi := &file_weir_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1505,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1500,7 +1580,7 @@ type RevokeJoinTokenRequest struct {
 
 func (x *RevokeJoinTokenRequest) Reset() {
 	*x = RevokeJoinTokenRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[17]
+	mi := &file_weir_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1592,7 @@ func (x *RevokeJoinTokenRequest) String() string {
 func (*RevokeJoinTokenRequest) ProtoMessage() {}
 
 func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[17]
+	mi := &file_weir_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1605,7 @@ func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeJoinTokenRequest) GetId() string {
@@ -1543,7 +1623,7 @@ type RevokeJoinTokenResponse struct {
 
 func (x *RevokeJoinTokenResponse) Reset() {
 	*x = RevokeJoinTokenResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[18]
+	mi := &file_weir_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1635,7 @@ func (x *RevokeJoinTokenResponse) String() string {
 func (*RevokeJoinTokenResponse) ProtoMessage() {}
 
 func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[18]
+	mi := &file_weir_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1648,7 @@ func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 type ListKeysRequest struct {
@@ -1579,7 +1659,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[19]
+	mi := &file_weir_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1671,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[19]
+	mi := &file_weir_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1684,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 type ListKeysResponse struct {
@@ -1616,7 +1696,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[20]
+	mi := &file_weir_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1708,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[20]
+	mi := &file_weir_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1721,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListKeysResponse) GetKeys() *ClusterKeys {
@@ -1666,7 +1746,7 @@ type ClusterKeys struct {
 
 func (x *ClusterKeys) Reset() {
 	*x = ClusterKeys{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[21]
+	mi := &file_weir_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1758,7 @@ func (x *ClusterKeys) String() string {
 func (*ClusterKeys) ProtoMessage() {}
 
 func (x *ClusterKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[21]
+	mi := &file_weir_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1771,7 @@ func (x *ClusterKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterKeys.ProtoReflect.Descriptor instead.
 func (*ClusterKeys) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClusterKeys) GetKeys() []*ClusterKey {
@@ -1729,7 +1809,7 @@ type ClusterKey struct {
 
 func (x *ClusterKey) Reset() {
 	*x = ClusterKey{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[22]
+	mi := &file_weir_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1821,7 @@ func (x *ClusterKey) String() string {
 func (*ClusterKey) ProtoMessage() {}
 
 func (x *ClusterKey) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[22]
+	mi := &file_weir_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1834,7 @@ func (x *ClusterKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterKey.ProtoReflect.Descriptor instead.
 func (*ClusterKey) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterKey) GetId() string {
@@ -1798,7 +1878,7 @@ type Root struct {
 
 func (x *Root) Reset() {
 	*x = Root{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[23]
+	mi := &file_weir_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1890,7 @@ func (x *Root) String() string {
 func (*Root) ProtoMessage() {}
 
 func (x *Root) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[23]
+	mi := &file_weir_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1903,7 @@ func (x *Root) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Root.ProtoReflect.Descriptor instead.
 func (*Root) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Root) GetFingerprint() string {
@@ -1874,7 +1954,7 @@ type Rotation struct {
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[24]
+	mi := &file_weir_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1966,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[24]
+	mi := &file_weir_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1979,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rotation) GetWhat() Rotation_What {
@@ -1966,7 +2046,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[25]
+	mi := &file_weir_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2058,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[25]
+	mi := &file_weir_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2071,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 type RotateKeyResponse struct {
@@ -2003,7 +2083,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[26]
+	mi := &file_weir_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2095,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[26]
+	mi := &file_weir_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2108,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RotateKeyResponse) GetRotation() *Rotation {
@@ -2047,7 +2127,7 @@ type DropKeyRequest struct {
 
 func (x *DropKeyRequest) Reset() {
 	*x = DropKeyRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[27]
+	mi := &file_weir_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2139,7 @@ func (x *DropKeyRequest) String() string {
 func (*DropKeyRequest) ProtoMessage() {}
 
 func (x *DropKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[27]
+	mi := &file_weir_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2152,7 @@ func (x *DropKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyRequest.ProtoReflect.Descriptor instead.
 func (*DropKeyRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DropKeyRequest) GetId() string {
@@ -2090,7 +2170,7 @@ type DropKeyResponse struct {
 
 func (x *DropKeyResponse) Reset() {
 	*x = DropKeyResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[28]
+	mi := &file_weir_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2182,7 @@ func (x *DropKeyResponse) String() string {
 func (*DropKeyResponse) ProtoMessage() {}
 
 func (x *DropKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[28]
+	mi := &file_weir_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2195,7 @@ func (x *DropKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyResponse.ProtoReflect.Descriptor instead.
 func (*DropKeyResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 type RotateRootRequest struct {
@@ -2126,7 +2206,7 @@ type RotateRootRequest struct {
 
 func (x *RotateRootRequest) Reset() {
 	*x = RotateRootRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[29]
+	mi := &file_weir_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2218,7 @@ func (x *RotateRootRequest) String() string {
 func (*RotateRootRequest) ProtoMessage() {}
 
 func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[29]
+	mi := &file_weir_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2231,7 @@ func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootRequest.ProtoReflect.Descriptor instead.
 func (*RotateRootRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 type RotateRootResponse struct {
@@ -2163,7 +2243,7 @@ type RotateRootResponse struct {
 
 func (x *RotateRootResponse) Reset() {
 	*x = RotateRootResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[30]
+	mi := &file_weir_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2255,7 @@ func (x *RotateRootResponse) String() string {
 func (*RotateRootResponse) ProtoMessage() {}
 
 func (x *RotateRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[30]
+	mi := &file_weir_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2268,7 @@ func (x *RotateRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootResponse.ProtoReflect.Descriptor instead.
 func (*RotateRootResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{30}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RotateRootResponse) GetRotation() *Rotation {
@@ -2206,7 +2286,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[31]
+	mi := &file_weir_v1_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2298,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[31]
+	mi := &file_weir_v1_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2311,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{31}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 type DoctorResponse struct {
@@ -2246,7 +2326,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[32]
+	mi := &file_weir_v1_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2338,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[32]
+	mi := &file_weir_v1_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2351,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{32}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DoctorResponse) GetMember() string {
@@ -2305,7 +2385,7 @@ type DoctorCheck struct {
 
 func (x *DoctorCheck) Reset() {
 	*x = DoctorCheck{}
-	mi := &file_weir_v1_cluster_proto_msgTypes[33]
+	mi := &file_weir_v1_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2397,7 @@ func (x *DoctorCheck) String() string {
 func (*DoctorCheck) ProtoMessage() {}
 
 func (x *DoctorCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_cluster_proto_msgTypes[33]
+	mi := &file_weir_v1_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2410,7 @@ func (x *DoctorCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorCheck.ProtoReflect.Descriptor instead.
 func (*DoctorCheck) Descriptor() ([]byte, []int) {
-	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{33}
+	return file_weir_v1_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DoctorCheck) GetLayer() DoctorCheck_Layer {
@@ -2418,7 +2498,10 @@ const file_weir_v1_cluster_proto_rawDesc = "" +
 	"\x13RemoveMemberRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
-	"\x14RemoveMemberResponse\"+\n" +
+	"\x14RemoveMemberResponse\"(\n" +
+	"\x12RemoveProxyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13RemoveProxyResponse\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
@@ -2541,13 +2624,14 @@ const file_weir_v1_cluster_proto_rawDesc = "" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02OK\x10\x01\x12\b\n" +
 	"\x04WARN\x10\x02\x12\b\n" +
-	"\x04FAIL\x10\x032\x87\a\n" +
+	"\x04FAIL\x10\x032\xd1\a\n" +
 	"\x0eClusterService\x12^\n" +
 	"\tGetStatus\x12'.weir.v1.ClusterServiceGetStatusRequest\x1a(.weir.v1.ClusterServiceGetStatusResponse\x12K\n" +
 	"\fRemoveMember\x12\x1c.weir.v1.RemoveMemberRequest\x1a\x1d.weir.v1.RemoveMemberResponse\x12]\n" +
 	"\x12TransferLeadership\x12\".weir.v1.TransferLeadershipRequest\x1a#.weir.v1.TransferLeadershipResponse\x12;\n" +
 	"\x06Backup\x12\x16.weir.v1.BackupRequest\x1a\x17.weir.v1.BackupResponse0\x01\x12>\n" +
-	"\aRestore\x12\x17.weir.v1.RestoreRequest\x1a\x18.weir.v1.RestoreResponse(\x01\x12Q\n" +
+	"\aRestore\x12\x17.weir.v1.RestoreRequest\x1a\x18.weir.v1.RestoreResponse(\x01\x12H\n" +
+	"\vRemoveProxy\x12\x1b.weir.v1.RemoveProxyRequest\x1a\x1c.weir.v1.RemoveProxyResponse\x12Q\n" +
 	"\x0eListJoinTokens\x12\x1e.weir.v1.ListJoinTokensRequest\x1a\x1f.weir.v1.ListJoinTokensResponse\x12T\n" +
 	"\x0fRevokeJoinToken\x12\x1f.weir.v1.RevokeJoinTokenRequest\x1a .weir.v1.RevokeJoinTokenResponse\x12?\n" +
 	"\bListKeys\x12\x18.weir.v1.ListKeysRequest\x1a\x19.weir.v1.ListKeysResponse\x12B\n" +
@@ -2570,7 +2654,7 @@ func file_weir_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_weir_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_weir_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_weir_v1_cluster_proto_goTypes = []any{
 	(ClusterMember_State)(0),                // 0: weir.v1.ClusterMember.State
 	(ClusterKey_State)(0),                   // 1: weir.v1.ClusterKey.State
@@ -2584,98 +2668,102 @@ var file_weir_v1_cluster_proto_goTypes = []any{
 	(*ClusterMember)(nil),                   // 9: weir.v1.ClusterMember
 	(*RemoveMemberRequest)(nil),             // 10: weir.v1.RemoveMemberRequest
 	(*RemoveMemberResponse)(nil),            // 11: weir.v1.RemoveMemberResponse
-	(*TransferLeadershipRequest)(nil),       // 12: weir.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil),      // 13: weir.v1.TransferLeadershipResponse
-	(*BackupRequest)(nil),                   // 14: weir.v1.BackupRequest
-	(*BackupResponse)(nil),                  // 15: weir.v1.BackupResponse
-	(*BackupInfo)(nil),                      // 16: weir.v1.BackupInfo
-	(*RestoreRequest)(nil),                  // 17: weir.v1.RestoreRequest
-	(*RestoreOptions)(nil),                  // 18: weir.v1.RestoreOptions
-	(*RestoreResponse)(nil),                 // 19: weir.v1.RestoreResponse
-	(*ListJoinTokensRequest)(nil),           // 20: weir.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),          // 21: weir.v1.ListJoinTokensResponse
-	(*JoinToken)(nil),                       // 22: weir.v1.JoinToken
-	(*RevokeJoinTokenRequest)(nil),          // 23: weir.v1.RevokeJoinTokenRequest
-	(*RevokeJoinTokenResponse)(nil),         // 24: weir.v1.RevokeJoinTokenResponse
-	(*ListKeysRequest)(nil),                 // 25: weir.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),                // 26: weir.v1.ListKeysResponse
-	(*ClusterKeys)(nil),                     // 27: weir.v1.ClusterKeys
-	(*ClusterKey)(nil),                      // 28: weir.v1.ClusterKey
-	(*Root)(nil),                            // 29: weir.v1.Root
-	(*Rotation)(nil),                        // 30: weir.v1.Rotation
-	(*RotateKeyRequest)(nil),                // 31: weir.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),               // 32: weir.v1.RotateKeyResponse
-	(*DropKeyRequest)(nil),                  // 33: weir.v1.DropKeyRequest
-	(*DropKeyResponse)(nil),                 // 34: weir.v1.DropKeyResponse
-	(*RotateRootRequest)(nil),               // 35: weir.v1.RotateRootRequest
-	(*RotateRootResponse)(nil),              // 36: weir.v1.RotateRootResponse
-	(*DoctorRequest)(nil),                   // 37: weir.v1.DoctorRequest
-	(*DoctorResponse)(nil),                  // 38: weir.v1.DoctorResponse
-	(*DoctorCheck)(nil),                     // 39: weir.v1.DoctorCheck
-	(*durationpb.Duration)(nil),             // 40: google.protobuf.Duration
-	(Member_Role)(0),                        // 41: weir.v1.Member.Role
-	(CreateJoinTokenRequest_Role)(0),        // 42: weir.v1.CreateJoinTokenRequest.Role
-	(*timestamppb.Timestamp)(nil),           // 43: google.protobuf.Timestamp
+	(*RemoveProxyRequest)(nil),              // 12: weir.v1.RemoveProxyRequest
+	(*RemoveProxyResponse)(nil),             // 13: weir.v1.RemoveProxyResponse
+	(*TransferLeadershipRequest)(nil),       // 14: weir.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),      // 15: weir.v1.TransferLeadershipResponse
+	(*BackupRequest)(nil),                   // 16: weir.v1.BackupRequest
+	(*BackupResponse)(nil),                  // 17: weir.v1.BackupResponse
+	(*BackupInfo)(nil),                      // 18: weir.v1.BackupInfo
+	(*RestoreRequest)(nil),                  // 19: weir.v1.RestoreRequest
+	(*RestoreOptions)(nil),                  // 20: weir.v1.RestoreOptions
+	(*RestoreResponse)(nil),                 // 21: weir.v1.RestoreResponse
+	(*ListJoinTokensRequest)(nil),           // 22: weir.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),          // 23: weir.v1.ListJoinTokensResponse
+	(*JoinToken)(nil),                       // 24: weir.v1.JoinToken
+	(*RevokeJoinTokenRequest)(nil),          // 25: weir.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),         // 26: weir.v1.RevokeJoinTokenResponse
+	(*ListKeysRequest)(nil),                 // 27: weir.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                // 28: weir.v1.ListKeysResponse
+	(*ClusterKeys)(nil),                     // 29: weir.v1.ClusterKeys
+	(*ClusterKey)(nil),                      // 30: weir.v1.ClusterKey
+	(*Root)(nil),                            // 31: weir.v1.Root
+	(*Rotation)(nil),                        // 32: weir.v1.Rotation
+	(*RotateKeyRequest)(nil),                // 33: weir.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),               // 34: weir.v1.RotateKeyResponse
+	(*DropKeyRequest)(nil),                  // 35: weir.v1.DropKeyRequest
+	(*DropKeyResponse)(nil),                 // 36: weir.v1.DropKeyResponse
+	(*RotateRootRequest)(nil),               // 37: weir.v1.RotateRootRequest
+	(*RotateRootResponse)(nil),              // 38: weir.v1.RotateRootResponse
+	(*DoctorRequest)(nil),                   // 39: weir.v1.DoctorRequest
+	(*DoctorResponse)(nil),                  // 40: weir.v1.DoctorResponse
+	(*DoctorCheck)(nil),                     // 41: weir.v1.DoctorCheck
+	(*durationpb.Duration)(nil),             // 42: google.protobuf.Duration
+	(Member_Role)(0),                        // 43: weir.v1.Member.Role
+	(CreateJoinTokenRequest_Role)(0),        // 44: weir.v1.CreateJoinTokenRequest.Role
+	(*timestamppb.Timestamp)(nil),           // 45: google.protobuf.Timestamp
 }
 var file_weir_v1_cluster_proto_depIdxs = []int32{
 	8,  // 0: weir.v1.ClusterServiceGetStatusResponse.status:type_name -> weir.v1.ClusterStatus
 	9,  // 1: weir.v1.ClusterStatus.members:type_name -> weir.v1.ClusterMember
-	40, // 2: weir.v1.ClusterStatus.staleness:type_name -> google.protobuf.Duration
-	41, // 3: weir.v1.ClusterMember.role:type_name -> weir.v1.Member.Role
+	42, // 2: weir.v1.ClusterStatus.staleness:type_name -> google.protobuf.Duration
+	43, // 3: weir.v1.ClusterMember.role:type_name -> weir.v1.Member.Role
 	0,  // 4: weir.v1.ClusterMember.state:type_name -> weir.v1.ClusterMember.State
-	40, // 5: weir.v1.ClusterMember.last_contact:type_name -> google.protobuf.Duration
-	40, // 6: weir.v1.ClusterMember.log_sync_p50:type_name -> google.protobuf.Duration
-	40, // 7: weir.v1.ClusterMember.log_sync_p99:type_name -> google.protobuf.Duration
-	40, // 8: weir.v1.ClusterMember.snapshot_age:type_name -> google.protobuf.Duration
-	16, // 9: weir.v1.BackupResponse.info:type_name -> weir.v1.BackupInfo
-	40, // 10: weir.v1.BackupInfo.staleness:type_name -> google.protobuf.Duration
-	18, // 11: weir.v1.RestoreRequest.options:type_name -> weir.v1.RestoreOptions
-	22, // 12: weir.v1.ListJoinTokensResponse.tokens:type_name -> weir.v1.JoinToken
-	42, // 13: weir.v1.JoinToken.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
-	43, // 14: weir.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	43, // 15: weir.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 16: weir.v1.ListKeysResponse.keys:type_name -> weir.v1.ClusterKeys
-	28, // 17: weir.v1.ClusterKeys.keys:type_name -> weir.v1.ClusterKey
-	29, // 18: weir.v1.ClusterKeys.roots:type_name -> weir.v1.Root
-	30, // 19: weir.v1.ClusterKeys.rotations:type_name -> weir.v1.Rotation
-	43, // 20: weir.v1.ClusterKey.create_time:type_name -> google.protobuf.Timestamp
+	42, // 5: weir.v1.ClusterMember.last_contact:type_name -> google.protobuf.Duration
+	42, // 6: weir.v1.ClusterMember.log_sync_p50:type_name -> google.protobuf.Duration
+	42, // 7: weir.v1.ClusterMember.log_sync_p99:type_name -> google.protobuf.Duration
+	42, // 8: weir.v1.ClusterMember.snapshot_age:type_name -> google.protobuf.Duration
+	18, // 9: weir.v1.BackupResponse.info:type_name -> weir.v1.BackupInfo
+	42, // 10: weir.v1.BackupInfo.staleness:type_name -> google.protobuf.Duration
+	20, // 11: weir.v1.RestoreRequest.options:type_name -> weir.v1.RestoreOptions
+	24, // 12: weir.v1.ListJoinTokensResponse.tokens:type_name -> weir.v1.JoinToken
+	44, // 13: weir.v1.JoinToken.role:type_name -> weir.v1.CreateJoinTokenRequest.Role
+	45, // 14: weir.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	45, // 15: weir.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 16: weir.v1.ListKeysResponse.keys:type_name -> weir.v1.ClusterKeys
+	30, // 17: weir.v1.ClusterKeys.keys:type_name -> weir.v1.ClusterKey
+	31, // 18: weir.v1.ClusterKeys.roots:type_name -> weir.v1.Root
+	32, // 19: weir.v1.ClusterKeys.rotations:type_name -> weir.v1.Rotation
+	45, // 20: weir.v1.ClusterKey.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 21: weir.v1.ClusterKey.state:type_name -> weir.v1.ClusterKey.State
-	43, // 22: weir.v1.Root.not_before:type_name -> google.protobuf.Timestamp
-	43, // 23: weir.v1.Root.not_after:type_name -> google.protobuf.Timestamp
+	45, // 22: weir.v1.Root.not_before:type_name -> google.protobuf.Timestamp
+	45, // 23: weir.v1.Root.not_after:type_name -> google.protobuf.Timestamp
 	2,  // 24: weir.v1.Root.state:type_name -> weir.v1.Root.State
 	3,  // 25: weir.v1.Rotation.what:type_name -> weir.v1.Rotation.What
-	43, // 26: weir.v1.Rotation.begin_time:type_name -> google.protobuf.Timestamp
-	30, // 27: weir.v1.RotateKeyResponse.rotation:type_name -> weir.v1.Rotation
-	30, // 28: weir.v1.RotateRootResponse.rotation:type_name -> weir.v1.Rotation
-	39, // 29: weir.v1.DoctorResponse.checks:type_name -> weir.v1.DoctorCheck
+	45, // 26: weir.v1.Rotation.begin_time:type_name -> google.protobuf.Timestamp
+	32, // 27: weir.v1.RotateKeyResponse.rotation:type_name -> weir.v1.Rotation
+	32, // 28: weir.v1.RotateRootResponse.rotation:type_name -> weir.v1.Rotation
+	41, // 29: weir.v1.DoctorResponse.checks:type_name -> weir.v1.DoctorCheck
 	4,  // 30: weir.v1.DoctorCheck.layer:type_name -> weir.v1.DoctorCheck.Layer
 	5,  // 31: weir.v1.DoctorCheck.result:type_name -> weir.v1.DoctorCheck.Result
 	6,  // 32: weir.v1.ClusterService.GetStatus:input_type -> weir.v1.ClusterServiceGetStatusRequest
 	10, // 33: weir.v1.ClusterService.RemoveMember:input_type -> weir.v1.RemoveMemberRequest
-	12, // 34: weir.v1.ClusterService.TransferLeadership:input_type -> weir.v1.TransferLeadershipRequest
-	14, // 35: weir.v1.ClusterService.Backup:input_type -> weir.v1.BackupRequest
-	17, // 36: weir.v1.ClusterService.Restore:input_type -> weir.v1.RestoreRequest
-	20, // 37: weir.v1.ClusterService.ListJoinTokens:input_type -> weir.v1.ListJoinTokensRequest
-	23, // 38: weir.v1.ClusterService.RevokeJoinToken:input_type -> weir.v1.RevokeJoinTokenRequest
-	25, // 39: weir.v1.ClusterService.ListKeys:input_type -> weir.v1.ListKeysRequest
-	31, // 40: weir.v1.ClusterService.RotateKey:input_type -> weir.v1.RotateKeyRequest
-	33, // 41: weir.v1.ClusterService.DropKey:input_type -> weir.v1.DropKeyRequest
-	35, // 42: weir.v1.ClusterService.RotateRoot:input_type -> weir.v1.RotateRootRequest
-	37, // 43: weir.v1.ClusterService.Doctor:input_type -> weir.v1.DoctorRequest
-	7,  // 44: weir.v1.ClusterService.GetStatus:output_type -> weir.v1.ClusterServiceGetStatusResponse
-	11, // 45: weir.v1.ClusterService.RemoveMember:output_type -> weir.v1.RemoveMemberResponse
-	13, // 46: weir.v1.ClusterService.TransferLeadership:output_type -> weir.v1.TransferLeadershipResponse
-	15, // 47: weir.v1.ClusterService.Backup:output_type -> weir.v1.BackupResponse
-	19, // 48: weir.v1.ClusterService.Restore:output_type -> weir.v1.RestoreResponse
-	21, // 49: weir.v1.ClusterService.ListJoinTokens:output_type -> weir.v1.ListJoinTokensResponse
-	24, // 50: weir.v1.ClusterService.RevokeJoinToken:output_type -> weir.v1.RevokeJoinTokenResponse
-	26, // 51: weir.v1.ClusterService.ListKeys:output_type -> weir.v1.ListKeysResponse
-	32, // 52: weir.v1.ClusterService.RotateKey:output_type -> weir.v1.RotateKeyResponse
-	34, // 53: weir.v1.ClusterService.DropKey:output_type -> weir.v1.DropKeyResponse
-	36, // 54: weir.v1.ClusterService.RotateRoot:output_type -> weir.v1.RotateRootResponse
-	38, // 55: weir.v1.ClusterService.Doctor:output_type -> weir.v1.DoctorResponse
-	44, // [44:56] is the sub-list for method output_type
-	32, // [32:44] is the sub-list for method input_type
+	14, // 34: weir.v1.ClusterService.TransferLeadership:input_type -> weir.v1.TransferLeadershipRequest
+	16, // 35: weir.v1.ClusterService.Backup:input_type -> weir.v1.BackupRequest
+	19, // 36: weir.v1.ClusterService.Restore:input_type -> weir.v1.RestoreRequest
+	12, // 37: weir.v1.ClusterService.RemoveProxy:input_type -> weir.v1.RemoveProxyRequest
+	22, // 38: weir.v1.ClusterService.ListJoinTokens:input_type -> weir.v1.ListJoinTokensRequest
+	25, // 39: weir.v1.ClusterService.RevokeJoinToken:input_type -> weir.v1.RevokeJoinTokenRequest
+	27, // 40: weir.v1.ClusterService.ListKeys:input_type -> weir.v1.ListKeysRequest
+	33, // 41: weir.v1.ClusterService.RotateKey:input_type -> weir.v1.RotateKeyRequest
+	35, // 42: weir.v1.ClusterService.DropKey:input_type -> weir.v1.DropKeyRequest
+	37, // 43: weir.v1.ClusterService.RotateRoot:input_type -> weir.v1.RotateRootRequest
+	39, // 44: weir.v1.ClusterService.Doctor:input_type -> weir.v1.DoctorRequest
+	7,  // 45: weir.v1.ClusterService.GetStatus:output_type -> weir.v1.ClusterServiceGetStatusResponse
+	11, // 46: weir.v1.ClusterService.RemoveMember:output_type -> weir.v1.RemoveMemberResponse
+	15, // 47: weir.v1.ClusterService.TransferLeadership:output_type -> weir.v1.TransferLeadershipResponse
+	17, // 48: weir.v1.ClusterService.Backup:output_type -> weir.v1.BackupResponse
+	21, // 49: weir.v1.ClusterService.Restore:output_type -> weir.v1.RestoreResponse
+	13, // 50: weir.v1.ClusterService.RemoveProxy:output_type -> weir.v1.RemoveProxyResponse
+	23, // 51: weir.v1.ClusterService.ListJoinTokens:output_type -> weir.v1.ListJoinTokensResponse
+	26, // 52: weir.v1.ClusterService.RevokeJoinToken:output_type -> weir.v1.RevokeJoinTokenResponse
+	28, // 53: weir.v1.ClusterService.ListKeys:output_type -> weir.v1.ListKeysResponse
+	34, // 54: weir.v1.ClusterService.RotateKey:output_type -> weir.v1.RotateKeyResponse
+	36, // 55: weir.v1.ClusterService.DropKey:output_type -> weir.v1.DropKeyResponse
+	38, // 56: weir.v1.ClusterService.RotateRoot:output_type -> weir.v1.RotateRootResponse
+	40, // 57: weir.v1.ClusterService.Doctor:output_type -> weir.v1.DoctorResponse
+	45, // [45:58] is the sub-list for method output_type
+	32, // [32:45] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -2687,11 +2775,11 @@ func file_weir_v1_cluster_proto_init() {
 		return
 	}
 	file_weir_v1_admin_proto_init()
-	file_weir_v1_cluster_proto_msgTypes[9].OneofWrappers = []any{
+	file_weir_v1_cluster_proto_msgTypes[11].OneofWrappers = []any{
 		(*BackupResponse_Info)(nil),
 		(*BackupResponse_Chunk)(nil),
 	}
-	file_weir_v1_cluster_proto_msgTypes[11].OneofWrappers = []any{
+	file_weir_v1_cluster_proto_msgTypes[13].OneofWrappers = []any{
 		(*RestoreRequest_Options)(nil),
 		(*RestoreRequest_Chunk)(nil),
 	}
@@ -2701,7 +2789,7 @@ func file_weir_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_cluster_proto_rawDesc), len(file_weir_v1_cluster_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

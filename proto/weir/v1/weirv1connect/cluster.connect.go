@@ -36,6 +36,8 @@ const (
 	ClusterServiceBackupProcedure = "/weir.v1.ClusterService/Backup"
 	// ClusterServiceRestoreProcedure is the procedure name of the ClusterService's Restore RPC.
 	ClusterServiceRestoreProcedure = "/weir.v1.ClusterService/Restore"
+	// ClusterServiceRemoveProxyProcedure is the procedure name of the ClusterService's RemoveProxy RPC.
+	ClusterServiceRemoveProxyProcedure = "/weir.v1.ClusterService/RemoveProxy"
 	// ClusterServiceListJoinTokensProcedure is the procedure name of the ClusterService's
 	// ListJoinTokens RPC.
 	ClusterServiceListJoinTokensProcedure = "/weir.v1.ClusterService/ListJoinTokens"
@@ -88,6 +90,13 @@ var (
 			StreamType: connect.StreamTypeClient,
 			Schema:     v1.File_weir_v1_cluster_proto.Services().ByName("ClusterService").Methods().ByName("Restore"),
 			Procedure:  ClusterServiceRestoreProcedure,
+		}
+	})
+	clusterServiceRemoveProxySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_weir_v1_cluster_proto.Services().ByName("ClusterService").Methods().ByName("RemoveProxy"),
+			Procedure:  ClusterServiceRemoveProxyProcedure,
 		}
 	})
 	clusterServiceListJoinTokensSpec = sync.OnceValue(func() connect.Spec {
@@ -155,6 +164,10 @@ type ClusterServiceClient interface {
 	// Restore puts the state of a backup in the place of what is there, on all
 	// members: first come the options, then the pieces of the backup.
 	Restore(context.Context) (ClusterServiceRestoreClientStream, error)
+	// RemoveProxy shuts an edge or a sidecar out for good: its streams end, its
+	// certificate is not renewed, and what it has registered is withdrawn. To come
+	// back it must join anew.
+	RemoveProxy(context.Context, *v1.RemoveProxyRequest) (*v1.RemoveProxyResponse, error)
 	ListJoinTokens(context.Context, *v1.ListJoinTokensRequest) (*v1.ListJoinTokensResponse, error)
 	RevokeJoinToken(context.Context, *v1.RevokeJoinTokenRequest) (*v1.RevokeJoinTokenResponse, error)
 	// ListKeys tells of the keys that seal what is stored, of the roots that
@@ -239,6 +252,10 @@ type ClusterServiceHandler interface {
 	// Restore puts the state of a backup in the place of what is there, on all
 	// members: first come the options, then the pieces of the backup.
 	Restore(context.Context, ClusterServiceRestoreServerStream) (*v1.RestoreResponse, error)
+	// RemoveProxy shuts an edge or a sidecar out for good: its streams end, its
+	// certificate is not renewed, and what it has registered is withdrawn. To come
+	// back it must join anew.
+	RemoveProxy(context.Context, *v1.RemoveProxyRequest) (*v1.RemoveProxyResponse, error)
 	ListJoinTokens(context.Context, *v1.ListJoinTokensRequest) (*v1.ListJoinTokensResponse, error)
 	RevokeJoinToken(context.Context, *v1.RevokeJoinTokenRequest) (*v1.RevokeJoinTokenResponse, error)
 	// ListKeys tells of the keys that seal what is stored, of the roots that
@@ -264,6 +281,7 @@ func RegisterClusterServiceHandler(server *connect.Server, svc ClusterServiceHan
 		connect.Method{Spec: clusterServiceTransferLeadershipSpec(), Handler: adapter.transferLeadership},
 		connect.Method{Spec: clusterServiceBackupSpec(), Handler: adapter.backup},
 		connect.Method{Spec: clusterServiceRestoreSpec(), Handler: adapter.restore},
+		connect.Method{Spec: clusterServiceRemoveProxySpec(), Handler: adapter.removeProxy},
 		connect.Method{Spec: clusterServiceListJoinTokensSpec(), Handler: adapter.listJoinTokens},
 		connect.Method{Spec: clusterServiceRevokeJoinTokenSpec(), Handler: adapter.revokeJoinToken},
 		connect.Method{Spec: clusterServiceListKeysSpec(), Handler: adapter.listKeys},
@@ -324,6 +342,10 @@ func (UnimplementedClusterServiceHandler) Backup(context.Context, *v1.BackupRequ
 
 func (UnimplementedClusterServiceHandler) Restore(context.Context, ClusterServiceRestoreServerStream) (*v1.RestoreResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.ClusterService.Restore is not implemented")
+}
+
+func (UnimplementedClusterServiceHandler) RemoveProxy(context.Context, *v1.RemoveProxyRequest) (*v1.RemoveProxyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "weir.v1.ClusterService.RemoveProxy is not implemented")
 }
 
 func (UnimplementedClusterServiceHandler) ListJoinTokens(context.Context, *v1.ListJoinTokensRequest) (*v1.ListJoinTokensResponse, error) {
@@ -396,6 +418,14 @@ func (c *clusterServiceClient) Restore(ctx context.Context) (ClusterServiceResto
 		return ClusterServiceRestoreClientStream{}, err
 	}
 	return ClusterServiceRestoreClientStream{stream: stream}, nil
+}
+
+func (c *clusterServiceClient) RemoveProxy(ctx context.Context, req *v1.RemoveProxyRequest) (*v1.RemoveProxyResponse, error) {
+	var res v1.RemoveProxyResponse
+	if err := c.client.CallUnary(ctx, clusterServiceRemoveProxySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
 }
 
 func (c *clusterServiceClient) ListJoinTokens(ctx context.Context, req *v1.ListJoinTokensRequest) (*v1.ListJoinTokensResponse, error) {
@@ -502,6 +532,18 @@ func (h clusterServiceHandler) backup(ctx context.Context, _ connect.Spec, strea
 
 func (h clusterServiceHandler) restore(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	res, err := h.svc.Restore(ctx, ClusterServiceRestoreServerStream{stream: stream})
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h clusterServiceHandler) removeProxy(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RemoveProxyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RemoveProxy(ctx, &req)
 	if err != nil {
 		return err
 	}
