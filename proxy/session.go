@@ -296,7 +296,7 @@ func (s *session) fail(x *exchange.Exchange, err *Error) {
 	if e := s.run.Response(); e != nil {
 		answerFailed(e).answer(x)
 	}
-	if err.Status >= 500 && err.Code != overloaded { // which is counted: a line for each would be load, too
+	if err.Status >= 500 && err.Blame != Client && err.Code != overloaded { // which is counted: a line for each would be load, too
 		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
 			"endpoint", x.Endpoint, "blame", err.Blame.String(), "error", err)
 	}
