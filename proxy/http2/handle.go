@@ -419,6 +419,8 @@ func (c *Conn) endTrailers() error {
 		return c.blockBad
 	case bad != nil:
 		return &streamError{s.id, codeProtocol, bad.Error()}
+	case s.tunnels:
+		return &streamError{s.id, codeProtocol, "a tunnel has no trailers"}
 	case s.declared > 0:
 		return &streamError{s.id, codeProtocol, "the body is shorter than its Content-Length"}
 	}
@@ -456,11 +458,12 @@ func (c *Conn) endHead() error {
 	if err == nil && x.Request.WebSocket {
 		s.socket = newHandshake(x)
 	}
+	s.tunnels = err == nil && (x.Request.WebSocket || x.Request.Connect)
 	c.mu.Lock()
 	s.ended = c.blockEnds
 	s.declared, s.asking = length, c.block.Expecting()
 	c.mu.Unlock()
-	if !s.ended && s.socket == nil { // what is said by WebSocket is no body
+	if !s.ended && !s.tunnels { // what is said in a tunnel is no body
 		x.Request.Body = s
 	}
 	c.queue = append(c.queue, s)

@@ -31,7 +31,11 @@ func (s *stream) run() {
 	}
 	sent, err := s.converse(p, x)
 	p.Finish(x, sent, err)
-	s.finish(codeOf(err))
+	end := codeOf(err)
+	if end == codeInternal && x.Request.Connect {
+		end = codeConnect // RFC 9113, section 8.5
+	}
+	s.finish(end)
 	c.cfg.Give(p)
 }
 
@@ -91,6 +95,9 @@ func (s *stream) finish(end code) {
 
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
+	if x.Connected() && x.Tunnels() {
+		return s.tunnel(x)
+	}
 	if s.socket != nil {
 		if s.socket.agreed(x) {
 			return s.tunnel(x)

@@ -359,8 +359,11 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
-	if x.Response.Status == 101 && x.Response.Tunnel != nil {
+	if x.Tunnels() {
 		sent, err = c.tunnel(x)
+		if err != nil && x.Request.Connect {
+			c.closeNow() // so that it is seen to break (RFC 9110, section 9.3.6)
+		}
 		return sent, false, err
 	}
 	if s := x.Response.Status; s < 200 || s > 999 {
