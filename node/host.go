@@ -86,6 +86,15 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 	return h.Host.Make(ctx, spec, services)
 }
 
+// problem adds to a proxy's which of its policies do little but fail.
+func (h *host) problem(ofProxy string) string {
+	ofPolicies := h.Problem()
+	if ofProxy == "" || ofPolicies == "" {
+		return ofProxy + ofPolicies
+	}
+	return ofProxy + "; " + ofPolicies
+}
+
 // TryFirewall is for the admin API.
 func (h *host) TryFirewall(ctx context.Context, settings *weirv1.Firewall) (field, message string, err error) {
 	var problem *waf.Problem

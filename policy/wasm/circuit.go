@@ -116,7 +116,7 @@ func (c *circuit) describe(s *Status) {
 	if c.last != nil {
 		s.LastError = c.last.Error()
 	}
-	if until := c.until.Load(); until > time.Now().UnixNano() {
+	if until := c.until.Load(); until != 0 {
 		s.OpenUntil = time.Unix(0, until)
 	}
 }

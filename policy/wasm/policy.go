@@ -225,7 +225,8 @@ type Status struct {
 	// Fuel is what all callbacks burned, DearestExchange the most that one
 	// exchange did: to start a VM is no part of the exchange that needed it.
 	Fuel, DearestExchange uint64
-	// OpenUntil is when the circuit closes again; zero when it is closed.
+	// OpenUntil is until when the policy is not asked; the next exchange after that
+	// shows how it fares. Zero when the circuit is closed.
 	OpenUntil time.Time
 	LastError string
 	// LinesDropped counts lines that were not logged because there were too many.
