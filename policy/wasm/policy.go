@@ -144,7 +144,7 @@ func (p *Policy) describe(v *vm) bool {
 
 // bare is a policy without VMs; free undoes it.
 func (h *Host) bare(m *module, spec policy.Spec) *Policy {
-	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), maxFuel))}
+	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), h.config.MaxFuel, maxFuel))}
 	p.open = isOpen(spec)
 	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
 	p.log = newGuestLog(h.config, spec, p.data)

@@ -83,6 +83,8 @@ type Config struct {
 	// MemoryBytes and Fuel are for policies that state none. Defaults 16 MiB
 	// and 10,000,000.
 	MemoryBytes, Fuel uint64
+	// MaxFuel is what a policy gets that states more. Default 10,000,000,000.
+	MaxFuel uint64
 	// MaxMemoryBytes bounds what a policy may state. Default 256 MiB.
 	MaxMemoryBytes uint64
 	// ModuleBytes bounds a module. Default 32 MiB.
@@ -122,7 +124,7 @@ func (c Config) withDefaults() Config {
 	c.TenantMemoryBytes = cmp.Or(c.TenantMemoryBytes, 1<<30)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 16<<20)
 	c.MaxMemoryBytes = cmp.Or(c.MaxMemoryBytes, 256<<20)
-	c.Fuel = cmp.Or(c.Fuel, 10_000_000)
+	c.Fuel, c.MaxFuel = cmp.Or(c.Fuel, 10_000_000), cmp.Or(c.MaxFuel, 10_000_000_000)
 	c.ModuleBytes = cmp.Or(c.ModuleBytes, 32<<20)
 	c.LogLines = cmp.Or(c.LogLines, 100)
 	c.TenantLogLines = cmp.Or(c.TenantLogLines, max(1000, c.LogLines))
