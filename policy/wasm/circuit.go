@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
 )
 
 // When a circuit opens: this many traps within the window, if at least this
@@ -18,6 +20,10 @@ const (
 	circuitPercentage = 90
 )
 
+// aloneFor is how long an exchange waits at most for those before it, while a policy is
+// in doubt.
+const aloneFor = 200 * time.Millisecond
+
 // mostPause is how long a circuit that has opened again and again stays open, in
 // the pauses that it begins with.
 const mostPause = 12
@@ -26,9 +32,15 @@ const mostPause = 12
 // filters fail at once, and cost nothing. After a pause one exchange is let through:
 // if it traps, the next pause is twice as long; if it ends well, the circuit is
 // closed.
+//
+// From a trap until a callback goes well the policy is in doubt, and its exchanges are
+// shown to it one after the other: what comes at once would else trap at once, on all
+// processors, before the first of them has been counted.
 type circuit struct {
 	pause time.Duration // the first
 	until atomic.Int64  // Unix nanoseconds; 0: closed
+	doubt atomic.Bool
+	turn  chan struct{} // holds a token while one has its turn in doubt
 
 	latest atomic.Int64 // of the traps, Unix nanoseconds
 
@@ -64,6 +76,30 @@ func (c *circuit) check() (probe bool, err error) {
 	return false, errCircuitOpen
 }
 
+// queue waits for an exchange's turn, where the policy is in doubt, and reports
+// whether it has one, which pass gives up. Nobody waits for long: a guest may hold a
+// callback up.
+func (c *circuit) queue(x *exchange.Exchange) bool {
+	patience := time.NewTimer(aloneFor)
+	defer patience.Stop()
+	select {
+	case c.turn <- struct{}{}:
+		return true
+	case <-patience.C:
+	case <-x.Done:
+	}
+	return false
+}
+
+func (c *circuit) pass() { <-c.turn }
+
+// reassure ends a doubt.
+func (c *circuit) reassure() {
+	if c.doubt.Load() {
+		c.doubt.Store(false)
+	}
+}
+
 // probed returns the pause that follows; 0: the circuit is closed.
 func (c *circuit) probed(failed bool) time.Duration {
 	c.mu.Lock()
@@ -89,6 +125,7 @@ func (c *circuit) trapped(err error, served uint64) bool {
 		c.empty++
 	}
 	c.last = err
+	c.doubt.Store(true)
 	c.latest.Store(time.Now().UnixNano())
 	if c.until.Load() != 0 {
 		return false // it is a probe's, or of an exchange that was under way

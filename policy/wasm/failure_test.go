@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,6 +195,45 @@ func TestACircuitOpensForAPolicyThatOnlyTraps(t *testing.T) {
 	probe.Close(x)
 	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || !p.Status().OpenUntil.IsZero() {
 		t.Errorf("after one that went well: %v", o.err)
+	}
+}
+
+// TestACrowdTrapsOneByOne: whoever comes at once with what makes a policy trap does not
+// make it trap at once; when the circuit opens those who still wait fail at once.
+func TestACrowdTrapsOneByOne(t *testing.T) {
+	f := newFixture(t, Config{Open: time.Hour, VMs: 16})
+	p := f.make(spec(""))
+	serve([]policy.Policy{p}, do("request: trap"), message{}) // it is in doubt
+	const crowd = 30
+	var all sync.WaitGroup
+	var refused atomic.Int64
+	for range crowd {
+		all.Go(func() {
+			if o := serve([]policy.Policy{p}, do("request: spin"), message{}); errors.Is(o.err, errCircuitOpen) {
+				refused.Add(1)
+			} else if o.err == nil {
+				t.Error("it is served")
+			}
+		})
+	}
+	all.Wait()
+	// The first one to trap was counted before the crowd came.
+	if s := p.Status(); s.Traps != circuitTraps || refused.Load() != crowd-circuitTraps+1 {
+		t.Errorf("%d callbacks trapped, and %d exchanges were not shown to it", s.Traps, refused.Load())
+	}
+}
+
+// TestADoubtEnds with the first exchange that is served: then they are at work at once
+// again.
+func TestADoubtEnds(t *testing.T) {
+	f := newFixture(t, Config{})
+	p := f.make(spec(""))
+	serve([]policy.Policy{p}, do("request: trap"), message{})
+	if !p.circuit.doubt.Load() {
+		t.Error("there is no doubt after a trap")
+	}
+	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || p.circuit.doubt.Load() || len(p.circuit.turn) != 0 {
+		t.Errorf("after an exchange that was served: %v, in doubt: %t, %d turns", o.err, p.circuit.doubt.Load(), len(p.circuit.turn))
 	}
 }
 

@@ -25,7 +25,9 @@
 // is closed and the next exchange gets another. As long as the pool is not
 // exhausted a VM serves one exchange at a time, kept or light, and a trap costs
 // that exchange alone; exchanges that had to share the VM fail with it (errLost), by their own
-// policy's failureMode. A policy that does little but trap opens its circuit for
+// policy's failureMode. From a trap until an exchange goes well its exchanges are
+// shown to the policy one after the other, so that a crowd does not trap on all
+// processors at once. A policy that does little but trap opens its circuit for
 // a while: its filters fail at once and cost nothing.
 //
 // # Waiting
