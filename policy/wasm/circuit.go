@@ -22,7 +22,7 @@ const (
 
 // aloneFor is how long an exchange waits at most for those before it, while a policy is
 // in doubt.
-const aloneFor = 200 * time.Millisecond
+const aloneFor = 2 * time.Second
 
 // mostPause is how long a circuit that has opened again and again stays open, in
 // the pauses that it begins with.
@@ -41,6 +41,8 @@ type circuit struct {
 	until atomic.Int64  // Unix nanoseconds; 0: closed
 	doubt atomic.Bool
 	turn  chan struct{} // holds a token while one has its turn in doubt
+	// patience is how long the others wait for theirs.
+	patience time.Duration
 
 	latest atomic.Int64 // of the traps, Unix nanoseconds
 
@@ -80,12 +82,12 @@ func (c *circuit) check() (probe bool, err error) {
 // whether it has one, which pass gives up. Nobody waits for long: a guest may hold a
 // callback up.
 func (c *circuit) queue(x *exchange.Exchange) bool {
-	patience := time.NewTimer(aloneFor)
-	defer patience.Stop()
+	late := time.NewTimer(c.patience)
+	defer late.Stop()
 	select {
 	case c.turn <- struct{}{}:
 		return true
-	case <-patience.C:
+	case <-late.C:
 	case <-x.Done:
 	}
 	return false

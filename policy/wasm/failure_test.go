@@ -203,6 +203,7 @@ func TestACircuitOpensForAPolicyThatOnlyTraps(t *testing.T) {
 func TestACrowdTrapsOneByOne(t *testing.T) {
 	f := newFixture(t, Config{Open: time.Hour, VMs: 16})
 	p := f.make(spec(""))
+	p.circuit.patience = time.Hour
 	serve([]policy.Policy{p}, do("request: trap"), message{}) // it is in doubt
 	const crowd = 30
 	var all sync.WaitGroup

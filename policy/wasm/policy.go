@@ -152,7 +152,7 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.pool.waiting.L = &p.pool.mu
 	p.streams, p.cut = context.WithCancel(h.ctx)
 	p.background.policy, p.background.ready, p.background.strike = p, make(chan struct{}, 1), make(chan chan struct{})
-	p.circuit.pause, p.circuit.turn = h.config.Open, make(chan struct{}, 1)
+	p.circuit.pause, p.circuit.patience, p.circuit.turn = h.config.Open, aloneFor, make(chan struct{}, 1)
 	return p
 }
 
