@@ -13,7 +13,8 @@ import (
 // share of the exchanges that were served or trapped in the window did the latter. It is for a policy that can do
 // nothing else: one that some requests make trap must go on to serve the others,
 // or whoever finds such a request could shut the route for everyone. Each trap
-// costs a VM, which takes milliseconds to replace, and these are everybody's.
+// costs a VM, which takes milliseconds to replace, and these are everybody's. One that
+// has emptied its tank has taken as many before, and counts as two.
 const (
 	circuitTraps      = 5
 	circuitWindow     = 10 // seconds
@@ -50,6 +51,7 @@ type circuit struct {
 	since  time.Time     // of the window
 	before uint64        // exchanges served before the window
 	inside int           // traps in the window
+	drawn  int           // those of them that emptied the tank
 	now    time.Duration // the pause that was last made; 0: it is the first one's turn
 
 	traps, empty uint64
@@ -123,7 +125,8 @@ func (c *circuit) trapped(err error, served uint64) bool {
 	defer c.mu.Unlock()
 	c.traps++
 	var trap *Trap
-	if errors.As(err, &trap) && trap.OutOfFuel {
+	empty := errors.As(err, &trap) && trap.OutOfFuel
+	if empty {
 		c.empty++
 	}
 	c.last = err
@@ -134,13 +137,16 @@ func (c *circuit) trapped(err error, served uint64) bool {
 	}
 	now := time.Now()
 	if now.Sub(c.since) > circuitWindow*time.Second {
-		c.since, c.before, c.inside = now, served, 0
+		c.since, c.before, c.inside, c.drawn = now, served, 0, 0
 	}
 	c.inside++
+	if empty {
+		c.drawn++
+	}
 	// Who was overtaken on the way here has read fewer than there were before the
 	// window.
 	others := max(served, c.before) - c.before
-	if c.inside < circuitTraps || uint64(c.inside)*100 < (uint64(c.inside)+others)*circuitPercentage {
+	if c.inside+c.drawn < circuitTraps || uint64(c.inside)*100 < (uint64(c.inside)+others)*circuitPercentage {
 		return false
 	}
 	c.since, c.now = time.Time{}, c.pause
