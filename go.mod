@@ -98,5 +98,5 @@ require (
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/tools v0.49.0 // indirect
-	rsc.io/binaryregexp v0.2.0 // indirect
+	rsc.io/binaryregexp v0.2.0
 )

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/internal/handover"
+	"github.com/weirmesh/weir/policy/wasm"
 	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 )
 
@@ -100,6 +101,8 @@ type EdgeConfig struct {
 	// PluginKeys: one of them must have signed each plugin's module, whatever the
 	// servers declare. None: what they declare.
 	PluginKeys []ed25519.PublicKey
+	// PluginLimits bound what plugins may take in this process.
+	PluginLimits wasm.Caps
 }
 
 // Validate says what is wrong with the settings.
@@ -142,7 +145,7 @@ func (c Config) Validate() error {
 
 // validate says what is wrong with a proxy's settings; withServer: one runs beside it.
 func (e *EdgeConfig) validate(withServer bool) error {
-	errs := []error{identity.ValidName(e.Name)}
+	errs := []error{identity.ValidName(e.Name), e.PluginLimits.Validate()}
 	if len(e.Servers) == 0 && !withServer {
 		errs = append(errs, errors.New("a proxy needs the address of a server"))
 	}

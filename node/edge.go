@@ -76,7 +76,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 		client, err := nodeapi.NewClient(nodeapi.ClientConfig{
 			Identity: node, Servers: ec.Servers, Dir: dir, Keyring: keyring,
 			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
-			Problem:  func() string { return e.proxy.Problem() }, // asked by a client that runs, and by then there is a proxy
+			Problem:  func() string { return host.problem(e.proxy.Problem()) }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
 			Ahead:    func(u nodeapi.Update) { e.proxy.Revoke(proxy.Update(u)) },
 		})
@@ -152,7 +152,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, d
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
 	refused := newRefusals(p.log.With("part", "mesh"))
-	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, refused.count} {
+	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, host.Host, refused.count} {
 		if err := metrics.Register(c); err != nil {
 			return fmt.Errorf("start %s: %w", is.role, err)
 		}

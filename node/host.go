@@ -53,7 +53,7 @@ func (p *process) startHost(cfg Config) (*host, error) {
 		return nil, fmt.Errorf("start WASM host: %w", err)
 	}
 	var err error
-	h.Host, err = wasm.NewHost(wasm.Config{
+	settings := wasm.Config{
 		Modules: func(ctx context.Context, digest string) ([]byte, error) {
 			get := h.modules.Load()
 			if get == nil {
@@ -63,12 +63,24 @@ func (p *process) startHost(cfg Config) (*host, error) {
 		},
 		CacheDir: cache,
 		Logger:   p.log.With("part", "policies"),
-	})
+	}
+	h.Host, err = wasm.NewHost(settings.WithCaps(cfg.pluginLimits()))
 	if err != nil {
 		return nil, fmt.Errorf("start WASM host: %w", err)
 	}
 	p.onStop("WASM host", h.Close)
 	return h, nil
+}
+
+// pluginLimits are those of the process's proxy, if it has one.
+func (c *Config) pluginLimits() wasm.Caps {
+	switch {
+	case c.Edge != nil:
+		return c.Edge.PluginLimits
+	case c.Sidecar != nil:
+		return c.Sidecar.PluginLimits
+	}
+	return nil
 }
 
 // Make implements policy.Maker.
@@ -84,6 +96,15 @@ func (h *host) Make(ctx context.Context, spec policy.Spec, services policy.Servi
 		return h.limits.Make(ctx, spec, services)
 	}
 	return h.Host.Make(ctx, spec, services)
+}
+
+// problem adds to a proxy's which of its policies do little but fail.
+func (h *host) problem(ofProxy string) string {
+	ofPolicies := h.Problem()
+	if ofProxy == "" || ofPolicies == "" {
+		return ofProxy + ofPolicies
+	}
+	return ofProxy + "; " + ofPolicies
 }
 
 // TryFirewall is for the admin API.

@@ -3,8 +3,9 @@
 //
 //   - swaps: the module of a policy is exchanged again and again while requests
 //     pass it. None may fail, and the memory afterwards is to be what it was.
-//   - neighbours: the p99 of a tenant's requests, alone and while every request of
-//     another tenant loops for ever, allocates without end, or traps.
+//   - neighbours: the p99 of a tenant's requests, alone, while another tenant asks as
+//     often whose plugin behaves, and while each request of it loops for ever,
+//     allocates without end, or traps.
 //
 // The rounds of what is compared take turns, so that both meet the same machine.
 package main
@@ -125,30 +126,57 @@ func neighbours(ctx context.Context, w *weir, s settings) error {
 	if err != nil {
 		return err
 	}
-	if err := w.push(ctx, "b", "bad", bad); err != nil {
+	for _, tenant := range []string{"b", "c"} {
+		if err := w.push(ctx, tenant, "bad", bad); err != nil {
+			return err
+		}
+	}
+	if err := w.declareBad(ctx, "c", "behaves"); err != nil {
 		return err
 	}
 	for _, does := range []string{"loops", "allocates", "traps"} {
-		if err := w.declareBad(ctx, does); err != nil {
+		if err := w.declareBad(ctx, "b", does); err != nil {
 			return err
 		}
-		var alone, beside measure.Histogram
-		var asked int64
+		c := compared{does: does}
 		for range s.Rounds {
-			if err := part(ctx, w, s, &alone); err != nil {
+			if err := c.round(ctx, w, s); err != nil {
 				return err
 			}
-			n, err := withNeighbour(ctx, w, s, &beside)
-			if err != nil {
-				return err
-			}
-			asked += n
 		}
-		ratio := float64(beside.Quantile(0.99)) / float64(alone.Quantile(0.99))
-		fmt.Printf("%s: p99 beside a tenant whose plugin %s, over alone: %.2f (%s and %s; p50 %s and %s; %d requests of the neighbour), at most %.2f\n",
-			measure.Verdict(ratio <= neighbourP99), does, ratio, beside.Quantile(0.99), alone.Quantile(0.99), beside.Quantile(0.5), alone.Quantile(0.5), asked, neighbourP99)
+		c.print()
 	}
 	return nil
+}
+
+// compared is a tenant's waits alone, beside a tenant whose plugin behaves, and
+// beside one whose plugin does what it should not.
+type compared struct {
+	does                   string
+	alone, beside, suffers measure.Histogram
+	asked                  int64
+}
+
+func (c *compared) round(ctx context.Context, w *weir, s settings) error {
+	if err := part(ctx, w, s, &c.alone); err != nil {
+		return err
+	}
+	if _, err := withNeighbour(ctx, w, "c", s, &c.beside); err != nil {
+		return err
+	}
+	n, err := withNeighbour(ctx, w, "b", s, &c.suffers)
+	c.asked += n
+	return err
+}
+
+// print judges what the plugin is to blame for: that another tenant asks at all
+// takes its share of the machine, too.
+func (c *compared) print() {
+	alone, beside, suffers := c.alone.Quantile(0.99), c.beside.Quantile(0.99), c.suffers.Quantile(0.99)
+	ratio := float64(suffers) / float64(beside)
+	fmt.Printf("%s: p99 beside a tenant whose plugin %s, over one whose plugin behaves: %.2f (%s and %s; alone %s, so %.2f; p50 %s, %s and %s; %d requests of the neighbour), at most %.2f\n",
+		measure.Verdict(ratio <= neighbourP99), c.does, ratio, suffers, beside, alone, float64(suffers)/float64(alone),
+		c.suffers.Quantile(0.5), c.beside.Quantile(0.5), c.alone.Quantile(0.5), c.asked, neighbourP99)
 }
 
 const partTime = 3 * time.Second
@@ -173,9 +201,9 @@ func part(ctx context.Context, w *weir, s settings, into *measure.Histogram) err
 
 // withNeighbour does so while another tenant asks as often, and returns how many
 // answers that got.
-func withNeighbour(ctx context.Context, w *weir, s settings, into *measure.Histogram) (int64, error) {
+func withNeighbour(ctx context.Context, w *weir, tenant string, s settings, into *measure.Histogram) (int64, error) {
 	other := load{any: true}
-	other.start(ctx, w.address("b"), s.connections, s.rate)
+	other.start(ctx, w.address(tenant), s.connections, s.rate)
 	err := part(ctx, w, s, into)
 	err = errors.Join(err, other.stop())
 	return other.waits.Count(), err

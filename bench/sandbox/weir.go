@@ -23,7 +23,7 @@ import (
 	"github.com/weirmesh/weir/resource/manifest"
 )
 
-// weir is a running `weir dev` with two tenants, a and b. Each has a gateway of its
+// weir is a running `weir dev` with tenants a, b and c. Each has a gateway of its
 // own before the same service.
 type weir struct {
 	dir        string
@@ -43,14 +43,14 @@ func startWeir(ctx context.Context, dir string, s settings) (*weir, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ports [6]int
+	var ports [7]int
 	for i := range ports {
 		if ports[i], err = measure.FreePort(); err != nil {
 			return nil, err
 		}
 	}
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5]}, module: module}
+	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5], "c": ports[6]}, module: module}
 	w.api = weirv1connect.NewAdminServiceClient(connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+at(1))))
 	w.process, err = measure.Start(filepath.Join(dir, "weir"), []string{"WEIR_ACCESS_LOG=off"}, binary, "dev", "--data", filepath.Join(dir, "data"),
 		"--node", at(0), "--admin", at(1), "--portal", at(2), "--proxy-admin", at(3), "--log-level", "error")
@@ -113,14 +113,14 @@ spec: {targetRefs: [{kind: Route, name: all}], plugin: stamp, config: %s}
 `, config))
 }
 
-// declareBad has every request of tenant b do what no plugin should.
-func (w *weir) declareBad(ctx context.Context, does string) error {
+// declareBad says what the plugin of a tenant does on every request.
+func (w *weir) declareBad(ctx context.Context, tenant, does string) error {
 	return w.apply(ctx, fmt.Sprintf(`
 apiVersion: weir/v1
 kind: Policy
-metadata: {name: bad, tenant: b}
+metadata: {name: bad, tenant: %s}
 spec: {targetRefs: [{kind: Route, name: all}], plugin: bad, config: {do: %s}}
-`, does))
+`, tenant, does))
 }
 
 func (w *weir) apply(ctx context.Context, text string) error {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/weirmesh/weir/internal/handover"
 	"github.com/weirmesh/weir/internal/signature"
 	"github.com/weirmesh/weir/node"
+	"github.com/weirmesh/weir/policy/wasm"
 )
 
 // processCommands are the verbs that run a process. Their context ends with
@@ -114,6 +117,7 @@ type proxyFlags struct {
 	admin, access, memory string
 	connections           int
 	pluginKeys            string
+	pluginLimits          map[string]string
 }
 
 func (f *proxyFlags) add(flags *pflag.FlagSet) {
@@ -125,6 +129,8 @@ func (f *proxyFlags) add(flags *pflag.FlagSet) {
 		"(WEIR_MAX_CONNECTIONS)")
 	flags.StringVar(&f.pluginKeys, "plugin-keys", "", "file of public keys, one of which must have signed each plugin, whatever the servers say "+
 		"(WEIR_PLUGIN_KEYS)")
+	flags.StringToStringVar(&f.pluginLimits, "plugin-limits", nil, "what plugins may take here, such as tenant-memory=2Gi,max-fuel=50000000: NAME=VALUE[,NAME=VALUE] "+
+		"(WEIR_PLUGIN_LIMITS)")
 }
 
 // config is what the flags say of a proxy.
@@ -141,6 +147,9 @@ func (f *proxyFlags) config(cmd *cobra.Command) (*node.EdgeConfig, error) {
 		return nil, usagef("--max-connections must not be less than 0")
 	}
 	config := &node.EdgeConfig{Admin: f.admin, AccessLog: log, MemoryLimit: limit, MaxConnections: f.connections}
+	if config.PluginLimits, err = readPluginLimits(f.pluginLimits); err != nil {
+		return nil, err
+	}
 	if f.pluginKeys != "" {
 		if config.PluginKeys, err = readKeyFile(f.pluginKeys, signature.ParsePublics); err != nil {
 			return nil, fmt.Errorf("read --plugin-keys: %w", err)
@@ -165,6 +174,22 @@ func memoryLimit(text string) (int64, error) {
 }
 
 const minMemory = 64 << 20
+
+// readPluginLimits reads --plugin-limits.
+func readPluginLimits(texts map[string]string) (wasm.Caps, error) {
+	caps := wasm.Caps{}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		n, err := parseBytes(texts[name])
+		if err != nil {
+			return nil, usagef("--plugin-limits: %s must be a number or a size such as 64Mi, not %q", name, texts[name])
+		}
+		caps[name] = n
+	}
+	if err := caps.Validate(); err != nil {
+		return nil, usagef("--plugin-limits: %s", err)
+	}
+	return caps, nil
+}
 
 // config is what the flags say so far, with the log on standard error.
 func (f *processFlags) config(cmd *cobra.Command) (node.Config, error) {

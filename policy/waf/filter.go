@@ -54,6 +54,11 @@ func caught(err *error) {
 // OnRequest implements policy.Filter.
 func (f *filter) OnRequest(x *exchange.Exchange, end bool) (_ policy.Verdict, err error) {
 	defer caught(&err)
+	done, err := f.turn(x, 0)
+	if err != nil {
+		return policy.Continue, err
+	}
+	defer done()
 	f.showRequest(x)
 	if i := f.tx.ProcessRequestHeaders(); i != nil {
 		return f.refuse(x, i), nil
@@ -64,7 +69,7 @@ func (f *filter) OnRequest(x *exchange.Exchange, end bool) (_ policy.Verdict, er
 		}
 		return policy.Hold, nil
 	}
-	return f.judgeRequest(x, nil)
+	return f.lookAtRequest(x, nil)
 }
 
 // OnRequestBody implements policy.Filter.
@@ -89,6 +94,10 @@ func (f *filter) judgeRequest(x *exchange.Exchange, body []byte) (policy.Verdict
 		return policy.Continue, err
 	}
 	defer done()
+	return f.lookAtRequest(x, body)
+}
+
+func (f *filter) lookAtRequest(x *exchange.Exchange, body []byte) (policy.Verdict, error) {
 	if len(body) > 0 {
 		if _, _, err := f.tx.WriteRequestBody(body); err != nil {
 			return policy.Continue, fmt.Errorf("take the body: %w", err)
@@ -104,18 +113,32 @@ func (f *filter) judgeRequest(x *exchange.Exchange, body []byte) (policy.Verdict
 	return policy.Pass, nil
 }
 
-// turn waits until this many bytes may be looked at; done ends that.
+// turn waits until the engine may look at this many bytes of a body; done ends that.
 func (f *filter) turn(x *exchange.Exchange, size int) (done func(), err error) {
-	if size <= smallBody {
-		return func() {}, nil
+	h := f.policy.host
+	turns := h.small
+	if size > smallBody {
+		turns = h.turns
 	}
-	turns := f.policy.host.turns
-	done = func() { <-turns }
 	select {
 	case turns <- struct{}{}:
-		return done, nil
 	default:
+		if err := f.wait(x, turns); err != nil {
+			return nil, err
+		}
 	}
+	began := time.Now()
+	return func() {
+		f.policy.meter.busy.Add(int64(time.Since(began)))
+		<-turns
+	}, nil
+}
+
+// wait takes a turn when others have had theirs.
+func (f *filter) wait(x *exchange.Exchange, turns chan struct{}) error {
+	m := f.policy.meter
+	m.waiting.Add(1)
+	defer m.waiting.Add(-1)
 	var late <-chan time.Time
 	if !x.Deadline.IsZero() {
 		timer := time.NewTimer(time.Until(x.Deadline))
@@ -124,11 +147,12 @@ func (f *filter) turn(x *exchange.Exchange, size int) (done func(), err error) {
 	}
 	select {
 	case turns <- struct{}{}:
-		return done, nil
+		return nil
 	case <-x.Done:
-		return nil, errors.New("the client has gone")
+		return errors.New("the client has gone")
 	case <-late:
-		return nil, fmt.Errorf("too many bodies are to be looked at: %w", policy.ErrWaited)
+		m.late.Add(1)
+		return fmt.Errorf("too many exchanges are to be looked at: %w", policy.ErrWaited)
 	}
 }
 
@@ -138,6 +162,11 @@ func (f *filter) OnResponse(x *exchange.Exchange, end bool) (_ policy.Verdict, e
 	if f.answered || x.Response.Tunnel != nil || x.Response.Reset {
 		return policy.Pass, nil
 	}
+	done, err := f.turn(x, 0)
+	if err != nil {
+		return policy.Continue, err
+	}
+	defer done()
 	for i := range x.Response.Fields.Len() {
 		field := x.Response.Fields.At(i)
 		f.tx.AddResponseHeader(string(field.Name), string(field.Value))
@@ -148,7 +177,7 @@ func (f *filter) OnResponse(x *exchange.Exchange, end bool) (_ policy.Verdict, e
 	if !end && readable(x) && f.tx.IsResponseBodyAccessible() && f.tx.IsResponseBodyProcessable() && !f.tx.IsRuleEngineOff() {
 		return policy.Hold, nil
 	}
-	return f.judgeResponse(x, nil)
+	return f.lookAtResponse(x, nil)
 }
 
 // readable: the body is as it is, not compressed.
@@ -173,6 +202,10 @@ func (f *filter) judgeResponse(x *exchange.Exchange, body []byte) (policy.Verdic
 		return policy.Continue, err
 	}
 	defer done()
+	return f.lookAtResponse(x, body)
+}
+
+func (f *filter) lookAtResponse(x *exchange.Exchange, body []byte) (policy.Verdict, error) {
 	if len(body) > 0 {
 		if _, _, err := f.tx.WriteResponseBody(body); err != nil {
 			return policy.Continue, fmt.Errorf("take the answer's body: %w", err)

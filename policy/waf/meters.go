@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -31,7 +32,11 @@ const maxRules = 200
 type meter struct {
 	policy string
 	by     [actions]atomic.Uint64
-	refs   int // under meters.mu
+	busy   atomic.Int64 // nanoseconds
+	// waiting are exchanges, late those of them that have waited too long.
+	waiting atomic.Int64
+	late    atomic.Uint64
+	refs    int // under meters.mu
 
 	mu   sync.Mutex
 	hits map[int]uint64
@@ -80,12 +85,16 @@ var (
 		"Exchanges that the firewall looked at, by what became of them: passed, detected (rules matched), blocked, too_large.", []string{"policy", "action"}, nil)
 	descHits = prometheus.NewDesc("weir_waf_rule_hits_total",
 		"Matches of rules, by their numbers; other: of those beyond the first 200 of a policy.", []string{"policy", "rule"}, nil)
+	descBusy    = prometheus.NewDesc("weir_waf_seconds_total", "Time that the firewall has taken to look at exchanges, their waiting apart.", []string{"policy"}, nil)
+	descWaiting = prometheus.NewDesc("weir_waf_waiting", "Exchanges that wait for their turn to be looked at.", []string{"policy"}, nil)
+	descLate    = prometheus.NewDesc("weir_waf_timeouts_total",
+		"Exchanges that have waited for their turn until their deadline: they fail, as the policy's failureMode says.", []string{"policy"}, nil)
 	descRulesets = prometheus.NewDesc("weir_waf_rulesets", "Rulesets in memory: policies with the same settings share one.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (h *Host) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descTransactions, descHits, descRulesets} {
+	for _, d := range []*prometheus.Desc{descTransactions, descHits, descRulesets, descBusy, descWaiting, descLate} {
 		ch <- d
 	}
 }
@@ -104,6 +113,9 @@ func (m *meter) collect(ch chan<- prometheus.Metric) {
 	for a := range actions {
 		ch <- prometheus.MustNewConstMetric(descTransactions, prometheus.CounterValue, float64(m.by[a].Load()), m.policy, a.String())
 	}
+	ch <- prometheus.MustNewConstMetric(descBusy, prometheus.CounterValue, time.Duration(m.busy.Load()).Seconds(), m.policy)
+	ch <- prometheus.MustNewConstMetric(descWaiting, prometheus.GaugeValue, float64(m.waiting.Load()), m.policy)
+	ch <- prometheus.MustNewConstMetric(descLate, prometheus.CounterValue, float64(m.late.Load()), m.policy)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for rule, n := range m.hits {

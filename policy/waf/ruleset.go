@@ -15,6 +15,7 @@ import (
 
 	coreruleset "github.com/corazawaf/coraza-coreruleset/v4"
 	"github.com/corazawaf/coraza/v3"
+	"github.com/corazawaf/coraza/v3/debuglog"
 	"github.com/corazawaf/coraza/v3/experimental"
 	"github.com/corazawaf/coraza/v3/types"
 
@@ -78,7 +79,7 @@ func compile(f *weirv1.Firewall) (_ *ruleset, err error) {
 		return nil, err
 	}
 	files := &files{texts: map[string]string{}, lines: map[string]int{}}
-	config := coraza.NewWAFConfig().WithRootFS(files).WithErrorCallback(hit)
+	config := coraza.NewWAFConfig().WithRootFS(files).WithErrorCallback(hit).WithDebugLogger(debuglog.Noop())
 	for i, p := range parts {
 		config = config.WithDirectivesFromFile(files.add(i, p))
 	}
@@ -175,7 +176,6 @@ func (r *ruleset) engine() string {
 	}
 	return fmt.Sprintf(`SecRuleEngine %s
 SecAuditEngine Off
-SecRxPreFilter On
 SecArgumentsLimit %d
 SecRequestBodyAccess On
 SecRequestBodyLimit %d
@@ -259,8 +259,16 @@ func (f *files) ReadFile(name string) ([]byte, error) {
 	if strings.HasSuffix(name, ".conf") {
 		f.last = name
 	}
-	return fs.ReadFile(coreruleset.FS, name)
+	text, err := fs.ReadFile(coreruleset.FS, name)
+	if err != nil || !strings.HasSuffix(name, ".conf") {
+		return text, err
+	}
+	return logData.ReplaceAll(text, nil), nil
 }
+
+// logData is what core rules would log of what matched. We log none of it, and the
+// engine would write it out for each rule that it looks at, matching or not.
+var logData = regexp.MustCompile(`(?m)^\s*logdata:'[^'\n]*',\\\n`)
 
 // exclusions are directives that take rules out: where that depends on the path,
 // rules that do it for an exchange; otherwise they are changed once.

@@ -22,8 +22,10 @@
 // Memory: bodies are looked at up to a limit (the settings'), never put into
 // files, and parsed into at most so many arguments, so deep. Time: the engine's
 // expressions are linear in what they are matched with, so time is bounded by the
-// limits; and bodies that are not small wait for one of a few turns, so that those
-// who send them share a part of the processors and leave the rest to others.
+// limits. The engine looks at no more exchanges at a time than there are processors,
+// and at fewer that have bodies which are not small; the others wait for their turn,
+// until their deadline. So a flood keeps no one waiting who does not pass a firewall,
+// and long bodies leave processors to short ones.
 //
 // # What is told
 //
@@ -68,7 +70,8 @@ type Host struct {
 	meters meters
 	// compiling holds one token: the other processors are for exchanges.
 	compiling chan struct{}
-	turns     chan struct{}
+	small     chan struct{} // a token for each exchange that is looked at
+	turns     chan struct{} // and for each whose body is not small
 
 	mu   sync.Mutex
 	sets map[string]*shared
@@ -86,6 +89,7 @@ func NewHost(config Config) *Host {
 	return &Host{
 		logger:    logger,
 		compiling: make(chan struct{}, 1),
+		small:     make(chan struct{}, runtime.GOMAXPROCS(0)),
 		turns:     make(chan struct{}, cmp.Or(config.Turns, max(1, runtime.GOMAXPROCS(0)/2))),
 		sets:      map[string]*shared{},
 	}

@@ -5,18 +5,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
 )
 
 // When a circuit opens: this many traps within the window, if at least this
 // share of the exchanges that were served or trapped in the window did the latter. It is for a policy that can do
 // nothing else: one that some requests make trap must go on to serve the others,
 // or whoever finds such a request could shut the route for everyone. Each trap
-// costs a VM, which takes milliseconds to replace, and these are everybody's.
+// costs a VM, which takes milliseconds to replace, and these are everybody's. One that
+// has emptied its tank has taken as many before, and counts as two.
 const (
 	circuitTraps      = 5
 	circuitWindow     = 10 // seconds
 	circuitPercentage = 90
 )
+
+// aloneFor is how long an exchange waits at most for those before it, while a policy is
+// in doubt.
+const aloneFor = 2 * time.Second
 
 // mostPause is how long a circuit that has opened again and again stays open, in
 // the pauses that it begins with.
@@ -26,9 +33,17 @@ const mostPause = 12
 // filters fail at once, and cost nothing. After a pause one exchange is let through:
 // if it traps, the next pause is twice as long; if it ends well, the circuit is
 // closed.
+//
+// From a trap until a callback goes well the policy is in doubt, and its exchanges are
+// shown to it one after the other: what comes at once would else trap at once, on all
+// processors, before the first of them has been counted.
 type circuit struct {
 	pause time.Duration // the first
 	until atomic.Int64  // Unix nanoseconds; 0: closed
+	doubt atomic.Bool
+	turn  chan struct{} // holds a token while one has its turn in doubt
+	// patience is how long the others wait for theirs.
+	patience time.Duration
 
 	latest atomic.Int64 // of the traps, Unix nanoseconds
 
@@ -36,6 +51,7 @@ type circuit struct {
 	since  time.Time     // of the window
 	before uint64        // exchanges served before the window
 	inside int           // traps in the window
+	drawn  int           // those of them that emptied the tank
 	now    time.Duration // the pause that was last made; 0: it is the first one's turn
 
 	traps, empty uint64
@@ -64,6 +80,30 @@ func (c *circuit) check() (probe bool, err error) {
 	return false, errCircuitOpen
 }
 
+// queue waits for an exchange's turn, where the policy is in doubt, and reports
+// whether it has one, which pass gives up. Nobody waits for long: a guest may hold a
+// callback up.
+func (c *circuit) queue(x *exchange.Exchange) bool {
+	late := time.NewTimer(c.patience)
+	defer late.Stop()
+	select {
+	case c.turn <- struct{}{}:
+		return true
+	case <-late.C:
+	case <-x.Done:
+	}
+	return false
+}
+
+func (c *circuit) pass() { <-c.turn }
+
+// reassure ends a doubt.
+func (c *circuit) reassure() {
+	if c.doubt.Load() {
+		c.doubt.Store(false)
+	}
+}
+
 // probed returns the pause that follows; 0: the circuit is closed.
 func (c *circuit) probed(failed bool) time.Duration {
 	c.mu.Lock()
@@ -85,23 +125,28 @@ func (c *circuit) trapped(err error, served uint64) bool {
 	defer c.mu.Unlock()
 	c.traps++
 	var trap *Trap
-	if errors.As(err, &trap) && trap.OutOfFuel {
+	empty := errors.As(err, &trap) && trap.OutOfFuel
+	if empty {
 		c.empty++
 	}
 	c.last = err
+	c.doubt.Store(true)
 	c.latest.Store(time.Now().UnixNano())
 	if c.until.Load() != 0 {
 		return false // it is a probe's, or of an exchange that was under way
 	}
 	now := time.Now()
 	if now.Sub(c.since) > circuitWindow*time.Second {
-		c.since, c.before, c.inside = now, served, 0
+		c.since, c.before, c.inside, c.drawn = now, served, 0, 0
 	}
 	c.inside++
+	if empty {
+		c.drawn++
+	}
 	// Who was overtaken on the way here has read fewer than there were before the
 	// window.
 	others := max(served, c.before) - c.before
-	if c.inside < circuitTraps || uint64(c.inside)*100 < (uint64(c.inside)+others)*circuitPercentage {
+	if c.inside+c.drawn < circuitTraps || uint64(c.inside)*100 < (uint64(c.inside)+others)*circuitPercentage {
 		return false
 	}
 	c.since, c.now = time.Time{}, c.pause
@@ -116,7 +161,7 @@ func (c *circuit) describe(s *Status) {
 	if c.last != nil {
 		s.LastError = c.last.Error()
 	}
-	if until := c.until.Load(); until > time.Now().UnixNano() {
+	if until := c.until.Load(); until != 0 {
 		s.OpenUntil = time.Unix(0, until)
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -192,6 +195,89 @@ func TestACircuitOpensForAPolicyThatOnlyTraps(t *testing.T) {
 	probe.Close(x)
 	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || !p.Status().OpenUntil.IsZero() {
 		t.Errorf("after one that went well: %v", o.err)
+	}
+}
+
+// TestACrowdTrapsOneByOne: whoever comes at once with what makes a policy trap does not
+// make it trap at once; when the circuit opens those who still wait fail at once.
+func TestACrowdTrapsOneByOne(t *testing.T) {
+	f := newFixture(t, Config{Open: time.Hour, VMs: 16})
+	p := f.make(spec(""))
+	p.circuit.patience = time.Hour
+	serve([]policy.Policy{p}, do("request: trap"), message{}) // it is in doubt
+	const crowd = 30
+	var all sync.WaitGroup
+	var refused atomic.Int64
+	for range crowd {
+		all.Go(func() {
+			if o := serve([]policy.Policy{p}, do("request: spin"), message{}); errors.Is(o.err, errCircuitOpen) {
+				refused.Add(1)
+			} else if o.err == nil {
+				t.Error("it is served")
+			}
+		})
+	}
+	all.Wait()
+	// The first one to trap was counted before the crowd came; who spins counts as two.
+	const spun = (circuitTraps - 1) / 2
+	if s := p.Status(); s.Traps != 1+spun || refused.Load() != crowd-spun {
+		t.Errorf("%d callbacks trapped, and %d exchanges were not shown to it", s.Traps, refused.Load())
+	}
+}
+
+// TestADoubtEnds with the first exchange that is served: then they are at work at once
+// again.
+func TestADoubtEnds(t *testing.T) {
+	f := newFixture(t, Config{})
+	p := f.make(spec(""))
+	serve([]policy.Policy{p}, do("request: trap"), message{})
+	if !p.circuit.doubt.Load() {
+		t.Error("there is no doubt after a trap")
+	}
+	if o := serve([]policy.Policy{p}, message{}, message{}); o.err != nil || p.circuit.doubt.Load() || len(p.circuit.turn) != 0 {
+		t.Errorf("after an exchange that was served: %v, in doubt: %t, %d turns", o.err, p.circuit.doubt.Load(), len(p.circuit.turn))
+	}
+}
+
+// TestAPolicyThatFailsIsTold, in words as long as its circuit is open, and in numbers.
+func TestAPolicyThatFailsIsTold(t *testing.T) {
+	f := newFixture(t, Config{Open: time.Hour})
+	p := f.make(spec(""))
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(f.host)
+	if told := f.host.Problem(); told != "" {
+		t.Errorf("before: %s", told)
+	}
+	for range circuitTraps {
+		serve([]policy.Policy{p}, do("request: trap"), message{})
+	}
+	name := p.spec.Tenant + "/" + p.spec.Name
+	if told := f.host.Problem(); !strings.Contains(told, "policy "+name+" of plugin "+p.spec.Plugin+" does little but fail") || !strings.Contains(told, "trapped") {
+		t.Errorf("told: %q", told)
+	}
+	read := func() map[string]float64 {
+		t.Helper()
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]float64{}
+		for _, family := range families {
+			m := family.GetMetric()[0]
+			values[family.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+		return values
+	}
+	if n := read(); n["weir_policy_traps_total"] != circuitTraps || n["weir_policy_exchanges_total"] != circuitTraps || n["weir_policy_circuit_open"] != 1 || n["weir_policy_fuel_total"] == 0 {
+		t.Errorf("counted: %v", n)
+	}
+	p.circuit.until.Store(1) // long ago: the next exchange shows how it fares
+	if told := f.host.Problem(); told == "" {
+		t.Error("nothing is told before that is known")
+	}
+	serve([]policy.Policy{p}, message{}, message{})
+	if told, n := f.host.Problem(), read(); told != "" || n["weir_policy_circuit_open"] != 0 || n["weir_policy_vms"] != 1 || n["weir_policy_memory_bytes"] == 0 {
+		t.Errorf("once it serves again: %q, %v", told, n)
 	}
 }
 

@@ -33,6 +33,7 @@ type filter struct {
 	id         uint32
 	live       bool // the guest has a context for it
 	probe      bool // the policy's circuit is open, and waits for how it goes
+	alone      bool // the policy is in doubt, and it is this exchange's turn
 	served     bool // a callback has gone well, and none has failed
 	failed     bool
 	fell       bool // the exchange before has failed
@@ -90,7 +91,11 @@ func (f *filter) Begin(x *exchange.Exchange) error {
 
 // create takes a VM and makes the exchange's context in it.
 func (f *filter) create() error {
+	if err := f.queue(stageRequestHead); err != nil {
+		return err
+	}
 	if err := f.board(stageRequestHead); err != nil {
+		f.pass()
 		return err
 	}
 	f.keep()
@@ -107,7 +112,7 @@ func (f *filter) board(s stage) error {
 			return err
 		}
 		f.vm = v
-		if err := f.enter(s); err == nil {
+		if err := f.take(s); err == nil {
 			f.id = v.newID()
 			return nil
 		}
@@ -125,6 +130,40 @@ func (f *filter) drop() {
 // enter takes the floor in the VM for one callback, boarding one first if there
 // is none; leave gives it back.
 func (f *filter) enter(s stage) error {
+	if err := f.queue(s); err != nil {
+		return err
+	}
+	err := f.take(s)
+	if err != nil {
+		f.pass()
+	}
+	return err
+}
+
+// queue waits until it is the exchange's turn, where the policy is in doubt; pass ends
+// that turn. If the circuit has opened meanwhile, only who was served before goes on.
+func (f *filter) queue(s stage) error {
+	c := &f.policy.circuit
+	if !c.doubt.Load() || f.probe || f.alone || s == stageEnd {
+		return nil
+	}
+	f.alone = c.queue(f.x)
+	if !f.served && c.until.Load() != 0 {
+		f.pass()
+		return errCircuitOpen
+	}
+	return nil
+}
+
+func (f *filter) pass() {
+	if f.alone {
+		f.alone = false
+		f.policy.circuit.pass()
+	}
+}
+
+// take is enter without the queue.
+func (f *filter) take(s stage) error {
 	v := f.vm
 	if v == nil {
 		return f.board(s)
@@ -145,6 +184,7 @@ func (f *filter) leave(err error) error {
 	if err == nil && !f.served {
 		f.served = true
 		f.tally.served.Add(1)
+		f.policy.circuit.reassure()
 	}
 	return f.end(err)
 }
@@ -172,6 +212,7 @@ func (f *filter) end(err error) error {
 		f.policy.pool.retire(v)
 		f.fail(err)
 	}
+	f.pass()
 	return err
 }
 

@@ -144,7 +144,7 @@ func (p *Policy) describe(v *vm) bool {
 
 // bare is a policy without VMs; free undoes it.
 func (h *Host) bare(m *module, spec policy.Spec) *Policy {
-	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), maxFuel))}
+	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), h.config.MaxFuel, maxFuel))}
 	p.open = isOpen(spec)
 	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
 	p.log = newGuestLog(h.config, spec, p.data)
@@ -152,7 +152,7 @@ func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p.pool.waiting.L = &p.pool.mu
 	p.streams, p.cut = context.WithCancel(h.ctx)
 	p.background.policy, p.background.ready, p.background.strike = p, make(chan struct{}, 1), make(chan chan struct{})
-	p.circuit.pause = h.config.Open
+	p.circuit.pause, p.circuit.patience, p.circuit.turn = h.config.Open, aloneFor, make(chan struct{}, 1)
 	return p
 }
 
@@ -225,7 +225,8 @@ type Status struct {
 	// Fuel is what all callbacks burned, DearestExchange the most that one
 	// exchange did: to start a VM is no part of the exchange that needed it.
 	Fuel, DearestExchange uint64
-	// OpenUntil is when the circuit closes again; zero when it is closed.
+	// OpenUntil is until when the policy is not asked; the next exchange after that
+	// shows how it fares. Zero when the circuit is closed.
 	OpenUntil time.Time
 	LastError string
 	// LinesDropped counts lines that were not logged because there were too many.

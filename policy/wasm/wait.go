@@ -59,6 +59,7 @@ func (f *filter) wait() error {
 	v.stage, v.current, v.effective = stageIdle, nil, nil
 	f.parked = true
 	v.mu.Unlock()
+	f.pass()
 
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()

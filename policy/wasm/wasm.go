@@ -25,7 +25,9 @@
 // is closed and the next exchange gets another. As long as the pool is not
 // exhausted a VM serves one exchange at a time, kept or light, and a trap costs
 // that exchange alone; exchanges that had to share the VM fail with it (errLost), by their own
-// policy's failureMode. A policy that does little but trap opens its circuit for
+// policy's failureMode. From a trap until an exchange goes well its exchanges are
+// shown to the policy one after the other, so that a crowd does not trap on all
+// processors at once. A policy that does little but trap opens its circuit for
 // a while: its filters fail at once and cost nothing.
 //
 // # Waiting
@@ -83,6 +85,8 @@ type Config struct {
 	// MemoryBytes and Fuel are for policies that state none. Defaults 16 MiB
 	// and 10,000,000.
 	MemoryBytes, Fuel uint64
+	// MaxFuel is what a policy gets that states more. Default 10,000,000,000.
+	MaxFuel uint64
 	// MaxMemoryBytes bounds what a policy may state. Default 256 MiB.
 	MaxMemoryBytes uint64
 	// ModuleBytes bounds a module. Default 32 MiB.
@@ -122,7 +126,7 @@ func (c Config) withDefaults() Config {
 	c.TenantMemoryBytes = cmp.Or(c.TenantMemoryBytes, 1<<30)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 16<<20)
 	c.MaxMemoryBytes = cmp.Or(c.MaxMemoryBytes, 256<<20)
-	c.Fuel = cmp.Or(c.Fuel, 10_000_000)
+	c.Fuel, c.MaxFuel = cmp.Or(c.Fuel, 10_000_000), cmp.Or(c.MaxFuel, 10_000_000_000)
 	c.ModuleBytes = cmp.Or(c.ModuleBytes, 32<<20)
 	c.LogLines = cmp.Or(c.LogLines, 100)
 	c.TenantLogLines = cmp.Or(c.TenantLogLines, max(1000, c.LogLines))

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +24,24 @@ func TestServersAreUpgradedOneByOne(t *testing.T) {
 	c.require(load)
 	file := filepath.Join(t.TempDir(), "backup")
 	c.must(c.command("cluster", "backup", file))
+	// A kind of resource that only the new version has.
+	trust := filepath.Join(t.TempDir(), "trust.yaml")
+	if err := os.WriteFile(trust, []byte("apiVersion: weir/v1\nkind: PluginTrust\nmetadata: {name: default}\nspec: {requireSignatures: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() {
+		t.Helper()
+		await(t, "a PluginTrust to be refused in words", func(context.Context) error {
+			_, err := c.command("apply", "-f", trust)
+			if err == nil {
+				t.Fatal("a PluginTrust is stored beside a member that would end on it")
+			}
+			if !strings.Contains(err.Error(), "must be upgraded first") {
+				return err // the cluster may be between two leaders
+			}
+			return nil
+		})
+	}
 	const without = "has no revision of its own"
 	restored := func() (warned int) {
 		t.Helper()
@@ -38,6 +57,7 @@ func TestServersAreUpgradedOneByOne(t *testing.T) {
 		t.Errorf("a cluster of the earlier version has said %d times what it does without", warned)
 	}
 	for i, m := range c.all() {
+		refused()
 		m.program = ""
 		m.restart()
 		c.awaitVoters()
@@ -53,6 +73,10 @@ func TestServersAreUpgradedOneByOne(t *testing.T) {
 		if !last && warned == before {
 			t.Errorf("with %s upgraded, the new kind was proposed", m.name)
 		}
+	}
+	c.try("apply", "-f", trust)
+	if got := c.must(c.command("get", "plugintrust", "-o", "name")); !strings.Contains(got, "default") {
+		t.Errorf("got %q", got)
 	}
 	c.requireSound()
 

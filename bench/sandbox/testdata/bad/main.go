@@ -1,4 +1,5 @@
-// Command bad is a plugin that does what no plugin should, on every request.
+// Command bad is a plugin that does what no plugin should, on every request; or,
+// to compare, nothing.
 package main
 
 import (
@@ -20,6 +21,8 @@ type bad struct {
 // OnRequest goes wrong.
 func (b *bad) OnRequest(*sdk.Request) sdk.Action {
 	switch b.do {
+	case "behaves":
+		return sdk.Continue
 	case "loops":
 		for {
 			b.n++
