@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -88,10 +89,23 @@ func instance(n int, service, version string, client func(proxy string) *http.Cl
 	return Instance{Service: service, Version: version, Address: at(9000), Inbound: at(9100), Outbound: at(9200), Handler: handler, mesh: mesh}
 }
 
-// Run serves the shop until the context ends. It returns once every service has
-// stopped; an error when one cannot be served.
-func Run(ctx context.Context, logger *slog.Logger) error {
-	return serve(ctx, logger, Instances(), func(address string) (net.Listener, error) {
+// Run serves the instances of those names, or the whole shop, until the context
+// ends. It returns once every service has stopped; an error when one cannot be
+// served.
+func Run(ctx context.Context, logger *slog.Logger, names ...string) error {
+	shop := Instances()
+	if len(names) > 0 {
+		known := shop
+		shop = nil
+		for _, name := range names {
+			i := slices.IndexFunc(known, func(i Instance) bool { return i.Name() == name })
+			if i < 0 {
+				return fmt.Errorf("there is no %s in the bookshop: its instances are books-v1, books-v2, reviews-v1, reviews-v2 and orders-v1", name)
+			}
+			shop = append(shop, known[i])
+		}
+	}
+	return serve(ctx, logger, shop, func(address string) (net.Listener, error) {
 		return net.Listen("tcp", address)
 	})
 }

@@ -338,6 +338,12 @@ func TestServe(t *testing.T) {
 	}
 }
 
+func TestRunSomeOfIt(t *testing.T) {
+	if err := Run(t.Context(), slog.New(slog.DiscardHandler), "books-v1", "books-v3"); err == nil || !strings.Contains(err.Error(), "no books-v3") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestServeAllOrNothing(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	var opened []net.Listener
