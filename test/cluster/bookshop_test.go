@@ -4,8 +4,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/test/hosts"
@@ -263,76 +260,4 @@ func withoutCanary(t *testing.T) (path string) {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// strangersAreRefused: who has no certificate, or one of another cluster, gets no
-// connection to a sidecar, which counts and logs it.
-func (c *cluster) strangersAreRefused(host *hosts.Host, to *sidecar) {
-	c.t.Helper()
-	data := c.t.TempDir()
-	other := host.Command(c.t.Context(), weir(c.t), "server", "--bootstrap", "--name", "other", "--data", data,
-		"--node", host.HostPort(7400), "--admin", host.HostPort(7401))
-	other.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
-	other.Start()
-	if err := other.WaitOutput(bounded(c.t), "weir: ready"); err != nil {
-		c.t.Fatal(err)
-	}
-	defer other.Kill9()
-	foreign, err := identityIn(data)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for name, shown := range map[string][]tls.Certificate{"without a certificate": nil, "of another cluster": {foreign}} {
-		before := c.metric(to.host, "weir_mesh_refused_total")
-		if err := c.knock(host, to, shown...); err == nil {
-			c.t.Errorf("%s: let in", name)
-		}
-		await(c.t, "a caller "+name+" to be counted", func(context.Context) error {
-			if c.metric(to.host, "weir_mesh_refused_total") <= before {
-				return errors.New("it is not")
-			}
-			return nil
-		})
-	}
-	for _, why := range []string{"caller refused", "certificate"} {
-		if !strings.Contains(to.process.Output(), why) {
-			c.t.Errorf("the log does not say %q:\n%s", why, to.process.Output())
-		}
-	}
-}
-
-// identityIn is the certificate of the node whose data is there, with its key.
-func identityIn(dir string) (tls.Certificate, error) {
-	var found []string
-	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err == nil && filepath.Base(path) == "cert.pem" && filepath.Base(filepath.Dir(path)) == "identity" {
-			found = append(found, filepath.Dir(path))
-		}
-		return err
-	})
-	if err == nil && len(found) != 1 {
-		err = fmt.Errorf("%s has the identities %v", dir, found)
-	}
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.LoadX509KeyPair(filepath.Join(found[0], "cert.pem"), filepath.Join(found[0], "key.pem"))
-}
-
-// knock connects to a sidecar as another proxy would; nil: it was let in.
-func (c *cluster) knock(from *hosts.Host, to *sidecar, shown ...tls.Certificate) error {
-	socket, err := from.Dial(c.t.Context(), "tcp", to.host.HostPort(inboundPort))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer socket.Close()
-	if err := socket.SetDeadline(time.Now().Add(patience)); err != nil {
-		c.t.Fatal(err)
-	}
-	conn := tls.Client(socket, &tls.Config{InsecureSkipVerify: true, Certificates: shown, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13})
-	if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
-		return err
-	}
-	_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells a client afterwards
-	return err
 }

@@ -37,7 +37,7 @@ type sidecar struct {
 }
 
 // sidecar starts a service, and a sidecar beside it.
-func (c *cluster) sidecar(host *hosts.Host, name, service string) *sidecar {
+func (c *cluster) sidecar(host *hosts.Host, name, service string, more ...string) *sidecar {
 	c.t.Helper()
 	listener, err := host.Listen(c.t.Context(), "tcp", host.HostPort(servicePort))
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *cluster) sidecar(host *hosts.Host, name, service string) *sidecar {
 		_ = server.Serve(listener)
 	}()
 	c.t.Cleanup(func() { server.Close(); <-done })
-	return c.beside(host, name, service, host.HostPort(servicePort), host.HostPort(outboundPort))
+	return c.beside(host, name, service, host.HostPort(servicePort), host.HostPort(outboundPort), more...)
 }
 
 // beside starts a sidecar for a service that is there.
