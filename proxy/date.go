@@ -28,7 +28,7 @@ var headerDate = []byte("Date")
 // addDate: every answer has a date, be it our own or that of a service without a
 // clock (RFC 9110, section 6.6.1).
 func (s *session) addDate(x *exchange.Exchange) {
-	if x.Response.Tunnel != nil || x.Response.Fields.Has("date") {
+	if x.Response.Tunnel != nil && !x.Request.Connect || x.Response.Fields.Has("date") {
 		return
 	}
 	at := s.answered

@@ -17,16 +17,9 @@ const stall = 60 * time.Second
 // forward asks the rule's service, and again where that is safe and promises
 // something. On nil, x.Response is the service's answer.
 func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
-	b := r.sole
+	b := s.backend(r)
 	if b == nil {
-		b = s.chosen
-	}
-	if b == nil {
-		which := r.split.Next()
-		if which == balancer.None {
-			return errNoBackend
-		}
-		b = r.backends[which]
+		return errNoBackend
 	}
 	x.Service = b.Service()
 	if x.Request.WebSocket && !b.upgrades { // not for the endpoints to answer for
@@ -73,6 +66,21 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		s.rewind(x)
 		opts.Now = time.Now()
 	}
+}
+
+// backend is the service that an exchange goes to; nil: to none.
+func (s *session) backend(r *rule) *backend {
+	switch {
+	case r.sole != nil:
+		return r.sole
+	case s.chosen != nil:
+		return s.chosen
+	}
+	which := r.split.Next()
+	if which == balancer.None {
+		return nil
+	}
+	return r.backends[which]
 }
 
 // attempt asks one endpoint, and where the rule hedges others by the same key.

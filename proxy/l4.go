@@ -17,7 +17,6 @@ import (
 	"github.com/weirmesh/weir/proxy/listener"
 	"github.com/weirmesh/weir/proxy/relay"
 	"github.com/weirmesh/weir/proxy/service"
-	"github.com/weirmesh/weir/proxy/upstream"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/telemetry"
 )
@@ -197,7 +196,7 @@ func (c *connection) carry(ctx context.Context) endedBy {
 		return endedBy{overloaded, nil}
 	}
 	defer permits.End()
-	up, failed := c.connect(ctx, b)
+	up, failed := connectTo(ctx, b, &c.x)
 	if failed != nil {
 		return endedBy{failed.Code, failed}
 	}
@@ -240,37 +239,6 @@ func outcome(ctx context.Context, err error) endedBy {
 		return endedBy{resultFailed, err}
 	}
 	return endedBy{resultBroken, err}
-}
-
-// connect makes a connection to one of the endpoints. One that cannot be reached
-// is no reason to give up: nothing was said yet.
-func (c *connection) connect(ctx context.Context, b *backend) (*upstream.Connection, *Error) {
-	key, _ := b.affinity.key(&c.x)
-	var tried service.Tried
-	failed := errNoEndpoint
-	for range 1 + freshTries {
-		e := b.Pick(key, &tried)
-		if e == nil {
-			return nil, failed
-		}
-		tried.Add(e)
-		c.x.Endpoint = e.Pool.Address()
-		up, err := e.Pool.Connect(ctx, b.Queue(), c.x.Client, c.x.Local)
-		if err == nil {
-			e.Report(200)
-			return up, nil
-		}
-		failed = upstreamError(err)
-		if errors.Is(err, upstream.ErrFull) {
-			b.Exhausted()
-			return nil, failed
-		}
-		if ctx.Err() != nil {
-			return nil, failed
-		}
-		e.Report(0)
-	}
-	return nil, failed
 }
 
 // breakOff closes a connection so that its peer sees it break.

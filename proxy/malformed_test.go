@@ -51,7 +51,7 @@ func TestMessages(t *testing.T) {
 		{"HTTP/0.9", "GET /x\r\n\r\n", "400!", nil},
 		{"HTTP/1.2", "GET /x HTTP/1.2\r\n" + host + "\r\n", "505!", nil},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\n" + host + "\r\n", "501!", nil},
-		{"CONNECT in origin form", "CONNECT /x HTTP/1.1\r\n" + host + "\r\n", "501!", nil},
+		{"CONNECT in origin form", "CONNECT /x HTTP/1.1\r\n" + host + "\r\n", "400!", nil},
 		{"a space in the target", "GET /x /y HTTP/1.1\r\n" + host + "\r\n", "400!", nil},
 		{"NUL in the target", "GET /x\x00 HTTP/1.1\r\n" + host + "\r\n", "400!", nil},
 		{"a bad percent-encoding", "GET /%2 HTTP/1.1\r\n" + host + "\r\n", "400!", nil},

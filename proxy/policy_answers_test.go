@@ -14,6 +14,7 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/resource"
 )
 
 // native is a policy that consists of functions; it makes itself, and is its
@@ -62,11 +63,16 @@ func (n *native) Phases() (p policy.Phases) {
 // startEdgeUnder starts a proxy whose one route runs a policy.
 func startEdgeUnder(t *testing.T, n *native, addr string) *edge {
 	t.Helper()
-	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = n },
-		service("s", addr), route("r", "/", "s"),
+	return startEdgeWithPolicy(t, n, service("s", addr), route("r", "/", "s"))
+}
+
+// startEdgeWithPolicy has a policy on route r.
+func startEdgeWithPolicy(t *testing.T, n *native, resources ...resource.Message) *edge {
+	t.Helper()
+	return startEdgeWith(t, func(c *proxy.Config) { c.Policies = n }, append(resources,
 		&weirv1.Plugin{Metadata: &weirv1.Metadata{Name: "native"}, Spec: &weirv1.PluginSpec{}},
 		&weirv1.Policy{Metadata: &weirv1.Metadata{Name: "p"}, Spec: &weirv1.PolicySpec{
-			Plugin: "native", TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "r"}}}})
+			Plugin: "native", TargetRefs: []*weirv1.TargetRef{{Kind: "Route", Name: "r"}}}})...)
 }
 
 // change is a policy that changes the request's head.

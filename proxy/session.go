@@ -61,6 +61,7 @@ type session struct {
 	secured    *secureListener // that the request came by; nil in the clear
 	rejected   bool            // it was no request
 	answered   time.Time       // when the head of the service's answer was read
+	tunnel     *tunnel         // that CONNECT has opened
 	chosen     *backend        // by whose policies; nil: none is yet
 	extra      *extra          // of a rule with filters, once one needs it
 }
@@ -79,6 +80,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 			err = errGone
 		}
 		s.fail(x, err)
+	}
+	if x.Connected() && !x.Tunnels() { // a policy has answered so, and the client would talk on
+		errNoTunnel.answer(x)
 	}
 	s.addDate(x)
 	if s.secured != nil {
@@ -119,10 +123,18 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 	if err := s.checkConnection(x); err != nil {
 		return err
 	}
+	if n := len(x.Request.Method); n == len("OPTIONS") || n == len("TRACE") {
+		if answered, err := s.countHop(x); answered || err != nil {
+			return err
+		}
+	}
 	port := uint16(s.port.Load())
 	hit, ok := s.generation.table.Match(port, x)
 	if len(x.Request.Method) == len("OPTIONS") && s.preflight(x, port, &hit, ok) {
 		return nil
+	}
+	if !ok && x.Request.Connect {
+		return errConnect
 	}
 	if !ok {
 		return s.proxy.noRoute(port)
@@ -233,13 +245,21 @@ func (s *session) act(x *exchange.Exchange, hit *router.Hit[*rule]) *Error {
 			return s.notSendable(err)
 		}
 	}
-	if err := s.forward(x, s.rule); err != nil {
+	if err := s.pass(x, s.rule); err != nil {
 		if errors.Is(err, policy.ErrAnswered) {
 			return s.policyAnswered(x)
 		}
 		return err
 	}
 	return s.finishResponse(x)
+}
+
+// pass lets the rule's service answer.
+func (s *session) pass(x *exchange.Exchange, r *rule) *Error {
+	if x.Request.Connect {
+		return s.connect(x, r)
+	}
+	return s.forward(x, r)
 }
 
 // notSendable: a policy or a filter left a request line that would break out of
@@ -276,7 +296,7 @@ func (s *session) fail(x *exchange.Exchange, err *Error) {
 	if e := s.run.Response(); e != nil {
 		answerFailed(e).answer(x)
 	}
-	if err.Status >= 500 && err.Code != overloaded { // which is counted: a line for each would be load, too
+	if err.Status >= 500 && err.Blame != Client && err.Code != overloaded { // which is counted: a line for each would be load, too
 		s.proxy.cfg.Logger.Warn("request failed", "request_id", string(x.ID), "route", x.Route, "service", x.Service,
 			"endpoint", x.Endpoint, "blame", err.Blame.String(), "error", err)
 	}
@@ -308,6 +328,10 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.serving.judge(false)
 	s.run.Close()
 	s.closeStream(x)
+	if s.tunnel != nil {
+		s.tunnel.close()
+		s.tunnel = nil
+	}
 	s.permits.End()
 	s.record, s.recorder.Body, s.recorder.whole = nil, nil, nil
 	if cap(s.recorder.kept) > wire.SmallBuffer {

@@ -158,7 +158,7 @@ func (s *session) filter(x *exchange.Exchange, hit *router.Hit[*rule], f *filter
 	if f.rewrite != nil {
 		f.rewrite.apply(x, hit)
 	}
-	if f.mirrors != nil && !x.Request.WebSocket {
+	if f.mirrors != nil && !x.Request.WebSocket && !x.Request.Connect {
 		s.mirror(x, f.mirrors)
 	}
 	return false, nil

@@ -58,6 +58,7 @@ func (c *check) rule(at Path, rule *weirv1.RouteRule) {
 	for i, m := range rule.GetMatches() {
 		c.match(at.Field("matches").Index(i), m)
 	}
+	c.tunnels(at, rule)
 	c.filters(at, rule)
 	c.count(at.Field("backendRefs"), len(rule.GetBackendRefs()), 0, maxEntries, "backend")
 	for i, b := range rule.GetBackendRefs() {
@@ -71,6 +72,45 @@ func (c *check) rule(at Path, rule *weirv1.RouteRule) {
 		c.hedging(at.Field("hedging"), h)
 	}
 }
+
+// tunnels: a rule that serves CONNECT has none of what only requests have, and
+// serves nothing else, so that it reads as what it is.
+func (c *check) tunnels(at Path, rule *weirv1.RouteRule) {
+	const why = "is not for CONNECT, which opens a tunnel"
+	connects := 0
+	for i, m := range rule.GetMatches() {
+		if m.GetMethod() != methodConnect {
+			continue
+		}
+		connects++
+		at := at.Field("matches").Index(i)
+		if m.GetPath() != nil {
+			c.add(at.Field("path"), "is not for CONNECT, which has no path")
+		}
+		if len(m.GetQueryParams()) > 0 {
+			c.add(at.Field("queryParams"), "is not for CONNECT, which has no query")
+		}
+	}
+	if connects == 0 {
+		return
+	}
+	if connects < len(rule.GetMatches()) {
+		c.add(at.Field("matches"), "ask for CONNECT and for other requests; give each a rule of its own")
+	}
+	if rule.GetRetry() != nil {
+		c.add(at.Field("retry"), why)
+	}
+	if rule.GetHedging() != nil {
+		c.add(at.Field("hedging"), why)
+	}
+	for i, f := range rule.GetFilters() {
+		if f.GetUrlRewrite() != nil || f.GetRequestMirror() != nil || f.GetCors() != nil {
+			c.add(at.Field("filters").Index(i), why)
+		}
+	}
+}
+
+const methodConnect = "CONNECT"
 
 func (c *check) backend(at Path, b *weirv1.BackendRef) {
 	if k := b.GetKind(); k != "" && k != KindService {

@@ -38,7 +38,10 @@ type Request struct {
 	// Method, Scheme ("http", "https"), Authority (host and port as sent) and
 	// Path (with the query, as sent: never decoded) are HTTP's pseudo-fields.
 	Method, Scheme, Authority, Path []byte
-	Fields                          Fields
+	// Connect: the client asks by CONNECT for a tunnel (RFC 9110, section 9.3.6).
+	// Authority is what it wants to be connected to; Path is "/", since it has none.
+	Connect bool
+	Fields  Fields
 	// Body is nil when there is none.
 	Body Body
 	// Trailers are filled once Body has returned io.EOF.
@@ -66,7 +69,8 @@ type Response struct {
 	Trailers Fields
 	// Trailing: trailers may follow Body although its length is known.
 	Trailing bool
-	// Tunnel is what follows the answer where that has status 101; else nil.
+	// Tunnel is what follows the answer where it agrees to that: by status 101, and
+	// to CONNECT by any of success.
 	Tunnel Tunnel
 	// Reset: there is no answer, Status is 0. The client's connection is reset,
 	// by HTTP/2 its stream.

@@ -12,6 +12,18 @@ type Tunnel interface {
 	CloseSend()
 }
 
+// Tunnels: the answer agrees to its tunnel.
+func (x *Exchange) Tunnels() bool {
+	r := &x.Response
+	return r.Tunnel != nil && (r.Status == 101 && !x.Request.Connect || x.Connected())
+}
+
+// Connected: the answer is one that a client who has asked by CONNECT takes for
+// the beginning of a tunnel.
+func (x *Exchange) Connected() bool {
+	return x.Request.Connect && x.Response.Status >= 200 && x.Response.Status < 300
+}
+
 const (
 	// TunnelIdle is how long a client may be silent once it speaks something else.
 	TunnelIdle = time.Hour

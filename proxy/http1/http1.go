@@ -22,6 +22,7 @@ package http1
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -149,7 +150,7 @@ func parseRequestLine(line []byte, x *exchange.Exchange) error {
 		return &Error{Status: 400, Reason: "request line has no HTTP version", Foreign: !path}
 	}
 	r.Method = line[:method]
-	r.Authority = nil
+	r.Authority, r.Connect = nil, false
 	return parseTarget(target[:version], r)
 }
 
@@ -158,8 +159,9 @@ func parseTarget(target []byte, r *exchange.Request) error {
 	if len(target) == 0 {
 		return malformed("request target is empty")
 	}
-	if string(r.Method) == "CONNECT" { // in whatever form: its answer is framed like no other
-		return &Error{Status: 501, Reason: "CONNECT is not served here"}
+	if string(r.Method) == "CONNECT" {
+		r.Authority, r.Connect, r.Path = target, true, slash
+		return CheckConnect(r)
 	}
 	if err := checkTarget(target); err != nil {
 		return err
@@ -176,6 +178,23 @@ func parseTarget(target []byte, r *exchange.Request) error {
 		return nil
 	}
 	return parseAbsolute(target, r)
+}
+
+var slash = []byte("/")
+
+// CheckConnect looks at what CONNECT is to connect to: a host and a port, which is
+// never left out (RFC 9110, section 9.3.6).
+func CheckConnect(r *exchange.Request) error {
+	colon := bytes.LastIndexByte(r.Authority, ':')
+	if colon <= 0 || !validAuthority(r.Authority) || !validPort(r.Authority[colon+1:]) {
+		return malformed("CONNECT names no host and port")
+	}
+	return nil
+}
+
+func validPort(digits []byte) bool {
+	n, err := strconv.ParseUint(string(digits), 10, 16)
+	return err == nil && n > 0 && allOf(digits, digitBytes)
 }
 
 // checkTarget looks at every byte of a target. A percent sign that encodes
@@ -297,7 +316,14 @@ func finishRequest(x *exchange.Exchange, f *Framing) error {
 	// Of all protocols that HTTP/1.1 can be left for, this one alone: others, such
 	// as h2c, would carry requests past whoever looks at requests.
 	r.WebSocket = f.Switches() && x.Protocol == exchange.HTTP11 && string(r.Method) == "GET" && f.Length <= 0 && !f.Chunked
-	return f.settle(x.Protocol, &r.Fields)
+	if err := f.settle(x.Protocol, &r.Fields); err != nil || !r.Connect {
+		return err
+	}
+	f.KeepAlive = false // what follows is the tunnel's, agreed to or not
+	if f.Chunked || f.Length > 0 {
+		return malformed("CONNECT has a body")
+	}
+	return nil
 }
 
 // Switches: the message asks for WebSocket, or agrees to it.

@@ -38,11 +38,14 @@ func AppendRequest(dst []byte, r *exchange.Request) []byte {
 
 const switching = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
-// AppendSwitch writes the head of an answer behind which WebSocket is spoken.
-func AppendSwitch(dst []byte, fields *exchange.Fields) []byte {
-	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\n"...)
-	appendFields(&dst, fields, false)
-	return append(append(dst, switching...), '\r', '\n')
+// AppendSwitch writes the head of an answer that agrees to a tunnel.
+func AppendSwitch(dst []byte, x *exchange.Exchange) []byte {
+	dst = appendStatus(append(dst, "HTTP/1.1 "...), x.Response.Status)
+	appendFields(&dst, &x.Response.Fields, false)
+	if !x.Request.Connect {
+		dst = append(dst, switching...)
+	}
+	return append(dst, '\r', '\n')
 }
 
 // AppendInterim writes an interim answer: a head alone.
@@ -56,8 +59,11 @@ func AppendInterim(dst []byte, r *exchange.Response) []byte {
 // something else than a codec has put it there: it must not break out of its
 // place.
 func CheckRequest(r *exchange.Request) error {
-	if !exchange.ValidName(r.Method) || string(r.Method) == "CONNECT" {
+	if !exchange.ValidName(r.Method) || (string(r.Method) == "CONNECT") != r.Connect {
 		return malformed("method cannot be sent")
+	}
+	if r.Connect {
+		return CheckConnect(r)
 	}
 	if len(r.Path) == 0 || r.Path[0] != '/' && string(r.Path) != "*" {
 		return malformed("path does not begin with a slash")

@@ -456,11 +456,12 @@ func (c *Conn) endHead() error {
 	if err == nil && x.Request.WebSocket {
 		s.socket = newHandshake(x)
 	}
+	s.tunnels = err == nil && (x.Request.WebSocket || x.Request.Connect)
 	c.mu.Lock()
 	s.ended = c.blockEnds
 	s.declared, s.asking = length, c.block.Expecting()
 	c.mu.Unlock()
-	if !s.ended && s.socket == nil { // what is said by WebSocket is no body
+	if !s.ended && !s.tunnels { // what is said in a tunnel is no body
 		x.Request.Body = s
 	}
 	c.queue = append(c.queue, s)

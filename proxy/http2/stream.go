@@ -20,6 +20,8 @@ type stream struct {
 	head  bool  // the response has no body, whatever it says
 	// socket is not nil for one that asks for WebSocket.
 	socket *handshake
+	// tunnels: it asks for WebSocket or by CONNECT.
+	tunnels bool
 	// answer is not 0 for a request that is refused.
 	answer int
 	reason string
@@ -190,7 +192,7 @@ func (s *stream) await() error {
 
 // patience is how long the next part of the body may take.
 func (s *stream) patience() time.Duration {
-	if s.socket != nil {
+	if s.tunnels {
 		return exchange.TunnelIdle
 	}
 	wait := s.conn.cfg.Stall

@@ -70,7 +70,10 @@ func (s *stream) toService(t exchange.Tunnel) error {
 }
 
 func (s *stream) toClient(x *exchange.Exchange, t exchange.Tunnel) (sent int64, err error) {
-	head := exchange.Response{Status: 200, Fields: x.Response.Fields}
+	head := exchange.Response{Status: x.Response.Status, Fields: x.Response.Fields}
+	if s.socket != nil {
+		head.Status = 200 // which is what 101 says in HTTP/1.1
+	}
 	if err := s.sendHead(&head, -1, false, false); err != nil {
 		return 0, err
 	}

@@ -359,7 +359,7 @@ const (
 // respond sends x.Response. It reports how many bytes of the body went out and
 // whether the connection can carry another exchange.
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
-	if x.Response.Status == 101 && x.Response.Tunnel != nil {
+	if x.Tunnels() {
 		sent, err = c.tunnel(x)
 		return sent, false, err
 	}

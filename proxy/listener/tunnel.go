@@ -15,7 +15,7 @@ func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
 	c.departure.tunnels.Store(true)
 	c.wire.Discard(-c.headSize)
 	c.head = c.wire.Detach(c.headSize) // reading on would overwrite it, and it is to be logged
-	c.wire.SetOut(http1.AppendSwitch(c.wire.Out(), &x.Response.Fields))
+	c.wire.SetOut(http1.AppendSwitch(c.wire.Out(), x))
 	return exchange.Relay(t, exchange.Client{
 		ToService: func() error { return c.toService(t) },
 		ToClient: func() (int64, error) {

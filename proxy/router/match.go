@@ -115,10 +115,13 @@ func (c *candidate[T]) fitsPath(path []byte) bool {
 
 // fits compares all but the path.
 func (c *candidate[T]) fits(r *request) bool {
-	return c.plain || c.match.fits(r)
+	return c.plain && !r.x.Request.Connect || c.match.fits(r)
 }
 
 func (m *match[T]) fits(r *request) bool {
+	if m.method == "" && r.x.Request.Connect { // no tunnel but where one is named
+		return false
+	}
 	if m.method != "" && string(r.x.Request.Method) != m.method {
 		return false
 	}

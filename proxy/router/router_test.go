@@ -209,3 +209,20 @@ func TestHitSaysWhatFitted(t *testing.T) {
 		}
 	}
 }
+
+// A tunnel is opened by a rule that names CONNECT, whatever else would win.
+func TestConnectIsNamed(t *testing.T) {
+	tab := newTable(t, public(), route("pages", "db.example", on("=/"), on("")), route("tunnel", "", on("CONNECT")))
+	for _, connect := range []bool{false, true} {
+		x := new(exchange.Exchange)
+		x.Request.Method, x.Request.Authority, x.Request.Path = []byte("GET"), []byte("db.example:5432"), []byte("/")
+		want := "pages/0"
+		if x.Request.Connect = connect; connect {
+			x.Request.Method = []byte("CONNECT")
+			want = "tunnel/0"
+		}
+		if hit, ok := tab.Match(80, x); !ok || hit.Rule.Value != want {
+			t.Errorf("CONNECT %v: got %v, want %s", connect, hit.Rule, want)
+		}
+	}
+}

@@ -36,7 +36,7 @@ type Reader struct {
 	seen   uint8 // which of them there were
 	host   []byte
 
-	extended bool // CONNECT may name a protocol (RFC 8441, RFC 9220)
+	tunnels  bool // CONNECT is taken, and may name a protocol (RFC 8441, RFC 9220)
 	protocol string
 
 	cookies   int
@@ -65,9 +65,9 @@ func refused(status int, reason string) error { return &http1.Error{Status: stat
 // Begin starts the head of a request.
 func (r *Reader) Begin(x *exchange.Exchange) { *r = Reader{into: x, length: -1} }
 
-// AllowConnect: the head that was begun may ask for WebSocket by an extended
-// CONNECT (RFC 8441, section 4; RFC 9220).
-func (r *Reader) AllowConnect() { r.extended = true }
+// AllowConnect: the head that was begun may ask by CONNECT for a tunnel, and by an
+// extended one for WebSocket (RFC 9113, section 8.5; RFC 8441, section 4; RFC 9220).
+func (r *Reader) AllowConnect() { r.tunnels = true }
 
 // BeginTrailers starts trailers, which are added to what is given.
 func (r *Reader) BeginTrailers(to *exchange.Fields) { *r = Reader{trailers: to, length: -1} }
@@ -131,7 +131,7 @@ func (r *Reader) pseudo(name, value string) error {
 	case ":path":
 		at, bit = &q.Path, seenPath
 	case ":protocol":
-		if r.extended {
+		if r.tunnels {
 			at, bit = &protocol, seenProtocol
 		}
 	}
@@ -268,10 +268,7 @@ func (r *Reader) Finish() error {
 			return err
 		}
 	case string(q.Method) == "CONNECT":
-		if r.seen&(seenScheme|seenPath) != 0 {
-			return Malformed("CONNECT has a path")
-		}
-		return refused(501, "CONNECT is not served here")
+		return r.connect(q)
 	}
 	const needed = seenMethod | seenScheme | seenPath
 	if r.seen&needed != needed || len(q.Path) == 0 {
@@ -285,6 +282,27 @@ func (r *Reader) Finish() error {
 	}
 	return checkRequest(q)
 }
+
+// connect is the end of a head that asks for a tunnel.
+func (r *Reader) connect(q *exchange.Request) error {
+	switch {
+	case r.seen&(seenScheme|seenPath) != 0:
+		return Malformed("CONNECT has a path")
+	case r.seen&seenAuthority == 0:
+		return Malformed("CONNECT names no host and port")
+	case r.length >= 0:
+		return Malformed("CONNECT announces the length of a body")
+	case !r.tunnels:
+		return refused(501, "CONNECT is not served here")
+	}
+	if err := r.settleAuthority(q); err != nil {
+		return err
+	}
+	q.Connect, q.Path = true, slash
+	return http1.CheckConnect(q)
+}
+
+var slash = []byte("/")
 
 // convert makes an extended CONNECT what it would be in HTTP/1.1. The rest of the
 // handshake is for that version alone, and written with the request.

@@ -1,0 +1,128 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/service"
+	"github.com/weirmesh/weir/proxy/upstream"
+	"github.com/weirmesh/weir/proxy/wire"
+)
+
+// connect opens the tunnel that a client asks for by CONNECT (RFC 9110, section
+// 9.3.6). It leads to an endpoint of the rule's service, whatever the client calls
+// what it wants to be connected to: nobody gets further than routes lead.
+func (s *session) connect(x *exchange.Exchange, r *rule) *Error {
+	b := s.backend(r)
+	if b == nil {
+		return errNoBackend
+	}
+	x.Service = b.Service()
+	if b.shared {
+		return errBytes
+	}
+	if !s.permits.Begin(b.Backend) {
+		return errOverloaded
+	}
+	life := s.life.now()
+	ctx := life
+	if r.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(life, x.Start.Add(r.timeout))
+		defer cancel()
+	}
+	up, err := connectTo(ctx, b, x)
+	if err != nil {
+		return err
+	}
+	s.tunnel = newTunnel(life, up)
+	x.Answer(200, nil)
+	x.Response.Tunnel = s.tunnel
+	return nil
+}
+
+// connectTo makes a connection to one of a service's endpoints. One that cannot be
+// reached is no reason to give up: nothing was said yet.
+func connectTo(ctx context.Context, b *backend, x *exchange.Exchange) (*upstream.Connection, *Error) {
+	key, _ := b.affinity.key(x)
+	var tried service.Tried
+	failed := errNoEndpoint
+	for range 1 + freshTries {
+		e := b.Pick(key, &tried)
+		if e == nil {
+			return nil, failed
+		}
+		tried.Add(e)
+		x.Endpoint = e.Pool.Address()
+		up, err := e.Pool.Connect(ctx, b.Queue(), x.Client, x.Local)
+		if err == nil {
+			e.Report(200)
+			return up, nil
+		}
+		failed = upstreamError(err)
+		if errors.Is(err, upstream.ErrFull) {
+			b.Exhausted()
+			return nil, failed
+		}
+		if ctx.Err() != nil {
+			return nil, failed
+		}
+		e.Report(0)
+	}
+	return nil, failed
+}
+
+// tunnel is a connection to an endpoint for one client's bytes.
+type tunnel struct {
+	up     *upstream.Connection
+	buffer []byte
+	stop   func() bool
+}
+
+var _ exchange.Tunnel = (*tunnel)(nil)
+
+// newTunnel lasts no longer than the exchange is wanted.
+func newTunnel(life context.Context, up *upstream.Connection) *tunnel {
+	return &tunnel{
+		up: up, buffer: make([]byte, wire.LargeBuffer),
+		stop: context.AfterFunc(life, func() { _ = up.Close() }), // there is no one to tell
+	}
+}
+
+// Next implements exchange.Body.
+func (t *tunnel) Next() ([]byte, error) {
+	if err := t.up.SetReadDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
+		return nil, err
+	}
+	n, err := t.up.Read(t.buffer)
+	if n > 0 {
+		return t.buffer[:n], nil // an error comes again
+	}
+	return nil, err
+}
+
+// Length implements exchange.Body.
+func (*tunnel) Length() int64 { return -1 }
+
+// Send implements exchange.Tunnel.
+func (t *tunnel) Send(p []byte) error {
+	if err := t.up.SetWriteDeadline(time.Now().Add(stall)); err != nil {
+		return err
+	}
+	_, err := t.up.Write(p)
+	return err
+}
+
+// CloseSend implements exchange.Tunnel.
+func (t *tunnel) CloseSend() {
+	if c, ok := t.up.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite() // fails only where there is no one to tell
+	}
+}
+
+func (t *tunnel) close() {
+	t.stop()
+	_ = t.up.Close() // all was said
+}
