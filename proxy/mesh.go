@@ -29,6 +29,8 @@ type Mesh struct {
 	Client func(identity string) *tls.Config
 	// Server serves other proxies, and nobody else; nil at an edge.
 	Server func(protocols ...string) *tls.Config
+	// ResetKey is a listener.Config's, for those connections.
+	ResetKey [32]byte
 	// Outbound is the port by which a sidecar's service calls others; 0 at an edge.
 	Outbound uint16
 }
