@@ -52,6 +52,9 @@ func (l *lane) Open(ctx context.Context, x *exchange.Exchange, opts *upstream.Op
 	l.x, l.stall, l.deadline = x, opts.Stall, opts.Deadline
 	l.asksHead = string(x.Request.Method) == "HEAD"
 	if err := l.begin(ctx); err != nil {
+		if isGone(l.conn.quic) {
+			l.conn.retire()
+		}
 		return &upstream.Error{Timeout: isTimeout(err), Err: says(err)}
 	}
 	l.out.begin()

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -148,16 +149,18 @@ func (s *shop) mayCall() {
 	} {
 		proxied := s.sidecars[call.as].host.HTTPClient()
 		proxied.Transport.(*http.Transport).Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: s.sidecars[call.as].outbound})
-		answer, err := proxied.Get(call.url)
-		if err != nil {
-			s.c.t.Errorf("%s calls %s: %v", call.as, call.url, err)
-			continue
-		}
-		answer.Body.Close()
+		await(s.c.t, call.as+" to be answered "+call.want+" by "+call.url, func(context.Context) error {
+			answer, err := proxied.Get(call.url)
+			if err != nil {
+				return err
+			}
+			answer.Body.Close()
+			if got := fmt.Sprint(answer.StatusCode); got != call.want {
+				return errors.New(answer.Status)
+			}
+			return nil
+		})
 		proxied.CloseIdleConnections()
-		if got := fmt.Sprint(answer.StatusCode); got != call.want {
-			s.c.t.Errorf("%s calls %s: %s, want %s", call.as, call.url, got, call.want)
-		}
 		if _, err := exec.LookPath("curl"); err != nil {
 			continue
 		}
