@@ -23,6 +23,8 @@ import (
 
 type settings struct {
 	measure.Settings
+	module      string
+	config      string
 	swaps       int
 	rate        float64
 	connections int
@@ -34,6 +36,8 @@ func run(ctx context.Context, args []string) error {
 	var s settings
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	s.Define(flags, 5, "parts (swaps, neighbours)")
+	flags.StringVar(&s.module, "module", filepath.Join("examples", "plugins", "wasm", "standard.wasm"), "the module that is exchanged; what takes time is compiling it")
+	flags.StringVar(&s.config, "config", "{response: {set: {x-stamped: \"yes\"}}}", "the configuration of its policy")
 	flags.IntVar(&s.swaps, "swaps", 1_000, "how often the module is exchanged")
 	flags.Float64Var(&s.rate, "rate", 1_000, "requests a second of the tenant that is measured")
 	flags.IntVar(&s.connections, "c", 8, "keep-alive connections of each")
@@ -48,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	w, err := startWeir(ctx, dir)
+	w, err := startWeir(ctx, dir, s)
 	if err != nil {
 		return err
 	}
@@ -67,26 +71,13 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// exampleModule holds the standard policies: transform, too.
-func exampleModule() ([]byte, error) {
-	module, err := os.ReadFile(filepath.Join("examples", "plugins", "wasm", "standard.wasm"))
-	if err != nil {
-		return nil, errors.New("the standard policies are not built (make plugins)")
-	}
-	return module, nil
-}
-
 // swapMemory is by how much the memory may have grown at the end, in the words of
 // a ratio.
 const swapMemory = 1.10
 
 // swaps lets a policy go to and fro between two modules under load.
 func swaps(ctx context.Context, w *weir, s settings) error {
-	module, err := exampleModule()
-	if err != nil {
-		return err
-	}
-	digests, err := w.twoModules(ctx, module)
+	digests, err := w.twoModules(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,7 +85,7 @@ func swaps(ctx context.Context, w *weir, s settings) error {
 	l.start(ctx, w.address("a"), s.connections, s.rate)
 	turn := func(n int) error {
 		for i := range n {
-			if err := w.point(ctx, "transform", digests[i%2]); err != nil {
+			if err := w.point(ctx, "stamp", digests[i%2]); err != nil {
 				return err
 			}
 		}

@@ -31,9 +31,14 @@ type weir struct {
 	api        weirv1connect.AdminServiceClient
 	proxyAdmin string
 	ports      map[string]int
+	module     []byte // that of the policy of tenant a
 }
 
-func startWeir(ctx context.Context, dir string) (*weir, error) {
+func startWeir(ctx context.Context, dir string, s settings) (*weir, error) {
+	module, err := os.ReadFile(s.module)
+	if err != nil {
+		return nil, fmt.Errorf("the module to exchange (make plugins): %w", err)
+	}
 	binary, err := measure.WeirBinary()
 	if err != nil {
 		return nil, err
@@ -45,7 +50,7 @@ func startWeir(ctx context.Context, dir string) (*weir, error) {
 		}
 	}
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5]}}
+	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5]}, module: module}
 	w.api = weirv1connect.NewAdminServiceClient(connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+at(1))))
 	w.process, err = measure.Start(filepath.Join(dir, "weir"), []string{"WEIR_ACCESS_LOG=off"}, binary, "dev", "--data", filepath.Join(dir, "data"),
 		"--node", at(0), "--admin", at(1), "--portal", at(2), "--proxy-admin", at(3), "--log-level", "error")
@@ -53,7 +58,7 @@ func startWeir(ctx context.Context, dir string) (*weir, error) {
 		return nil, err
 	}
 	if err = w.process.Until(ctx, w.process.WeirReady); err == nil {
-		err = w.declareTenants(ctx)
+		err = w.declareTenants(ctx, s.config)
 	}
 	if err != nil {
 		w.process.Stop()
@@ -75,11 +80,7 @@ func service() string {
 	})).Listener.Addr().String()
 }
 
-func (w *weir) declareTenants(ctx context.Context) error {
-	module, err := exampleModule()
-	if err != nil {
-		return err
-	}
+func (w *weir) declareTenants(ctx context.Context, config string) error {
 	upstream := service()
 	for tenant, port := range w.ports {
 		if err := w.apply(ctx, strings.NewReplacer("{TENANT}", tenant, "{PORT}", fmt.Sprint(port), "{UPSTREAM}", upstream).Replace(`
@@ -101,15 +102,15 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
 			return err
 		}
 	}
-	if err := w.push(ctx, "a", "transform", module); err != nil {
+	if err := w.push(ctx, "a", "stamp", w.module); err != nil {
 		return err
 	}
-	return w.apply(ctx, `
+	return w.apply(ctx, fmt.Sprintf(`
 apiVersion: weir/v1
 kind: Policy
 metadata: {name: stamp, tenant: a}
-spec: {targetRefs: [{kind: Route, name: all}], plugin: transform, config: {response: {set: {x-stamped: "yes"}}}}
-`)
+spec: {targetRefs: [{kind: Route, name: all}], plugin: stamp, config: %s}
+`, config))
 }
 
 // declareBad has every request of tenant b do what no plugin should.
@@ -156,9 +157,9 @@ func (w *weir) push(ctx context.Context, tenant, name string, module []byte) err
 
 // twoModules stores a module twice, the second time with a section that means
 // nothing, so that its digest is another; a plugin for each keeps them.
-func (w *weir) twoModules(ctx context.Context, module []byte) (digests [2]string, err error) {
-	other := append(bytes.Clone(module), 0, 6, 5, 'o', 't', 'h', 'e', 'r') // a custom section
-	for i, m := range [][]byte{module, other} {
+func (w *weir) twoModules(ctx context.Context) (digests [2]string, err error) {
+	other := append(bytes.Clone(w.module), 0, 6, 5, 'o', 't', 'h', 'e', 'r') // a custom section
+	for i, m := range [][]byte{w.module, other} {
 		name := fmt.Sprint("kept-", i)
 		if err := w.push(ctx, "a", name, m); err != nil {
 			return digests, err

@@ -79,6 +79,7 @@ func (h *Host) start(m *module, spec policy.Spec) (schema []byte, err error) {
 func (h *Host) withVM(m *module, spec policy.Spec, f func(v *vm) error) error {
 	spec.Tenant = ""
 	p := h.bare(m, spec)
+	defer p.cut()
 	defer h.shared.leave("")
 	defer h.meters.leave("", spec.Plugin)
 	p.log.logger = slog.New(slog.DiscardHandler)
