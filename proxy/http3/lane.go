@@ -358,7 +358,10 @@ func (l *lane) giveUp(err error) {
 func (l *lane) failed(x *exchange.Exchange, err error) error {
 	l.giveUp(err)
 	e := &upstream.Error{Sent: true, Timeout: isTimeout(err), Refused: l.wasRefused(err), Err: says(err)}
-	e.Stale = l.conn.answered.Load() && hasDied(err)
+	if hasDied(err) {
+		e.Stale = l.conn.answered.Load()
+		l.conn.retire()
+	}
 	l.quic.CancelWrite(quic.StreamErrorCode(codeCancelled)) // what the pump waits for fails
 	cause, client := l.pump.Stop(x)
 	var said *upstream.Error

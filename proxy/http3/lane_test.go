@@ -310,11 +310,10 @@ func TestADeadConnectionHasNoRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	outcome(t, c, request(nil)) // it dies of that
 	if c.Room() == 0 {
 		t.Error("it has no room before anyone has found out")
 	}
-	outcome(t, c, request(nil))
+	outcome(t, c, request(nil)) // it dies of that
 	if n := c.Room(); n != 0 {
 		t.Errorf("it has room for %d", n)
 	}
