@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -37,9 +38,13 @@ func (s *session) connect(x *exchange.Exchange, r *rule) *Error {
 	if err != nil {
 		return err
 	}
-	s.tunnel = newTunnel(life, up)
+	t := &tunnel{up: up, buffer: make([]byte, wire.SmallBuffer), gone: make(chan struct{})}
+	s.tunnel.Store(t)
+	if life.Err() != nil { // as Cut may have been too early to see it
+		t.close(true)
+	}
 	x.Answer(200, nil)
-	x.Response.Tunnel = s.tunnel
+	x.Response.Tunnel = t
 	return nil
 }
 
@@ -78,26 +83,24 @@ func connectTo(ctx context.Context, b *backend, x *exchange.Exchange) (*upstream
 type tunnel struct {
 	up     *upstream.Connection
 	buffer []byte
-	stop   func() bool
+	filled bool // by the last read
+	gone   chan struct{}
+	once   sync.Once
 }
 
-var _ exchange.Tunnel = (*tunnel)(nil)
+var _ exchange.HalfOpen = (*tunnel)(nil)
 
-// newTunnel lasts no longer than the exchange is wanted.
-func newTunnel(life context.Context, up *upstream.Connection) *tunnel {
-	return &tunnel{
-		up: up, buffer: make([]byte, wire.LargeBuffer),
-		stop: context.AfterFunc(life, func() { _ = up.Close() }), // there is no one to tell
-	}
-}
-
-// Next implements exchange.Body.
+// Next implements exchange.Body. The buffer grows with what there is to read, so
+// that thousands who are silent cost little.
 func (t *tunnel) Next() ([]byte, error) {
+	if t.filled && len(t.buffer) < wire.LargeBuffer {
+		t.buffer = make([]byte, 2*len(t.buffer))
+	}
 	if err := t.up.SetReadDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
 		return nil, err
 	}
 	n, err := t.up.Read(t.buffer)
-	if n > 0 {
+	if t.filled = n == len(t.buffer); n > 0 {
 		return t.buffer[:n], nil // an error comes again
 	}
 	return nil, err
@@ -108,7 +111,7 @@ func (*tunnel) Length() int64 { return -1 }
 
 // Send implements exchange.Tunnel.
 func (t *tunnel) Send(p []byte) error {
-	if err := t.up.SetWriteDeadline(time.Now().Add(stall)); err != nil {
+	if err := t.up.SetWriteDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
 		return err
 	}
 	_, err := t.up.Write(p)
@@ -122,7 +125,18 @@ func (t *tunnel) CloseSend() {
 	}
 }
 
-func (t *tunnel) close() {
-	t.stop()
-	_ = t.up.Close() // all was said
+// close ends the connection, so that the endpoint sees it break where it has
+// broken: by a reset of TCP, with no word of TLS (RFC 9113, section 8.5).
+// Only the first counts.
+func (t *tunnel) close(broken bool) {
+	t.once.Do(func() {
+		close(t.gone)
+		if broken {
+			breakOff(sideOf(t.up.Conn).Socket)
+		}
+		_ = t.up.Close() // there is no one to tell
+	})
 }
+
+// Gone implements exchange.HalfOpen.
+func (t *tunnel) Gone() <-chan struct{} { return t.gone }

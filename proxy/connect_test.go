@@ -1,11 +1,15 @@
 package proxy_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -98,10 +102,158 @@ func TestConnect(t *testing.T) {
 	})
 }
 
+// Each side of a tunnel ends for itself, and breaks as the other does.
+func TestConnectEnds(t *testing.T) {
+	open := func(t *testing.T, serve func(c *net.TCPConn)) (*edge, *client) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go serve(c.(*net.TCPConn))
+			}
+		}()
+		e := startEdge(t, service("db", l.Addr().String()), route("db", "/", "db", connects))
+		c := dial(t, e.addr)
+		c.send(connectDB)
+		if got := c.head("CONNECT").StatusCode; got != 200 {
+			t.Fatalf("got %d", got)
+		}
+		return e, c
+	}
+	const later = 6 * time.Second // than WebSocket's sides are given
+	t.Run("a client that has said all hears the rest", func(t *testing.T) {
+		t.Parallel()
+		_, c := open(t, func(c *net.TCPConn) {
+			defer c.Close()
+			io.Copy(io.Discard, c)
+			time.Sleep(later)
+			io.WriteString(c, "at last")
+		})
+		c.CloseWrite()
+		heard(t, c.in, "at last")
+		c.closed()
+	})
+	t.Run("a service that has said all hears the rest", func(t *testing.T) {
+		t.Parallel()
+		told := make(chan string, 1)
+		_, c := open(t, func(c *net.TCPConn) {
+			defer c.Close()
+			io.WriteString(c, "bye")
+			c.CloseWrite()
+			all, _ := io.ReadAll(c)
+			told <- string(all)
+		})
+		heard(t, c.in, "bye")
+		c.closed()
+		time.Sleep(later)
+		c.send("at last")
+		c.CloseWrite()
+		if got := <-told; got != "at last" {
+			t.Errorf("the service heard %q", got)
+		}
+	})
+	t.Run("who is half gone does not hold up the end", func(t *testing.T) {
+		t.Parallel()
+		e, c := open(t, func(c *net.TCPConn) {
+			io.WriteString(c, "bye")
+			c.CloseWrite()
+		})
+		heard(t, c.in, "bye")
+		c.closed()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_ = e.Shutdown(ctx) // cuts it when its time is over
+	})
+	t.Run("a service that breaks off", func(t *testing.T) {
+		t.Parallel()
+		_, c := open(t, func(c *net.TCPConn) {
+			io.WriteString(c, "half of")
+			io.ReadFull(c, make([]byte, 1)) // until that is heard
+			c.SetLinger(0)
+			c.Close()
+		})
+		heard(t, c.in, "half of")
+		c.send("!")
+		if _, err := c.in.ReadByte(); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client sees %v, want a reset", err)
+		}
+	})
+	t.Run("a client that breaks off", func(t *testing.T) {
+		t.Parallel()
+		seen := make(chan error, 1)
+		_, c := open(t, func(c *net.TCPConn) {
+			io.WriteString(c, "welcome")
+			_, err := io.ReadAll(c)
+			seen <- err
+		})
+		heard(t, c.in, "welcome")
+		c.SetLinger(0)
+		c.Close()
+		if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the service sees %v, want a reset", err)
+		}
+	})
+	t.Run("by HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		addr := brokenAfterHello(t)
+		for name, c := range map[string]struct {
+			does func(f *framed)
+			want string
+		}{
+			"a service that breaks off": {func(f *framed) { f.must(f.WriteData(1, false, []byte("!"))) }, "CONNECT_ERROR"},
+			"trailers":                  {func(f *framed) { f.ask(true, "x-checksum", "1") }, "PROTOCOL_ERROR"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				f := dialFramed(t, startEdge(t, service("db", addr), route("db", "/", "db", connects)))
+				f.ask(false, ":method", "CONNECT", ":authority", "db.example:5432")
+				f.until(func() bool { return f.heard.String() == "hello" })
+				c.does(f)
+				f.until(func() bool { return f.reset != "" })
+				if f.reset != c.want {
+					t.Errorf("reset by %s, want %s", f.reset, c.want)
+				}
+			})
+		}
+	})
+}
+
+// brokenAfterHello is a service of bytes that greets and resets who answers.
+func brokenAfterHello(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.WriteString(c, "hello")
+				io.ReadFull(c, make([]byte, 1))
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
 // Where no rule names CONNECT it is refused, and what comes behind it is nobody's
 // request.
 func TestConnectIsRefused(t *testing.T) {
 	const behind = "GET /admin HTTP/1.1\r\nHost: db.example\r\n\r\n"
+	const grpcType = "Content-Type: application/grpc\r\n\r\n"
 	addr, _ := database(t)
 	other := func(r *weirv1.RouteRule) { r.Matches = []*weirv1.RouteMatch{{Method: "GET"}} }
 	for _, c := range []struct {
@@ -110,6 +262,8 @@ func TestConnectIsRefused(t *testing.T) {
 	}{
 		{"no rule names it", connectDB, "501!", func(*weirv1.RouteRule) {}},
 		{"a rule names another method", connectDB, "501!", other},
+		{"it says that it is gRPC", strings.TrimSuffix(connectDB, "\r\n") + grpcType, "501!", func(*weirv1.RouteRule) {}},
+		{"it says that it is gRPC, and has a body", strings.TrimSuffix(connectDB, "\r\n") + "Content-Length: 3\r\n" + grpcType, "400!", connects},
 		{"no port", "CONNECT db.example HTTP/1.1\r\nHost: db.example\r\n\r\n", "400!", connects},
 		{"port 0", "CONNECT db.example:0 HTTP/1.1\r\nHost: db.example:0\r\n\r\n", "400!", connects},
 		{"a port too high", "CONNECT db.example:65536 HTTP/1.1\r\nHost: db.example\r\n\r\n", "400!", connects},
@@ -131,6 +285,8 @@ func TestConnectIsRefused(t *testing.T) {
 	}
 	for name, r := range map[string][]string{
 		"by HTTP/2, no rule":     {"501", "", ":method", "CONNECT", ":authority", "db.example:5432"},
+		"by HTTP/2, as gRPC":     {"501", "", ":method", "CONNECT", ":authority", "db.example:5432", "content-type", "application/grpc"},
+		"by HTTP/2, too much":    {"417", "", ":method", "CONNECT", ":authority", "db.example:5432", "content-type", "application/grpc", "expect", "a miracle"},
 		"by HTTP/2, no port":     {"400", "", ":method", "CONNECT", ":authority", "db.example"},
 		"by HTTP/2, a path":      {"", "PROTOCOL_ERROR", ":method", "CONNECT", ":authority", "db.example:5432", ":path", "/", ":scheme", "http"},
 		"by HTTP/2, a length":    {"", "PROTOCOL_ERROR", ":method", "CONNECT", ":authority", "db.example:5432", "content-length", "3"},

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -19,8 +20,8 @@ func (s *session) countHop(x *exchange.Exchange) (answered bool, err *Error) {
 		return false, nil
 	}
 	left, bad := strconv.ParseUint(string(x.Request.Fields.Get("max-forwards")), 10, 31)
-	switch {
-	case bad != nil:
+	switch { // what is too large to count is the most that can be
+	case bad != nil && !errors.Is(bad, strconv.ErrRange):
 		return false, nil
 	case left > 0:
 		x.Request.Fields.Set(headerMaxForwards, strconv.AppendUint(nil, left-1, 10))

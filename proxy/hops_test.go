@@ -18,6 +18,7 @@ func TestMaxForwards(t *testing.T) {
 		{"OPTIONS", "3", "200 service 2"},
 		{"OPTIONS", "1", "200 service 0"},
 		{"OPTIONS", "0", "200 "},
+		{"OPTIONS", "99999999999999999999", "200 service 2147483646"},
 		{"OPTIONS", "far", "200 service far"},
 		{"OPTIONS", "-1", "200 service -1"},
 		{"TRACE", "2", "200 service 1"},

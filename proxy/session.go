@@ -53,17 +53,17 @@ type session struct {
 	serving    serving
 	chunk      exchange.Chunk
 	permits    service.Permits
-	whole      []byte          // the request's body, while it may have to be sent again
-	record     *recorder       // which becomes it
-	recorder   recorder        // what record points to
-	replay     bool            // it is known, or there is none
-	late       bool            // the client was waited for
-	secured    *secureListener // that the request came by; nil in the clear
-	rejected   bool            // it was no request
-	answered   time.Time       // when the head of the service's answer was read
-	tunnel     *tunnel         // that CONNECT has opened
-	chosen     *backend        // by whose policies; nil: none is yet
-	extra      *extra          // of a rule with filters, once one needs it
+	whole      []byte                 // the request's body, while it may have to be sent again
+	record     *recorder              // which becomes it
+	recorder   recorder               // what record points to
+	replay     bool                   // it is known, or there is none
+	late       bool                   // the client was waited for
+	secured    *secureListener        // that the request came by; nil in the clear
+	rejected   bool                   // it was no request
+	answered   time.Time              // when the head of the service's answer was read
+	tunnel     atomic.Pointer[tunnel] // that CONNECT has opened
+	chosen     *backend               // by whose policies; nil: none is yet
+	extra      *extra                 // of a rule with filters, once one needs it
 }
 
 // Begin implements listener.Session.
@@ -328,9 +328,8 @@ func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	s.serving.judge(false)
 	s.run.Close()
 	s.closeStream(x)
-	if s.tunnel != nil {
-		s.tunnel.close()
-		s.tunnel = nil
+	if t := s.tunnel.Swap(nil); t != nil {
+		t.close(err != nil)
 	}
 	s.permits.End()
 	s.record, s.recorder.Body, s.recorder.whole = nil, nil, nil
@@ -351,6 +350,9 @@ func (s *session) Cut() {
 		r.cut()
 	}
 	s.stream.Abort()
+	if t := s.tunnel.Load(); t != nil {
+		t.close(true)
+	}
 }
 
 var (

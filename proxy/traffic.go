@@ -155,7 +155,7 @@ func (s *session) filter(x *exchange.Exchange, hit *router.Hit[*rule], f *filter
 		return true, s.finishResponse(x)
 	}
 	f.request.apply(&x.Request.Fields)
-	if f.rewrite != nil {
+	if f.rewrite != nil && !x.Request.Connect {
 		f.rewrite.apply(x, hit)
 	}
 	if f.mirrors != nil && !x.Request.WebSocket && !x.Request.Connect {

@@ -84,7 +84,7 @@ func (c *check) tunnels(at Path, rule *weirv1.RouteRule) {
 		}
 		connects++
 		at := at.Field("matches").Index(i)
-		if m.GetPath() != nil {
+		if p := m.GetPath(); p != nil && (p.GetType() != weirv1.PathMatch_PATH_PREFIX || p.GetValue() != "/") { // as Kubernetes exports it
 			c.add(at.Field("path"), "is not for CONNECT, which has no path")
 		}
 		if len(m.GetQueryParams()) > 0 {

@@ -238,7 +238,7 @@ func TestRuleIsRefused(t *testing.T) {
 		{`{matches: [{path: {type: REGULAR_EXPRESSION, value: "(?=a)"}}]}`, `matches[0].path.value: "(?=a)" is not a regular expression`},
 		{`{matches: [{path: {type: REGULAR_EXPRESSION, value: "a{1001}"}}]}`, `matches[0].path.value: "a{1001}" is not a regular expression`},
 		{`{matches: [{path: {type: REGULAR_EXPRESSION}}]}`, `matches[0].path.value: is required`},
-		{`{matches: [{method: CONNECT, path: {value: /}}]}`, `matches[0].path: is not for CONNECT`},
+		{`{matches: [{method: CONNECT, path: {type: EXACT, value: /}}]}`, `matches[0].path: is not for CONNECT`},
 		{`{matches: [{method: CONNECT, queryParams: [{name: a, value: b}]}]}`, `matches[0].queryParams: is not for CONNECT`},
 		{`{matches: [{method: CONNECT}, {method: GET}]}`, `matches: ask for CONNECT and for other requests`},
 		{`{matches: [{method: CONNECT}], retry: {attempts: 2}}`, `retry: is not for CONNECT`},

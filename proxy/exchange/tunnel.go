@@ -27,7 +27,8 @@ func (x *Exchange) Connected() bool {
 const (
 	// TunnelIdle is how long a client may be silent once it speaks something else.
 	TunnelIdle = time.Hour
-	// tunnelEnd is how long one side may go on after the other has left.
+	// tunnelEnd is how long one side of WebSocket, where to leave is to have said
+	// goodbye, may go on after the other has left.
 	tunnelEnd = 5 * time.Second
 )
 
@@ -41,14 +42,27 @@ type Client struct {
 	Cut, Abort func()
 }
 
+// HalfOpen is a Tunnel whose sides end each for itself: who has said all may go on
+// hearing, for as long as there is something to hear.
+type HalfOpen interface {
+	Tunnel
+	// Gone is closed when the tunnel was given up.
+	Gone() <-chan struct{}
+}
+
 // Relay lets both sides of a tunnel say what they have to say, until both have
 // left: each way by a goroutine of its own, ToClient by the one that calls.
 func Relay(t Tunnel, c Client) (sent int64, err error) {
+	half, halfOpen := t.(HalfOpen)
 	ended, left := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(left)
 		if c.ToService() == nil {
 			t.CloseSend()
+			if halfOpen {
+				<-ended
+				return
+			}
 			if hasEnded(ended) {
 				return
 			}
@@ -57,12 +71,19 @@ func Relay(t Tunnel, c Client) (sent int64, err error) {
 	}()
 	sent, err = c.ToClient()
 	close(ended)
-	patience := time.Duration(0)
-	if err == nil {
-		patience = tunnelEnd
+	switch {
+	case err != nil:
+		c.Abort()
+	case halfOpen:
+		select {
+		case <-left:
+		case <-half.Gone():
+			c.Abort()
+		}
+	default:
+		limit := time.AfterFunc(tunnelEnd, c.Abort)
+		defer limit.Stop()
 	}
-	limit := time.AfterFunc(patience, c.Abort)
-	defer limit.Stop()
 	<-left
 	return sent, err
 }

@@ -419,6 +419,8 @@ func (c *Conn) endTrailers() error {
 		return c.blockBad
 	case bad != nil:
 		return &streamError{s.id, codeProtocol, bad.Error()}
+	case s.tunnels:
+		return &streamError{s.id, codeProtocol, "a tunnel has no trailers"}
 	case s.declared > 0:
 		return &streamError{s.id, codeProtocol, "the body is shorter than its Content-Length"}
 	}

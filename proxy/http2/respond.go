@@ -31,7 +31,11 @@ func (s *stream) run() {
 	}
 	sent, err := s.converse(p, x)
 	p.Finish(x, sent, err)
-	s.finish(codeOf(err))
+	end := codeOf(err)
+	if end == codeInternal && x.Request.Connect {
+		end = codeConnect // RFC 9113, section 8.5
+	}
+	s.finish(end)
 	c.cfg.Give(p)
 }
 

@@ -361,6 +361,9 @@ const (
 func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool, err error) {
 	if x.Tunnels() {
 		sent, err = c.tunnel(x)
+		if err != nil && x.Request.Connect {
+			c.closeNow() // so that it is seen to break (RFC 9110, section 9.3.6)
+		}
 		return sent, false, err
 	}
 	if s := x.Response.Status; s < 200 || s > 999 {

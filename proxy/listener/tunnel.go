@@ -19,7 +19,11 @@ func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
 	return exchange.Relay(t, exchange.Client{
 		ToService: func() error { return c.toService(t) },
 		ToClient: func() (int64, error) {
-			sent, err := c.toClient(t)
+			stall := c.listener.cfg.Stall
+			if x.Request.Connect {
+				stall = exchange.TunnelIdle // who does not read may have nothing to say, either
+			}
+			sent, err := c.toClient(t, stall)
 			if w, ok := c.wire.Net().(interface{ CloseWrite() error }); ok && err == nil {
 				_ = w.CloseWrite() // fails only where there is no one to tell
 			}
@@ -29,9 +33,9 @@ func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
 	})
 }
 
-func (c *conn) toClient(t exchange.Tunnel) (sent int64, err error) {
+func (c *conn) toClient(t exchange.Tunnel, stall time.Duration) (sent int64, err error) {
 	for {
-		c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+		c.wire.WriteUntil(time.Now().Add(stall))
 		if err := c.wire.Flush(); err != nil {
 			return sent, err
 		}
@@ -42,7 +46,7 @@ func (c *conn) toClient(t exchange.Tunnel) (sent int64, err error) {
 		if err != nil {
 			return sent, err
 		}
-		c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+		c.wire.WriteUntil(time.Now().Add(stall))
 		if err := c.wire.Write(chunk); err != nil {
 			return sent, err
 		}

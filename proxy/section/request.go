@@ -260,6 +260,7 @@ func (r *Reader) Finish() error {
 	x := r.into
 	q := &x.Request
 	if r.bad != nil {
+		q.Connect = string(q.Method) == "CONNECT" // how it is refused depends on that
 		return r.bad
 	}
 	switch {
@@ -285,6 +286,7 @@ func (r *Reader) Finish() error {
 
 // connect is the end of a head that asks for a tunnel.
 func (r *Reader) connect(q *exchange.Request) error {
+	q.Connect = true
 	switch {
 	case r.seen&(seenScheme|seenPath) != 0:
 		return Malformed("CONNECT has a path")
@@ -298,7 +300,7 @@ func (r *Reader) connect(q *exchange.Request) error {
 	if err := r.settleAuthority(q); err != nil {
 		return err
 	}
-	q.Connect, q.Path = true, slash
+	q.Path = slash
 	return http1.CheckConnect(q)
 }
 
@@ -313,6 +315,7 @@ func (r *Reader) convert(q *exchange.Request) error {
 	case r.length >= 0:
 		return Malformed("CONNECT announces the length of a body")
 	case r.protocol != "websocket":
+		q.Connect = true
 		return refused(501, "this protocol is not served here")
 	}
 	q.Method, q.WebSocket = methodGet, true
