@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,9 +24,9 @@ func TestDemo(t *testing.T) {
 		t.Skip(err)
 	}
 	const shop = "127.0.0.1:8080" // as bookshop.yaml says
-	addresses := []string{shop}
+	addresses := []string{shop, demoSidecarAdmin}
 	for _, i := range bookshop.Instances() {
-		addresses = append(addresses, i.Address)
+		addresses = append(addresses, i.Address, i.Inbound, i.Outbound)
 	}
 	for _, address := range addresses {
 		if l, err := net.Listen("tcp", address); err != nil {
@@ -68,6 +70,7 @@ func TestDemo(t *testing.T) {
 	if seen[200]+seen[429] != 12 || seen[429] < 2 {
 		t.Errorf("twelve calls of a partner: %v, want at most ten served and the others refused", seen)
 	}
+	requireDemoMesh(t)
 	for _, want := range []string{"weir key create --app demo", "curl -i http://" + shop + "/books", "WEIR_ADMIN=" + cfg.Server.Admin + " weir status"} {
 		if !strings.Contains(hints.String(), want) {
 			t.Errorf("the hints do not say %q:\n%s", want, hints.String())
@@ -75,6 +78,29 @@ func TestDemo(t *testing.T) {
 	}
 	process.stop()
 	run(t, cfg).ready() // and again, over what is there
+}
+
+// requireDemoMesh: the services reach each other by their sidecars, over HTTP/3, and
+// one may not call another.
+func requireDemoMesh(t *testing.T) {
+	t.Helper()
+	const asOrders, asReviews = "127.0.0.1:9205", "127.0.0.1:9203" // as the hints say
+	proxied := func(by, url string) (int, string) {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyURL(&neturl.URL{Scheme: "http", Host: by})}}
+		return askBy(t, client, url, "")
+	}
+	if status, body := ask(t, "http://127.0.0.1:8080/reviews/1", ""); status != 200 {
+		t.Errorf("reviews, which ask books: %d %s", status, body)
+	}
+	if status, body := proxied(asOrders, "http://books.mesh/books/1"); status != 200 || !strings.Contains(body, `"cost"`) {
+		t.Errorf("orders asks books: %d %s", status, body)
+	}
+	if status, body := proxied(asReviews, "http://orders.mesh/orders"); status != 403 || !strings.Contains(body, "access_denied") {
+		t.Errorf("reviews asks orders: %d %s", status, body)
+	}
+	if _, page := ask(t, "http://"+demoSidecarAdmin+"/metrics", ""); !regexp.MustCompile(`weir_upstream_requests_total\{code="200",protocol="h3",service="default/books"\} [1-9]`).MatchString(page) {
+		t.Errorf("orders did not call books over HTTP/3:\n%s", page)
+	}
 }
 
 func twelve(t *testing.T, url, key string) map[int]int {
@@ -88,6 +114,11 @@ func twelve(t *testing.T, url, key string) map[int]int {
 
 func ask(t *testing.T, url, key string) (status int, body string) {
 	t.Helper()
+	return askBy(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, url, key)
+}
+
+func askBy(t *testing.T, client *http.Client, url, key string) (status int, body string) {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +126,6 @@ func ask(t *testing.T, url, key string) (status int, body string) {
 	if key != "" {
 		request.Header.Set("x-api-key", key)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)

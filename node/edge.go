@@ -92,7 +92,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 		return err
 	}
 	p.run("limits", host.quota.Run)
-	if err := e.startProxy(p, cfg, ec, is, dir, node, host); err != nil {
+	if err := e.startProxy(p, cfg, ec, is, dir, node, keyring, host); err != nil {
 		return err
 	}
 	p.run(string(is.role), e.follow)
@@ -143,7 +143,7 @@ func (is proxyRole) tokenFlags() string {
 	return string(is.role)
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, host *host) error {
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, keyring *identity.Keyring, host *host) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -163,7 +163,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, d
 	}
 	e.proxy, err = proxy.New(proxy.Config{
 		Policies: host, Consumers: host.consumers, Meter: usage, PluginKeys: ec.PluginKeys, Metrics: metrics, Access: access, Logger: p.log.With("part", "proxy"), AdminAddress: ec.Admin,
-		Mesh: proxyMesh(node, is, refused), Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
+		Mesh: proxyMesh(node, keyring, is, refused), Zone: ec.Labels["zone"], Overload: memory, MaxConnections: ec.MaxConnections,
 		ClientLinger: linger, Listen: cfg.Inherited.Listen, ListenAdmin: cfg.Inherited.Listen,
 	})
 	if err != nil {

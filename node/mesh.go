@@ -13,7 +13,7 @@ import (
 )
 
 // proxyMesh is who a proxy is to others, by its identity.
-func proxyMesh(node *identity.Identity, is proxyRole, refused *refusals) *proxy.Mesh {
+func proxyMesh(node *identity.Identity, keyring *identity.Keyring, is proxyRole, refused *refusals) *proxy.Mesh {
 	m := &proxy.Mesh{
 		Identity: func(tenant, service string) string {
 			return identity.ServiceURI(node.TrustDomain(), tenant, service).String()
@@ -22,6 +22,7 @@ func proxyMesh(node *identity.Identity, is proxyRole, refused *refusals) *proxy.
 		Outbound: is.outbound,
 	}
 	if is.role == identity.RoleSidecar {
+		m.ResetKey = keyring.Derive("mesh stateless reset")
 		m.Server = func(protocols ...string) *tls.Config { return node.MeshServerTLS(refused.note, protocols...) }
 	}
 	return m

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/weirmesh/weir/identity"
 )
 
 // readyLine is what scripts wait for.
@@ -159,7 +161,7 @@ func (p *process) startBoth(cfg Config) error {
 	}
 	edge, dir := *cfg.Edge, filepath.Join(cfg.Data, "edge")
 	edge.Servers = []string{s.nodeAddress}
-	if edge.Token, err = s.localToken(p.ctx, dir); err != nil {
+	if edge.Token, err = s.localToken(p.ctx, dir, proxyRole{role: identity.RoleEdge}); err != nil {
 		return err
 	}
 	if _, err := p.startEdge(cfg, edge, dir, host); err != nil {
@@ -167,6 +169,11 @@ func (p *process) startBoth(cfg Config) error {
 	}
 	if err := p.declareFirst(cfg, s); err != nil {
 		return err
+	}
+	if cfg.Demo {
+		if err := p.startDemoSidecars(cfg, s); err != nil {
+			return err
+		}
 	}
 	if err := s.awaitAccepted(p.ctx, edge.Name); err != nil {
 		return err

@@ -255,21 +255,21 @@ func (s *server) serve(p *process, cfg Config, sc ServerConfig, host *host, list
 	return nil
 }
 
-// localToken admits the edge of the same process, whose data is in dir. It is
-// empty when the edge belongs to this cluster already.
-func (s *server) localToken(ctx context.Context, dir string) (string, error) {
+// localToken admits a proxy of the same process, whose data is in dir. It is
+// empty where that has an identity of this cluster.
+func (s *server) localToken(ctx context.Context, dir string, of proxyRole) (string, error) {
 	node, err := identity.Open(filepath.Join(dir, "identity"))
 	if err != nil {
-		return "", fmt.Errorf("start edge: %w", err)
+		return "", fmt.Errorf("start %s: %w", of.role, err)
 	}
 	if node.Knows(identity.Token{Fingerprint: s.registrar.Authority().Fingerprint()}) {
 		return "", nil
 	}
 	token, _, err := s.registrar.Tokens().CreateJoin(ctx, identity.JoinTokenConfig{
-		Role: identity.RoleEdge, TTL: 5 * time.Minute, Uses: 1, By: "weir dev",
+		Role: of.role, Tenant: of.tenant, Service: of.service, TTL: 5 * time.Minute, Uses: 1, By: "weir dev",
 	})
 	if err != nil {
-		return "", fmt.Errorf("start edge: %w", err)
+		return "", fmt.Errorf("start %s: %w", of.role, err)
 	}
 	return token.String(), nil
 }

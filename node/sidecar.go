@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weirmesh/weir/identity"
@@ -55,36 +56,45 @@ func (c *SidecarConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-// startSidecar starts a proxy beside a service, and what registers that. The
-// registration is the last to start and the first to stop: when a sidecar stops, nobody
-// is sent to it any more before it takes nothing more.
+// startSidecar is `weir sidecar`. The registration is the last to start and the first
+// to stop: when a sidecar stops, nobody is sent to it any more before it takes nothing
+// more.
 func (p *process) startSidecar(cfg Config) error {
-	sc := *cfg.Sidecar
-	sc.Tenant = cmp.Or(sc.Tenant, resource.DefaultTenant)
 	host, err := p.startHost(cfg)
 	if err != nil {
 		return err
 	}
+	r, err := p.startSidecarProxy(cfg, *cfg.Sidecar, cfg.Data, host)
+	if err != nil {
+		return err
+	}
+	p.run("registration", r.run)
+	return p.ready(cfg)
+}
+
+// startSidecarProxy starts a proxy beside a service, with its data in dir, and returns
+// what registers that.
+func (p *process) startSidecarProxy(cfg Config, sc SidecarConfig, dir string, host *host) (*registration, error) {
+	sc.Tenant = cmp.Or(sc.Tenant, resource.DefaultTenant)
 	e := new(edge)
+	var err error
 	e.view, err = mesh.New(mesh.Config{Tenant: sc.Tenant, Service: sc.Service, Address: sc.Address, Inbound: sc.Inbound, Outbound: sc.Outbound})
 	if err != nil {
-		return fmt.Errorf("start sidecar: %w", err)
+		return nil, fmt.Errorf("start sidecar: %w", err)
 	}
 	_, port, _ := net.SplitHostPort(sc.Outbound) // mesh.New has read it
 	outbound, _ := strconv.ParseUint(port, 10, 16)
 	is := proxyRole{role: identity.RoleSidecar, tenant: sc.Tenant, service: sc.Service, outbound: uint16(outbound)}
-	if err := e.start(p, cfg, sc.EdgeConfig, is, cfg.Data, host); err != nil {
-		return err
+	if err := e.start(p, cfg, sc.EdgeConfig, is, dir, host); err != nil {
+		return nil, err
 	}
 	if err := e.awaitForce(p.ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if problem := e.proxy.Problem(); problem != "" {
 		p.log.Error("the sidecar does not serve all that it should", "part", "sidecar", "problem", problem)
 	}
-	r := newRegistration(e, sc, p)
-	p.run("registration", r.run)
-	return p.ready(cfg)
+	return newRegistration(e, sc, p), nil
 }
 
 const (
@@ -111,10 +121,14 @@ type registration struct {
 	of   *process
 	// news is what is to be said; it holds at most the newest.
 	news chan bool
+	// registered is closed once a server has it.
+	registered chan struct{}
+	succeed    func()
 }
 
 func newRegistration(e *edge, cfg SidecarConfig, p *process) *registration {
-	return &registration{edge: e, cfg: cfg, of: p, news: make(chan bool, 1)}
+	done := make(chan struct{})
+	return &registration{edge: e, cfg: cfg, of: p, news: make(chan bool, 1), registered: done, succeed: sync.OnceFunc(func() { close(done) })}
 }
 
 // run says how the instance is until ctx ends, and then that it is no more.
@@ -147,6 +161,9 @@ func (r *registration) run(ctx context.Context) error {
 			continue
 		}
 		err := r.register(ctx, unhealthy)
+		if err == nil {
+			r.succeed()
+		}
 		if text := fmt.Sprint(err); text != last && ctx.Err() == nil { // not each time
 			if last = text; err != nil {
 				r.of.log.Warn("instance not registered; trying on", "part", "sidecar", "error", err)

@@ -22,6 +22,7 @@ type backend struct {
 	metrics  [upstream.Mesh]*telemetry.Series // by protocol; nil: it is not spoken
 	affinity *affinity                        // what hashes go by; nil: nothing
 	shared   bool                             // its connections carry many requests, which it may send back unread
+	upgrades bool                             // it speaks HTTP/1.1, beyond which WebSocket may follow
 }
 
 // backendKey is what must be equal for rules to share a backend: the very
@@ -148,13 +149,17 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 	if len(registered) > 0 && len(cfg.Endpoints) == 0 {
 		cfg.Health.Check = nil // their sidecars look after them
 	}
-	b := backend{affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1 || len(registered) > 0}
+	b := backend{affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1 || len(registered) > 0,
+		upgrades: key.Protocol == upstream.HTTP1}
 	var speaks []upstream.Protocol
 	if len(registered) == 0 || len(cfg.Endpoints) > 0 {
 		speaks = append(speaks, key.Protocol)
 	}
 	if len(registered) > 0 {
 		speaks = append(speaks, upstream.HTTP3, upstream.HTTP2)
+		if b.upgrades {
+			speaks = append(speaks, upstream.HTTP1)
+		}
 		cfg.Endpoints = append(cfg.Endpoints, registered...)
 	}
 	b.Backend = p.services.Open(cfg)

@@ -170,9 +170,13 @@ func (p *Proxy) openQUIC(k bindKey, b *binding) error {
 }
 
 func (p *Proxy) listenerConfig(h *handler) listener.Config {
+	var resetKey [32]byte
+	if p.cfg.Mesh != nil {
+		resetKey = p.cfg.Mesh.ResetKey
+	}
 	return listener.Config{
 		Handler: h, Security: h, Admission: h.Admission, Streams: h, Budget: p.budget, Crowd: &h.crowd, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
-		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger, HalfClosed: p.cfg.ClientHalfClosed,
+		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger, HalfClosed: p.cfg.ClientHalfClosed, ResetKey: resetKey,
 	}
 }
 

@@ -22,7 +22,7 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 		return errNoBackend
 	}
 	x.Service = b.Service()
-	if x.Request.WebSocket && b.shared { // not for the endpoints to answer for
+	if x.Request.WebSocket && !b.upgrades { // not for the endpoints to answer for
 		return errWebSocket
 	}
 	if !s.permits.Begin(b.Backend) {

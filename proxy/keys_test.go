@@ -327,6 +327,28 @@ func TestKeysOfTwoApis(t *testing.T) {
 	}
 }
 
+// Of two Apis on one rule it is the called one's Subscription that counts.
+func TestTheCalledApisSubscriptionCounts(t *testing.T) {
+	c := new(counted)
+	e := startKeyed(t, metered(c), contractOf(booksDocument), keyedAPI("books", "", func(*weirv1.ApiSpec) {}), keyedAPI("all", ""),
+		planOf("whole", "all"), subscriptionOf("a-whole", "demo", "whole"))
+	e.apply(keyedAPI("books", "", func(a *weirv1.ApiSpec) { a.Validation = nil }))
+	for what, want := range map[string]string{
+		"/books?limit=3": "demo-free default/books listBooks 200", // it has the operation, though "all" comes first
+		"/songs":         "a-whole default/all - 400",             // nobody's operation: the first Api's
+	} {
+		get(t, e.url(what), "x-api-key", "k1")
+		if got := c.take(); got[want] != 1 {
+			t.Errorf("%s: counted %v, want %q", what, got, want)
+		}
+	}
+	e.apply(keyedAPI("all", "", func(a *weirv1.ApiSpec) { a.ContractRef, a.Validation = nil, nil }))
+	e.apply(subscriptionOf("a-whole", "demo", "free")) // to none that has "all"
+	if resp, body := get(t, e.url("/books?limit=3"), "x-api-key", "k1"); resp.StatusCode != 403 {
+		t.Errorf("without a Subscription to each: %s %s", resp.Status, body)
+	}
+}
+
 // A browser asks whether it may before it has a key to show, and may read why it may not.
 func TestPreflightsNeedNoKey(t *testing.T) {
 	r := route("r", "/", "s")

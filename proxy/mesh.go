@@ -29,6 +29,8 @@ type Mesh struct {
 	Client func(identity string) *tls.Config
 	// Server serves other proxies, and nobody else; nil at an edge.
 	Server func(protocols ...string) *tls.Config
+	// ResetKey is a listener.Config's, for those connections.
+	ResetKey [32]byte
 	// Outbound is the port by which a sidecar's service calls others; 0 at an edge.
 	Outbound uint16
 }
@@ -48,13 +50,13 @@ func (p *Proxy) noRoute(port uint16) *Error {
 }
 
 // addMesh is addSecure for the listener of a sidecar. Any host may be asked for there:
-// whoever is let in was told where to go.
+// whoever is let in was told where to go. HTTP/1.1 is what WebSocket begins with.
 func (p *Proxy) addMesh(socket *secureSocket) error {
 	if p.cfg.Mesh == nil || p.cfg.Mesh.Server == nil {
 		return fmt.Errorf("this proxy is no sidecar")
 	}
 	s := &secureListener{terms: terms{mesh: true}, tickets: p.tickets, mesh: true, forward: true, require: true,
-		config: p.cfg.Mesh.Server("h2"), quic: p.cfg.Mesh.Server(http3.Protocol)}
+		config: p.cfg.Mesh.Server("h2", "http/1.1"), quic: p.cfg.Mesh.Server(http3.Protocol)}
 	s.tickets.refresh(s, time.Now())
 	socket.byName[""], socket.first, socket.quic = s, s, true
 	return nil

@@ -7,7 +7,8 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
-// quota adds the limits of whoever calls, once: a consumer has the same at all Apis.
+// quota adds the limits of whoever calls, once: they are those of the Subscription that
+// counts, whichever Api has asked for the key.
 func (m *chainMaker) quota(ctx context.Context, apis []*weirv1.Api) {
 	for _, a := range apis {
 		if m.err == nil && a.GetSpec().GetAuthentication() != nil {

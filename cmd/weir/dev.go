@@ -27,7 +27,9 @@ func newDevCommand() *cobra.Command {
 The admin API admits callers from this host without a token, and nobody else.
 Where nothing was ever declared, a gateway named "public" is, on port 8080 of
 the loopback address. With --demo, --data is another directory by default (demo
-beside dev), so that the bookshop does not mix with what you declare.`,
+beside dev), so that the bookshop does not mix with what you declare. Each of the
+bookshop's services, at ports 9001 to 9005, has a sidecar: inbound at 9101 to 9105,
+outbound at 9201 to 9205; that of orders serves its metrics at 7411.`,
 		Example: "  weir dev\n  weir dev --demo",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

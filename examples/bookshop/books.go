@@ -39,11 +39,11 @@ func findBook(id string) (bookV2, bool) {
 	return bookV2{}, false
 }
 
-func booksV1(mux *http.ServeMux) {
+func booksV1(mux *http.ServeMux, _ *http.Client) {
 	books(mux, func(b bookV2) any { return b.bookV1 })
 }
 
-func booksV2(mux *http.ServeMux) {
+func booksV2(mux *http.ServeMux, _ *http.Client) {
 	books(mux, func(b bookV2) any { return b })
 }
 

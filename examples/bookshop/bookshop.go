@@ -6,8 +6,12 @@
 //	orders   v1 127.0.0.1:9005                       what was bought, by the consumer that the edge names
 //
 // Each answers with the header x-served-by, and describes itself at
-// /openapi.yaml. [Manifest] declares the edge before them: bookshop.yaml, which
-// names the same addresses.
+// /openapi.yaml. [Manifest] declares the edge before them: bookshop.yaml.
+//
+// They call each other through the mesh: reviews and orders ask books for a book,
+// by plain HTTP to http://books.mesh/ through the sidecar beside them as their
+// HTTP proxy. A service at port 900N has a sidecar whose inbound listener is at
+// 910N and whose outbound one is at 920N.
 //
 // The services answer some members that are nobody's business (what the shop
 // pays for a book); taking them out is the demo's work for a policy.
@@ -21,6 +25,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	_ "embed"
@@ -43,23 +49,35 @@ func Document(name string) (string, error) {
 // Instance is one running version of a service.
 type Instance struct {
 	Service, Version, Address string
-	Handler                   http.Handler
+	// Inbound and Outbound are where the sidecar beside it listens.
+	Inbound, Outbound string
+	Handler           http.Handler
+
+	mesh *http.Client // by which it calls others
 }
 
+// Name is the instance's own, such as books-v1.
+func (i Instance) Name() string { return i.Service + "-" + i.Version }
+
 // Instances returns the shop, with nothing ordered yet.
-func Instances() []Instance {
+func Instances() []Instance { return instances(throughProxy) }
+
+// instances are the shop, whose services call each other by what client makes of
+// the address of a proxy.
+func instances(client func(proxy string) *http.Client) []Instance {
 	return []Instance{
-		instance("books", "v1", "127.0.0.1:9001", booksV1),
-		instance("books", "v2", "127.0.0.1:9002", booksV2),
-		instance("reviews", "v1", "127.0.0.1:9003", reviewsV1),
-		instance("reviews", "v2", "127.0.0.1:9004", reviewsV2),
-		instance("orders", "v1", "127.0.0.1:9005", newOrders().routes),
+		instance(1, "books", "v1", client, booksV1),
+		instance(2, "books", "v2", client, booksV2),
+		instance(3, "reviews", "v1", client, reviewsV1),
+		instance(4, "reviews", "v2", client, reviewsV2),
+		instance(5, "orders", "v1", client, newOrders().routes),
 	}
 }
 
-func instance(service, version, address string, routes func(*http.ServeMux)) Instance {
-	mux := http.NewServeMux()
-	routes(mux)
+func instance(n int, service, version string, client func(proxy string) *http.Client, routes func(*http.ServeMux, *http.Client)) Instance {
+	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port+n)) }
+	mux, mesh := http.NewServeMux(), client(at(9200))
+	routes(mux, mesh)
 	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		http.ServeFileFS(w, r, documents, "openapi/"+service+"-"+version+".yaml")
@@ -68,13 +86,26 @@ func instance(service, version, address string, routes func(*http.ServeMux)) Ins
 		w.Header().Set("X-Served-By", service+"-"+version)
 		mux.ServeHTTP(w, r)
 	})
-	return Instance{service, version, address, handler}
+	return Instance{Service: service, Version: version, Address: at(9000), Inbound: at(9100), Outbound: at(9200), Handler: handler, mesh: mesh}
 }
 
-// Run serves the shop until the context ends. It returns once every service has
-// stopped; an error when one cannot be served.
-func Run(ctx context.Context, logger *slog.Logger) error {
-	return serve(ctx, logger, Instances(), func(address string) (net.Listener, error) {
+// Run serves the instances of those names, or the whole shop, until the context
+// ends. It returns once every service has stopped; an error when one cannot be
+// served.
+func Run(ctx context.Context, logger *slog.Logger, names ...string) error {
+	shop := Instances()
+	if len(names) > 0 {
+		known := shop
+		shop = nil
+		for _, name := range names {
+			i := slices.IndexFunc(known, func(i Instance) bool { return i.Name() == name })
+			if i < 0 {
+				return fmt.Errorf("there is no %s in the bookshop: its instances are books-v1, books-v2, reviews-v1, reviews-v2 and orders-v1", name)
+			}
+			shop = append(shop, known[i])
+		}
+	}
+	return serve(ctx, logger, shop, func(address string) (net.Listener, error) {
 		return net.Listen("tcp", address)
 	})
 }
@@ -121,6 +152,7 @@ func serveOne(ctx context.Context, i Instance, l net.Listener) error {
 		}
 	})
 	err := server.Serve(l)
+	defer i.mesh.CloseIdleConnections()
 	if !stop() {
 		<-stopped
 	}

@@ -33,9 +33,9 @@ const (
 
 func newOrders() *orders { return &orders{by: map[string][]order{}} }
 
-func (o *orders) routes(mux *http.ServeMux) {
+func (o *orders) routes(mux *http.ServeMux, mesh *http.Client) {
 	mux.HandleFunc("GET /orders", o.list)
-	mux.HandleFunc("POST /orders", o.place)
+	mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) { o.place(w, r, mesh) })
 	mux.HandleFunc("GET /orders/{id}", o.show)
 }
 
@@ -66,7 +66,7 @@ func (o *orders) show(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusNotFound, "You have no such order.")
 }
 
-func (o *orders) place(w http.ResponseWriter, r *http.Request) {
+func (o *orders) place(w http.ResponseWriter, r *http.Request, mesh *http.Client) {
 	const longest = 64 << 10
 	var wanted struct {
 		Book     string `json:"book"`
@@ -76,13 +76,12 @@ func (o *orders) place(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, `Send an order as JSON, such as {"book": "1", "quantity": 2}.`)
 		return
 	}
-	book, ok := findBook(wanted.Book)
-	if !ok {
-		refuse(w, http.StatusUnprocessableEntity, "There is no such book.")
-		return
-	}
 	if wanted.Quantity < 1 || wanted.Quantity > mostBooks {
 		refuse(w, http.StatusUnprocessableEntity, "The quantity must be between 1 and "+strconv.Itoa(mostBooks)+".")
+		return
+	}
+	book, ok := askForBook(w, r, mesh, wanted.Book, http.StatusUnprocessableEntity)
+	if !ok {
 		return
 	}
 	placed := order{

@@ -23,19 +23,18 @@ func allReviews() []reviewV2 {
 	}
 }
 
-func reviewsV1(mux *http.ServeMux) {
-	reviews(mux, func(r reviewV2) any { return r.reviewV1 })
+func reviewsV1(mux *http.ServeMux, mesh *http.Client) {
+	reviews(mux, mesh, func(r reviewV2) any { return r.reviewV1 })
 }
 
-func reviewsV2(mux *http.ServeMux) {
-	reviews(mux, func(r reviewV2) any { return r })
+func reviewsV2(mux *http.ServeMux, mesh *http.Client) {
+	reviews(mux, mesh, func(r reviewV2) any { return r })
 }
 
-func reviews(mux *http.ServeMux, show func(reviewV2) any) {
+func reviews(mux *http.ServeMux, mesh *http.Client, show func(reviewV2) any) {
 	mux.HandleFunc("GET /reviews/{book}", func(w http.ResponseWriter, r *http.Request) {
 		book := r.PathValue("book")
-		if _, ok := findBook(book); !ok {
-			refuse(w, http.StatusNotFound, "There is no such book.")
+		if _, ok := askForBook(w, r, mesh, book, http.StatusNotFound); !ok {
 			return
 		}
 		found := []any{}

@@ -81,7 +81,7 @@ func (h *Host) Make(_ context.Context, spec policy.Spec, _ policy.Services) (pol
 	}
 	switch spec.Native {
 	case policy.Operation:
-		return h.newOperation(spec)
+		return h.newOperation(spec, declared)
 	case policy.Lifecycle:
 		return newLifecycle(spec, declared), nil
 	case policy.APIKey:

@@ -80,8 +80,10 @@ func (f keyFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, erro
 	case fields > 1:
 		return f.refuse(x, resultSeveral, &severalKey), nil
 	}
-	found, verdict := f.consumers.Find(f.spec.Name, key, x.Start)
+	found, verdict := f.consumers.Find(f.called(x), key, x.Start)
 	switch {
+	case verdict == consumer.Accepted && found != nil && !f.consumers.Allows(found.App, f.spec.Name):
+		return f.refuse(x, resultNoSubscription, &noSubscription), nil
 	case verdict == consumer.Accepted && found != nil:
 		x.Consumer = found
 		return f.accept(x), nil
@@ -91,6 +93,16 @@ func (f keyFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict, erro
 		return f.refuse(x, resultExpired, &unknownKey), nil
 	}
 	return f.refuse(x, resultUnknown, &unknownKey), nil
+}
+
+// called is the Api whose Subscription counts: of several on one rule the one that is
+// called, if it asks for a key; else the first that does, whose policy this is.
+func (f keyFilter) called(x *exchange.Exchange) string {
+	n := len(f.spec.Tenant)
+	if x.Keyed && len(x.Api) > n && x.Api[:n] == f.spec.Tenant && x.Api[n] == '/' {
+		return x.Api[n+1:]
+	}
+	return f.spec.Name
 }
 
 // OnResponse implements policy.Filter.

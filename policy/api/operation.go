@@ -5,6 +5,7 @@ import (
 
 	"github.com/weirmesh/weir/contract"
 	"github.com/weirmesh/weir/policy"
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
 )
 
@@ -14,10 +15,11 @@ type operation struct {
 	spec     policy.Spec
 	api      string             // "tenant/name"
 	contract *contract.Contract // nil: there is none
+	keyed    bool               // it asks for a key
 }
 
-func (h *Host) newOperation(spec policy.Spec) (*operation, error) {
-	o := &operation{host: h, spec: spec, api: spec.Tenant + "/" + spec.Name}
+func (h *Host) newOperation(spec policy.Spec, declared *weirv1.ApiSpec) (*operation, error) {
+	o := &operation{host: h, spec: spec, api: spec.Tenant + "/" + spec.Name, keyed: declared.GetAuthentication() != nil}
 	if spec.Document == "" {
 		return o, nil
 	}
@@ -50,13 +52,13 @@ func (f operationFilter) OnRequest(x *exchange.Exchange, _ bool) (policy.Verdict
 		return policy.Continue, nil
 	}
 	if x.Api == "" {
-		x.Api = f.api
+		x.Api, x.Keyed = f.api, f.keyed
 	}
 	if f.contract == nil {
 		return policy.Continue, nil
 	}
 	if o := f.contract.Operation(x.Request.Method, x.Request.Path); o != nil {
-		x.Api, x.Operation = f.api, o.Name
+		x.Api, x.Keyed, x.Operation = f.api, f.keyed, o.Name
 	}
 	return policy.Continue, nil
 }

@@ -117,6 +117,8 @@ type Exchange struct {
 	// Api is what was called, "tenant/name", and Operation which of its operations;
 	// empty until known.
 	Api, Operation string
+	// Keyed: that Api asks for a key.
+	Keyed bool
 	// Hedges counts the endpoints that were asked beside the first.
 	Hedges int
 	// Revision is the configuration that the exchange is served under.

@@ -102,6 +102,12 @@ func (c *Client) Run() {
 	c.running.Go(c.feed)
 	<-c.quic.Context().Done()
 	c.running.Wait()
+	c.retire()
+}
+
+// retire: the connection has ended. Whoever finds that out first says so, so that the
+// next try is made elsewhere.
+func (c *Client) retire() {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()

@@ -52,6 +52,9 @@ func (l *lane) Open(ctx context.Context, x *exchange.Exchange, opts *upstream.Op
 	l.x, l.stall, l.deadline = x, opts.Stall, opts.Deadline
 	l.asksHead = string(x.Request.Method) == "HEAD"
 	if err := l.begin(ctx); err != nil {
+		if isGone(l.conn.quic) {
+			l.conn.retire()
+		}
 		return &upstream.Error{Timeout: isTimeout(err), Err: says(err)}
 	}
 	l.out.begin()
@@ -355,7 +358,10 @@ func (l *lane) giveUp(err error) {
 func (l *lane) failed(x *exchange.Exchange, err error) error {
 	l.giveUp(err)
 	e := &upstream.Error{Sent: true, Timeout: isTimeout(err), Refused: l.wasRefused(err), Err: says(err)}
-	e.Stale = l.conn.answered.Load() && hasDied(err)
+	if hasDied(err) {
+		e.Stale = l.conn.answered.Load()
+		l.conn.retire()
+	}
 	l.quic.CancelWrite(quic.StreamErrorCode(codeCancelled)) // what the pump waits for fails
 	cause, client := l.pump.Stop(x)
 	var said *upstream.Error

@@ -299,3 +299,23 @@ func TestAbort(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who finds a connection dead takes its room away: a pool that is asked again makes
+// another, though nobody has read from this one yet.
+func TestADeadConnectionHasNoRoom(t *testing.T) {
+	addr := service(t, "\x00\x04\x00", func(c *quic.Conn, _ *quic.Stream) { _ = c.CloseWithError(0x100, "") })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := http3.Dial(ctx, upstream.Target{Address: addr, Security: &tls.Config{InsecureSkipVerify: true}, Changed: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Room() == 0 {
+		t.Error("it has no room before anyone has found out")
+	}
+	outcome(t, c, request(nil)) // it dies of that
+	if n := c.Room(); n != 0 {
+		t.Errorf("it has room for %d", n)
+	}
+	c.Run()
+}

@@ -91,6 +91,10 @@ type Config struct {
 	// HalfClosed is how long the exchange of a client by HTTP/1.1 that has closed its
 	// side of the connection may go on with nothing sent to it. Zero: 1 s.
 	HalfClosed time.Duration
+	// ResetKey is secret, and the same after a restart: by it a QUIC tells clients of
+	// connections that it knows nothing of, since it was restarted, that they are over.
+	// Zero: they find out by its silence.
+	ResetKey [32]byte
 }
 
 func (c *Config) setDefaults() {

@@ -46,6 +46,9 @@ func ServeQUIC(socket net.PacketConn, cfg Config, terms func(*tls.ClientHelloInf
 		// costs a handshake: one round trip more.
 		VerifySourceAddress: func(net.Addr) bool { return q.handshakes.Load() >= int64(cfg.Handshakes/trusted) },
 	}
+	if key := quic.StatelessResetKey(cfg.ResetKey); key != (quic.StatelessResetKey{}) {
+		q.transport.StatelessResetKey = &key
+	}
 	var err error
 	if q.listener, err = q.transport.Listen(q.tls(), http3.QUIC(cfg.Idle, cfg.Handshake)); err != nil {
 		_ = socket.Close() // of no use to anyone

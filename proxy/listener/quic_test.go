@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -275,5 +276,53 @@ func eventually(t *testing.T, so func() bool, what string) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}
+	}
+}
+
+// A QUIC that was killed and comes again, with the same key, tells clients of before
+// that their connections are over. Without a key they wait until it was silent for long.
+func TestARestartedQUICResetsConnections(t *testing.T) {
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h3"}}
+	cfg := listener.Config{Logger: slog.New(slog.DiscardHandler), Handler: newHandler(whereIt), ResetKey: [32]byte{1}}
+	serve := func(socket net.PacketConn) *listener.QUIC {
+		q, err := listener.ServeQUIC(socket, cfg, func(*tls.ClientHelloInfo) (*tls.Config, any) { return config, "terms" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	q := serve(socket)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	conn, err := quic.DialAddr(ctx, socket.LocalAddr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, &quic.Config{MaxIdleTimeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	select {
+	case <-conn.HandshakeComplete():
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+
+	socket.Close() // it cannot say goodbye
+	_ = q.Close(ctx)
+	if socket, err = net.ListenPacket("udp", socket.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
+	again := serve(socket)
+	defer again.Close(ctx)
+	stream, err := conn.OpenStreamSync(ctx)
+	for err == nil && ctx.Err() == nil && conn.Context().Err() == nil {
+		_, err = stream.Write(make([]byte, 100))
+		time.Sleep(10 * time.Millisecond)
+	}
+	var reset *quic.StatelessResetError
+	if !errors.As(context.Cause(conn.Context()), &reset) {
+		t.Errorf("the connection has ended with %v", context.Cause(conn.Context()))
 	}
 }

@@ -18,7 +18,8 @@
 //     that client's connection alone.
 //   - What [Registry.Probe] and [Registry.Reach] do, nobody else notices.
 //   - A pool with a maximum never has more connections. Who comes when all are in
-//     use waits in turn, or finds the queue full and is told so at once.
+//     use waits in turn, or finds the queue full and is told so at once. WebSocket to
+//     sidecars has as many of its own.
 //
 // # Protocols
 //
@@ -48,7 +49,8 @@ const (
 	HTTP1 Protocol = iota
 	HTTP2
 	HTTP3
-	// Mesh is HTTP/3 or HTTP/2, whichever gets through to a sidecar.
+	// Mesh is HTTP/3 or HTTP/2, whichever gets through to a sidecar; and HTTP/1.1 where
+	// WebSocket is to follow.
 	Mesh
 )
 
@@ -92,6 +94,9 @@ type Pool struct {
 	closed bool
 	gate   gate
 	shared multiplex
+	// tunnels is beside a pool of the protocol Mesh once WebSocket was asked for; see
+	// forWebSocket.
+	tunnels *Pool
 
 	registry *Registry
 	security *tls.Config // nil: none
@@ -247,6 +252,9 @@ func (p *Pool) expire(before time.Time) {
 		discard(l)
 	}
 	p.closeShared(func(m *member) bool { return m.inUse == 0 && m.idleSince.Before(before) })
+	if t := p.beside(); t != nil {
+		t.expire(before)
+	}
 }
 
 // weed closes connections that the endpoint has closed, or spoken on unasked. To
@@ -277,17 +285,23 @@ func (p *Pool) weed(before time.Time) {
 			discard(l)
 		}
 	}
+	if t := p.beside(); t != nil {
+		t.weed(before)
+	}
 }
 
 // shut closes what is idle; what is in use is closed when it comes back.
 func (p *Pool) shut() {
 	p.mu.Lock()
 	p.closed = true
-	idle := p.idle
+	idle, tunnels := p.idle, p.tunnels
 	p.idle = nil
 	p.mu.Unlock()
 	for _, l := range idle {
 		discard(l)
+	}
+	if tunnels != nil {
+		tunnels.shut()
 	}
 	p.closeShared(func(m *member) bool { return m.inUse == 0 })
 }
@@ -334,12 +348,16 @@ func (r *Registry) newPool(k Key) *Pool {
 	k.setDefaults()
 	p := &Pool{key: k, registry: r, shared: multiplex{dial: r.dials[k.Protocol]}}
 	switch {
-	case k.Protocol != Mesh:
+	case k.Protocol != Mesh && k.TLS.SidecarsOf == "":
 		p.security, p.unusable = k.TLS.Config(k.Address, k.Protocol)
 	case r.trust == nil:
 		p.unusable = errors.New("this proxy is in no mesh")
 	default:
 		p.security = r.trust(k.TLS.SidecarsOf)
+		if offered := protocols[k.Protocol]; offered != nil {
+			p.security = p.security.Clone()
+			p.security.NextProtos = offered
+		}
 	}
 	return p
 }

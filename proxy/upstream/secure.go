@@ -29,7 +29,7 @@ type TLS struct {
 	// the endpoint is shown, if it asks.
 	Chain, Key string
 	// SidecarsOf is the identity of the service whose sidecars are spoken to, by the
-	// protocol Mesh, where all else is the mesh's: see [Registry.JoinMesh].
+	// protocol Mesh or HTTP1, where all else is the mesh's: see [Registry.JoinMesh].
 	SidecarsOf string
 }
 

@@ -60,6 +60,7 @@ type Options struct {
 // ends the pump and waits for it.
 type Stream struct {
 	pool     *Pool
+	counted  *Pool // whose exchange it is; another than pool for WebSocket in the mesh
 	who      ends
 	opts     Options
 	deadline atomic.Int64 // Unix nanoseconds, 0: none; the pump reads it too
@@ -92,11 +93,15 @@ type Stream struct {
 // answer into x.Response, whose Body then reads from the connection. On an
 // error the stream is closed.
 func (s *Stream) Open(ctx context.Context, p *Pool, x *exchange.Exchange, opts Options) error {
+	s.counted = p
+	p.inFlight.Add(1)
+	if x.Request.WebSocket {
+		p = p.forWebSocket()
+	}
 	s.spoken = p.key.Protocol
 	s.pool, s.who, s.opts, s.pump = p, ends{x.Client, x.Local}, opts, nil
 	s.asked, s.sent, s.answered, s.bodied = false, false, false, false
 	s.setDeadline(opts.Deadline)
-	p.inFlight.Add(1)
 	x.Request.Expect = !opts.Inline && Expects(x.Request.Body)
 	if p.shared.dial != nil {
 		if err := s.openLane(ctx, x); err != nil {
@@ -448,7 +453,7 @@ func (s *Stream) Close(x *exchange.Exchange) {
 	}
 	if s.pool.shared.dial != nil {
 		s.closeLane(x)
-		s.pool.inFlight.Add(-1)
+		s.counted.inFlight.Add(-1)
 		s.pool = nil
 		return
 	}
@@ -460,7 +465,7 @@ func (s *Stream) Close(x *exchange.Exchange) {
 	p, l := s.pool, s.link
 	s.setLink(nil)
 	s.pool = nil
-	p.inFlight.Add(-1)
+	s.counted.inFlight.Add(-1)
 	whole := s.answered && (!s.bodied || s.body.Done())
 	switch {
 	case l == nil: // none came about

@@ -27,18 +27,18 @@ const (
 
 // A sidecar is a proxy beside a service, on a host of its own.
 type sidecar struct {
-	c       *cluster
-	name    string
-	host    *hosts.Host
-	process *hosts.Process
-	http    *http.Client // of whoever runs on that host
+	c        *cluster
+	name     string
+	host     *hosts.Host
+	outbound string // where the service calls others
+	data     string
+	process  *hosts.Process
+	http     *http.Client // of whoever runs on that host
 }
 
 // sidecar starts a service, and a sidecar beside it.
-func (c *cluster) sidecar(host *hosts.Host, name, service string) *sidecar {
+func (c *cluster) sidecar(host *hosts.Host, name, service string, more ...string) *sidecar {
 	c.t.Helper()
-	s := &sidecar{c: c, name: name, host: host, http: host.HTTPClient()}
-	s.http.Timeout = callTime
 	listener, err := host.Listen(c.t.Context(), "tcp", host.HostPort(servicePort))
 	if err != nil {
 		c.t.Fatal(err)
@@ -50,9 +50,18 @@ func (c *cluster) sidecar(host *hosts.Host, name, service string) *sidecar {
 		_ = server.Serve(listener)
 	}()
 	c.t.Cleanup(func() { server.Close(); <-done })
-	s.process = host.Command(c.t.Context(), weir(c.t), "sidecar", "--name", name, "--service", service, "--address", host.HostPort(servicePort),
-		"--servers", addresses(c.all()), "--token", c.joinToken("sidecar", "--service", service), "--data", c.t.TempDir(), "--inbound", fmt.Sprintf(":%d", inboundPort),
-		"--outbound", host.HostPort(outboundPort), "--proxy-admin", host.HostPort(proxyAdminPort), "--access-log", "off")
+	return c.beside(host, name, service, host.HostPort(servicePort), host.HostPort(outboundPort), more...)
+}
+
+// beside starts a sidecar for a service that is there.
+func (c *cluster) beside(host *hosts.Host, name, service, address, outbound string, more ...string) *sidecar {
+	c.t.Helper()
+	s := &sidecar{c: c, name: name, host: host, outbound: outbound, data: c.t.TempDir(), http: host.HTTPClient()}
+	s.http.Timeout = callTime
+	args := []string{"sidecar", "--name", name, "--service", service, "--address", address,
+		"--servers", addresses(c.all()), "--token", c.joinToken("sidecar", "--service", service), "--data", s.data, "--inbound", fmt.Sprintf(":%d", inboundPort),
+		"--outbound", outbound, "--proxy-admin", host.HostPort(proxyAdminPort), "--access-log", "off"}
+	s.process = host.Command(c.t.Context(), weir(c.t), append(args, more...)...)
 	s.process.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
 	s.process.Start()
 	s.ready()
@@ -101,7 +110,7 @@ func (s *sidecar) awaitInstance(what string, good func(*weirv1.Instance) bool) {
 
 // call has the service beside the sidecar call another.
 func (s *sidecar) call(service string) (string, error) {
-	r, err := http.NewRequestWithContext(s.c.t.Context(), "GET", "http://"+s.host.HostPort(outboundPort)+"/", nil)
+	r, err := http.NewRequestWithContext(s.c.t.Context(), "GET", "http://"+s.outbound+"/", nil)
 	if err != nil {
 		return "", err
 	}
@@ -149,13 +158,21 @@ func (s *sidecar) awaitProtocol(service, protocol string) {
 }
 
 // counted is how many calls were answered by a protocol.
-func (s *sidecar) counted(service, protocol string) (n int) {
+func (s *sidecar) counted(service, protocol string) int {
 	s.c.t.Helper()
-	page, err := read(s.http.Get("http://" + s.host.HostPort(proxyAdminPort) + "/metrics"))
+	return s.c.metric(s.host, `weir_upstream_requests_total\{code="[1-9]\d*",protocol="`+protocol+`",service="default/`+service+`"\}`)
+}
+
+// metric is what the proxy on a host counts, over all series that match.
+func (c *cluster) metric(host *hosts.Host, pattern string) (n int) {
+	c.t.Helper()
+	client := host.HTTPClient()
+	defer client.CloseIdleConnections()
+	page, err := read(client.Get("http://" + host.HostPort(proxyAdminPort) + "/metrics"))
 	if err != nil {
-		s.c.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	series := regexp.MustCompile(`(?m)^weir_upstream_requests_total\{code="[1-9]\d*",protocol="` + protocol + `",service="default/` + service + `"\} (\d+)`)
+	series := regexp.MustCompile(`(?m)^` + pattern + ` (\d+)`)
 	for _, found := range series.FindAllStringSubmatch(page, -1) {
 		k, _ := strconv.Atoi(found[1])
 		n += k
