@@ -169,14 +169,14 @@ func (c *compared) round(ctx context.Context, w *weir, s settings) error {
 	return err
 }
 
-// print judges what the plugin is to blame for: that another tenant asks at all
-// takes its share of the machine, too.
+// print judges by the waits alone, and shows beside them what any tenant does to
+// another: that one asks at all takes its share of the machine.
 func (c *compared) print() {
 	alone, beside, suffers := c.alone.Quantile(0.99), c.beside.Quantile(0.99), c.suffers.Quantile(0.99)
-	ratio := float64(suffers) / float64(beside)
-	fmt.Printf("%s: p99 beside a tenant whose plugin %s, over one whose plugin behaves: %.2f (%s and %s; alone %s, so %.2f; p50 %s, %s and %s; %d requests of the neighbour), at most %.2f\n",
-		measure.Verdict(ratio <= neighbourP99), c.does, ratio, suffers, beside, alone, float64(suffers)/float64(alone),
-		c.suffers.Quantile(0.5), c.beside.Quantile(0.5), c.alone.Quantile(0.5), c.asked, neighbourP99)
+	ratio := float64(suffers) / float64(alone)
+	fmt.Printf("%s: p99 beside a tenant whose plugin %s, over alone: %.2f (%s and %s; beside one whose plugin behaves %s, %.2f; p50 %s, %s and %s; %d requests of the neighbour), at most %.2f\n",
+		measure.Verdict(ratio <= neighbourP99), c.does, ratio, suffers, alone, beside, float64(beside)/float64(alone),
+		c.suffers.Quantile(0.5), c.alone.Quantile(0.5), c.beside.Quantile(0.5), c.asked, neighbourP99)
 }
 
 const partTime = 3 * time.Second
