@@ -17,28 +17,31 @@ import (
 // configuration or not, and learns whether to try again.
 func TestUsageIsReported(t *testing.T) {
 	c := newCluster(t)
-	var from string
-	var got *weirv1.ReportUsageRequest
-	var answer error
+	type told struct {
+		by   string
+		what *weirv1.ReportUsageRequest
+	}
+	reports, answers := make(chan told, 3), make(chan error, 3)
 	c.usage = func(_ context.Context, node string, m *weirv1.ReportUsageRequest) error {
-		from, got = node, m
-		return answer
+		reports <- told{node, m}
+		return <-answers
 	}
 	c.start()
 	report := &weirv1.ReportUsageRequest{Segments: []*weirv1.UsageSegment{{Epoch: make([]byte, 16), Sequence: 7, Counts: []*weirv1.UsageCount{{App: "demo", Count: 3}}}}}
 
 	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
+	answers <- nil
 	if err := e.client.ReportUsage(t.Context(), report); err != nil {
 		t.Fatal(err)
 	}
-	if from != "edge/e1" || !proto.Equal(got, report) {
-		t.Errorf("%s has reported %v", from, got)
+	if got := <-reports; got.by != "edge/e1" || !proto.Equal(got.what, report) {
+		t.Errorf("%s has reported %v", got.by, got.what)
 	}
-	answer = errors.New("no leader")
+	answers <- errors.New("no leader")
 	if err := e.client.ReportUsage(t.Context(), report); err == nil || errors.Is(err, ErrUsageRefused) {
 		t.Errorf("while there is no leader: %v", err)
 	}
-	answer = fmt.Errorf("%w: it makes no sense", ErrUsageRefused)
+	answers <- fmt.Errorf("%w: it makes no sense", ErrUsageRefused)
 	if err := e.client.ReportUsage(t.Context(), report); !errors.Is(err, ErrUsageRefused) {
 		t.Errorf("what makes no sense: %v", err)
 	}
