@@ -86,7 +86,7 @@ func swaps(ctx context.Context, w *weir, s settings) error {
 	l.start(ctx, w.address("a"), s.connections, s.rate)
 	turn := func(n int) error {
 		for i := range n {
-			if err := w.point(ctx, "stamp", digests[i%2]); err != nil {
+			if err := w.point(ctx, "transform", digests[i%2]); err != nil {
 				return err
 			}
 		}

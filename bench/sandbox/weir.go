@@ -102,14 +102,14 @@ spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: books}]}]}
 			return err
 		}
 	}
-	if err := w.push(ctx, "a", "stamp", w.module); err != nil {
+	if err := w.push(ctx, "a", "transform", w.module); err != nil {
 		return err
 	}
 	return w.apply(ctx, fmt.Sprintf(`
 apiVersion: weir/v1
 kind: Policy
 metadata: {name: stamp, tenant: a}
-spec: {targetRefs: [{kind: Route, name: all}], plugin: stamp, config: %s}
+spec: {targetRefs: [{kind: Route, name: all}], plugin: transform, config: %s}
 `, config))
 }
 
