@@ -9,34 +9,19 @@ import (
 // plainOrigin answers each request that comes in one packet, and allocates
 // nothing for it.
 func plainOrigin(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 500\r\n\r\n" + string(bytes.Repeat([]byte("x"), 500)))
-	go func() {
+	return mute(t, func(c net.Conn) {
+		buf := make([]byte, 4<<10)
 		for {
-			c, err := l.Accept()
+			n, err := c.Read(buf)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 4<<10)
-				for {
-					n, err := c.Read(buf)
-					if err != nil {
-						return
-					}
-					if bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) || bytes.HasSuffix(buf[:n], []byte("hello")) {
-						c.Write(answer)
-					}
-				}
-			}()
+			if bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) || bytes.HasSuffix(buf[:n], []byte("hello")) {
+				c.Write(answer)
+			}
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // roundTrip sends a request and reads an answer of 500 bytes, without

@@ -20,28 +20,13 @@ import (
 // end. left is told when a client has gone.
 func database(t testing.TB) (addr string, left <-chan struct{}) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	gone := make(chan struct{}, 100)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.WriteString(c, "welcome ")
-				io.Copy(c, c)
-				io.WriteString(c, " bye")
-				gone <- struct{}{}
-			}()
-		}
-	}()
-	return l.Addr().String(), gone
+	return mute(t, func(c net.Conn) {
+		io.WriteString(c, "welcome ")
+		io.Copy(c, c)
+		io.WriteString(c, " bye")
+		gone <- struct{}{}
+	}), gone
 }
 
 // connects makes a rule serve CONNECT, and nothing else.
@@ -105,21 +90,7 @@ func TestConnect(t *testing.T) {
 // Each side of a tunnel ends for itself, and breaks as the other does.
 func TestConnectEnds(t *testing.T) {
 	open := func(t *testing.T, serve func(c *net.TCPConn)) (*edge, *client) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go serve(c.(*net.TCPConn))
-			}
-		}()
-		e := startEdge(t, service("db", l.Addr().String()), route("db", "/", "db", connects))
+		e := startEdge(t, service("db", mute(t, func(c net.Conn) { serve(c.(*net.TCPConn)) })), route("db", "/", "db", connects))
 		c := dial(t, e.addr)
 		c.send(connectDB)
 		if got := c.head("CONNECT").StatusCode; got != 200 {
@@ -164,6 +135,7 @@ func TestConnectEnds(t *testing.T) {
 		e, c := open(t, func(c *net.TCPConn) {
 			io.WriteString(c, "bye")
 			c.CloseWrite()
+			io.Copy(io.Discard, c)
 		})
 		heard(t, c.in, "bye")
 		c.closed()
@@ -227,26 +199,11 @@ func TestConnectEnds(t *testing.T) {
 // brokenAfterHello is a service of bytes that greets and resets who answers.
 func brokenAfterHello(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.WriteString(c, "hello")
-				io.ReadFull(c, make([]byte, 1))
-				c.(*net.TCPConn).SetLinger(0)
-				c.Close()
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return mute(t, func(c net.Conn) {
+		io.WriteString(c, "hello")
+		io.ReadFull(c, make([]byte, 1))
+		c.(*net.TCPConn).SetLinger(0)
+	})
 }
 
 // Where no rule names CONNECT it is refused, and what comes behind it is nobody's

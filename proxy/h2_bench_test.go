@@ -107,27 +107,12 @@ func BenchmarkHTTP2TLS(b *testing.B) {
 // and allocates nothing for it.
 func plainH2Origin(t testing.TB) *weirv1.Service {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go answerH2(c)
-		}
-	}()
-	s := service("s", l.Addr().String())
+	s := service("s", mute(t, answerH2))
 	s.Spec.Protocol = weirv1.ServiceSpec_HTTP2
 	return s
 }
 
 func answerH2(c net.Conn) {
-	defer c.Close()
 	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}
