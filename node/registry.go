@@ -86,14 +86,12 @@ const (
 // mindInstances withdraws the Instances of those who are gone, while this member leads.
 func (s *server) mindInstances(ctx context.Context) error {
 	since := time.Now() // it can tell who is gone
-	led := since
+	alone := unled{since}
 	var absent absences
 	for {
 		statuses, changed := s.fleet.Statuses()
 		now := time.Now()
-		if s.cluster.Leader() != "" {
-			led = now
-		} else if now.Sub(led) >= withoutLeader {
+		if alone.long(s.cluster.Leader(), now) {
 			since = now
 		}
 		if s.cluster.Leads() {

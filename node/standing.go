@@ -44,20 +44,29 @@ const (
 	withoutLeader = 3 * time.Second
 )
 
+// unled watches whether a server knows a leader.
+type unled struct{ led time.Time }
+
+// long tells whether it has known none for long.
+func (u *unled) long(leader string, now time.Time) bool {
+	if leader != "" {
+		u.led = now
+	}
+	return now.Sub(u.led) >= withoutLeader
+}
+
 // mindStanding sends proxies to other servers once this one was removed, since it hears
 // nothing new any more, and while it knows no leader, since then nobody hears of them.
 // The process stays, to say so to whoever asks it.
 func (s *server) mindStanding(ctx context.Context) error {
 	ticker := time.NewTicker(lookAtStanding)
 	defer ticker.Stop()
-	for led := time.Now(); ; {
+	alone := unled{time.Now()}
+	for {
 		select {
 		case now := <-ticker.C:
 			s.api.TurnAway(s.cluster.Outcast() != "")
-			if s.cluster.Leader() != "" {
-				led = now
-			}
-			s.api.Leaderless(now.Sub(led) >= withoutLeader)
+			s.api.Leaderless(alone.long(s.cluster.Leader(), now))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
