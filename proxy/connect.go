@@ -119,11 +119,7 @@ func (t *tunnel) Send(p []byte) error {
 }
 
 // CloseSend implements exchange.Tunnel.
-func (t *tunnel) CloseSend() {
-	if c, ok := t.up.Conn.(interface{ CloseWrite() error }); ok {
-		_ = c.CloseWrite() // fails only where there is no one to tell
-	}
-}
+func (t *tunnel) CloseSend() { wire.CloseWrite(t.up.Conn) }
 
 // close ends the connection, so that the endpoint sees it break where it has
 // broken: by a reset of TCP, with no word of TLS (RFC 9113, section 8.5).

@@ -70,11 +70,17 @@ func (s *session) forward(x *exchange.Exchange, r *rule) *Error {
 
 // backend is the service that an exchange goes to; nil: to none.
 func (s *session) backend(r *rule) *backend {
-	switch {
-	case r.sole != nil:
-		return r.sole
-	case s.chosen != nil:
+	if r.sole == nil && s.chosen != nil {
 		return s.chosen
+	}
+	return r.backend()
+}
+
+// backend is the only service, or the one whose turn it is by the weights; nil: there is
+// none.
+func (r *rule) backend() *backend {
+	if r.sole != nil || r.split == nil {
+		return r.sole
 	}
 	which := r.split.Next()
 	if which == balancer.None {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/proxy/balancer"
 	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/hello"
 	"github.com/weirmesh/weir/proxy/listener"
@@ -182,13 +181,9 @@ func (c *connection) terminate(l *secureListener) error {
 
 // carry connects to an endpoint and relays until both sides have ended.
 func (c *connection) carry(ctx context.Context) endedBy {
-	b := c.rule.sole
+	b := c.rule.backend()
 	if b == nil {
-		which := c.rule.split.Next()
-		if which == balancer.None {
-			return endedBy{resultNoBackend, nil}
-		}
-		b = c.rule.backends[which]
+		return endedBy{resultNoBackend, nil}
 	}
 	c.x.Service = b.Service()
 	var permits service.Permits

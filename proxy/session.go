@@ -185,15 +185,9 @@ func (s *session) chainFor(l *router.Listener) *policy.Chain {
 // Endpoints implements exchange.Endpoints. Where the rule has several services, the
 // one that the exchange goes to is chosen now.
 func (s *session) Endpoints(yield func(address string, healthy bool) bool) {
-	r := s.rule
-	b := r.sole
-	if b == nil && s.chosen == nil && r.split != nil {
-		if which := r.split.Next(); which != balancer.None {
-			s.chosen = r.backends[which]
-		}
-	}
-	if b == nil {
-		b = s.chosen
+	b := s.backend(s.rule)
+	if s.rule.sole == nil {
+		s.chosen = b
 	}
 	if b != nil {
 		b.Endpoints(yield)

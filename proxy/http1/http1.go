@@ -160,8 +160,7 @@ func parseTarget(target []byte, r *exchange.Request) error {
 		return malformed("request target is empty")
 	}
 	if string(r.Method) == "CONNECT" {
-		r.Authority, r.Connect, r.Path = target, true, slash
-		return CheckConnect(r)
+		return SetConnect(r, target)
 	}
 	if err := checkTarget(target); err != nil {
 		return err
@@ -182,11 +181,16 @@ func parseTarget(target []byte, r *exchange.Request) error {
 
 var slash = []byte("/")
 
-// CheckConnect looks at what CONNECT is to connect to: a host and a port, which is
-// never left out (RFC 9110, section 9.3.6).
-func CheckConnect(r *exchange.Request) error {
-	colon := bytes.LastIndexByte(r.Authority, ':')
-	if colon <= 0 || !validAuthority(r.Authority) || !validPort(r.Authority[colon+1:]) {
+// SetConnect makes a request one for a tunnel to a host and a port, which is never
+// left out (RFC 9110, section 9.3.6).
+func SetConnect(r *exchange.Request, target []byte) error {
+	r.Authority, r.Connect, r.Path = target, true, slash
+	return checkConnect(target)
+}
+
+func checkConnect(target []byte) error {
+	colon := bytes.LastIndexByte(target, ':')
+	if colon <= 0 || !validAuthority(target) || !validPort(target[colon+1:]) {
 		return malformed("CONNECT names no host and port")
 	}
 	return nil

@@ -63,7 +63,7 @@ func CheckRequest(r *exchange.Request) error {
 		return malformed("method cannot be sent")
 	}
 	if r.Connect {
-		return CheckConnect(r)
+		return checkConnect(r.Authority)
 	}
 	if len(r.Path) == 0 || r.Path[0] != '/' && string(r.Path) != "*" {
 		return malformed("path does not begin with a slash")

@@ -95,7 +95,7 @@ func (s *stream) finish(end code) {
 
 // respond sends the exchange's answer and reports how much of a body went out.
 func (s *stream) respond(x *exchange.Exchange) (sent int64, err error) {
-	if x.Connected() && x.Tunnels() {
+	if x.Request.Connect && x.Tunnels() {
 		return s.tunnel(x)
 	}
 	if s.socket != nil {

@@ -337,9 +337,7 @@ func (c *conn) refuse(p *place, err error) {
 // lingerBriefly lets the client read the answer before the connection is
 // reset by what it still sends (RFC 9112, section 9.6).
 func (c *conn) lingerBriefly() {
-	if t, ok := c.wire.Net().(interface{ CloseWrite() error }); ok {
-		_ = t.CloseWrite()
-	}
+	wire.CloseWrite(c.wire.Net())
 	c.wire.ResumeRead() // a pump that was stopped has aborted it
 	c.wire.ReadUntil(time.Now().Add(lingerTime))
 	for left := lingerBytes; left > 0; {

@@ -24,8 +24,8 @@ func (c *conn) tunnel(x *exchange.Exchange) (sent int64, err error) {
 				stall = exchange.TunnelIdle // who does not read may have nothing to say, either
 			}
 			sent, err := c.toClient(t, stall)
-			if w, ok := c.wire.Net().(interface{ CloseWrite() error }); ok && err == nil {
-				_ = w.CloseWrite() // fails only where there is no one to tell
+			if err == nil {
+				wire.CloseWrite(c.wire.Net())
 			}
 			return sent, err
 		},

@@ -259,8 +259,8 @@ func (r *Reader) trailer(name, value string) {
 func (r *Reader) Finish() error {
 	x := r.into
 	q := &x.Request
+	q.Connect = string(q.Method) == "CONNECT" // how it is refused depends on that, too
 	if r.bad != nil {
-		q.Connect = string(q.Method) == "CONNECT" // how it is refused depends on that
 		return r.bad
 	}
 	switch {
@@ -268,7 +268,7 @@ func (r *Reader) Finish() error {
 		if err := r.convert(q); err != nil {
 			return err
 		}
-	case string(q.Method) == "CONNECT":
+	case q.Connect:
 		return r.connect(q)
 	}
 	const needed = seenMethod | seenScheme | seenPath
@@ -286,7 +286,6 @@ func (r *Reader) Finish() error {
 
 // connect is the end of a head that asks for a tunnel.
 func (r *Reader) connect(q *exchange.Request) error {
-	q.Connect = true
 	switch {
 	case r.seen&(seenScheme|seenPath) != 0:
 		return Malformed("CONNECT has a path")
@@ -300,25 +299,21 @@ func (r *Reader) connect(q *exchange.Request) error {
 	if err := r.settleAuthority(q); err != nil {
 		return err
 	}
-	q.Path = slash
-	return http1.CheckConnect(q)
+	return http1.SetConnect(q, q.Authority)
 }
-
-var slash = []byte("/")
 
 // convert makes an extended CONNECT what it would be in HTTP/1.1. The rest of the
 // handshake is for that version alone, and written with the request.
 func (r *Reader) convert(q *exchange.Request) error {
 	switch {
-	case string(q.Method) != "CONNECT":
+	case !q.Connect:
 		return Malformed("a protocol is named for another method than CONNECT")
 	case r.length >= 0:
 		return Malformed("CONNECT announces the length of a body")
 	case r.protocol != "websocket":
-		q.Connect = true
 		return refused(501, "this protocol is not served here")
 	}
-	q.Method, q.WebSocket = methodGet, true
+	q.Method, q.Connect, q.WebSocket = methodGet, false, true
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/proxy/wire"
 )
 
 // tunnelIdle is how long a service may be silent once it speaks WebSocket. A
@@ -46,8 +47,4 @@ func (t tunnel) Send(p []byte) error {
 }
 
 // CloseSend implements exchange.Tunnel.
-func (t tunnel) CloseSend() {
-	if c, ok := t.link.Net().(interface{ CloseWrite() error }); ok {
-		_ = c.CloseWrite() // fails only where there is no one to tell
-	}
-}
+func (t tunnel) CloseSend() { wire.CloseWrite(t.link.Net()) }
