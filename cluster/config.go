@@ -54,7 +54,9 @@ type Config struct {
 	// it. 0: 72 hours. Less than 0: it never does.
 	DeadAfter time.Duration
 	// SnapshotEntries and SnapshotBytes are how much log may gather before it
-	// is compacted into a snapshot. 0: 8,192 entries, 64 MiB.
+	// is compacted into a snapshot. 0: 8,192 entries, 64 MiB. It is done earlier
+	// where the state is small: when the log has as many bytes as the state, but
+	// at least an eighth of SnapshotBytes.
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	// Reserve is the space on the disk that the log leaves: with less, the

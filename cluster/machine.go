@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -50,9 +51,11 @@ type machine struct {
 	turn sync.Mutex
 
 	// bytes were applied since the last snapshot, or since full was told that
-	// they were more than the bound: it is told once.
+	// they were too many: it is told once.
 	bytes, bound int64
 	full         chan struct{}
+	// whole is the size of the last snapshot.
+	whole atomic.Int64
 }
 
 func newMachine(sm StateMachine, bound int64) *machine {
@@ -60,6 +63,17 @@ func newMachine(sm StateMachine, bound int64) *machine {
 	m.progress.changed = make(chan struct{})
 	m.progress.advance(sm.Applied(), 0)
 	return m
+}
+
+// leastLog is the part of the bound that may always gather, however small the
+// state is.
+const leastLog = 8
+
+// tooMuch is how many bytes may be applied before a snapshot is wanted: as many as
+// the last one has. Whoever starts without his state then replays hardly more than
+// he restores, and snapshots write no more than the log does.
+func (m *machine) tooMuch() int64 {
+	return min(max(m.whole.Load(), m.bound/leastLog), m.bound)
 }
 
 // Apply is there for Raft's interface; Raft calls ApplyBatch.
@@ -94,7 +108,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	if m.agreed != nil {
 		m.agreed(last.Index)
 	}
-	if m.bytes > m.bound {
+	if m.bytes > m.tooMuch() {
 		m.bytes = 0
 		select {
 		case m.full <- struct{}{}:
@@ -120,15 +134,18 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	m.bytes = 0
-	return &snapshot{write: write, release: release}, nil
+	return &snapshot{write: write, release: release, written: m.whole.Store}, nil
 }
 
 func (m *machine) Restore(r io.ReadCloser) error {
 	m.turn.Lock()
 	defer m.turn.Unlock()
-	if err := m.StateMachine.Restore(r); err != nil {
+	c := &counted{Reader: r}
+	if err := m.StateMachine.Restore(c); err != nil {
 		return err
 	}
+	m.bytes = 0
+	m.whole.Store(c.bytes)
 	m.progress.advance(m.Applied(), 0)
 	return nil
 }
@@ -136,13 +153,38 @@ func (m *machine) Restore(r io.ReadCloser) error {
 type snapshot struct {
 	write   func(io.Writer) error
 	release func()
+	written func(bytes int64)
 }
 
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.write(sink); err != nil {
+	c := &counted{Writer: sink}
+	if err := s.write(c); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.written(c.bytes)
+	return nil
+}
+
+// counted counts what is read or written.
+type counted struct {
+	io.Reader
+	io.Writer
+	bytes int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.bytes += int64(n)
+	return n, err
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.bytes += int64(n)
+	return n, err
 }
 
 func (s *snapshot) Release() { s.release() }

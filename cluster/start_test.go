@@ -72,7 +72,7 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 	cfg.SnapshotBytes = 64 << 10
 	sm := new(ledger)
 	n := start(t, cfg, sm)
-	for snapshots := 0; snapshots < 3; {
+	for snapshots := 0; snapshots < 3 || n.log.Newest(cfg.SnapshotBytes) == n.log.Newest(1<<40); {
 		before := n.raft.Stats()["last_snapshot_index"]
 		propose(t, n, strings.Repeat("x", 4<<10))
 		if n.raft.Stats()["last_snapshot_index"] != before {
@@ -95,7 +95,7 @@ func TestLogIsCompactedByItsBytes(t *testing.T) {
 
 // A snapshot takes a while to begin; what is applied meanwhile asks for no other.
 func TestLogThatHasGrownIsCompactedOnce(t *testing.T) {
-	m := newMachine(new(ledger), 100)
+	m := newMachine(new(ledger), 100*leastLog)
 	asked := 0
 	for index := range uint64(21) {
 		// Not a command: the state machine only sees that it passes.
@@ -108,6 +108,59 @@ func TestLogThatHasGrownIsCompactedOnce(t *testing.T) {
 	}
 	if asked != 1 {
 		t.Errorf("asked %d times for 210 bytes", asked)
+	}
+}
+
+// What a start replays has a measure in what it restores.
+func TestTheLogMayGrowAsLargeAsTheState(t *testing.T) {
+	const bound = 80 << 10
+	for name, c := range map[string]struct{ state, least, most int }{
+		"a small one": {1 << 10, bound / leastLog, bound/leastLog + 1<<10},
+		"one between": {30 << 10, 30 << 10, 32 << 10},
+		"a large one": {200 << 10, bound, bound + 1<<10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			full := func(m *machine, from uint64) (bytes int) {
+				for {
+					from++
+					m.ApplyBatch([]*raft.Log{{Index: from, Type: raft.LogConfiguration, Data: make([]byte, 1<<10)}})
+					bytes += 1 << 10
+					select {
+					case <-m.full:
+						return bytes
+					default:
+					}
+				}
+			}
+			sm := &ledger{keys: []string{strings.Repeat("k", c.state)}}
+			m := newMachine(sm, bound)
+			taken, err := m.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			files := raft.NewInmemSnapshotStore()
+			sink, err := files.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := taken.Persist(sink); err != nil {
+				t.Fatal(err)
+			}
+			if bytes := full(m, 1); bytes < c.least || bytes > c.most {
+				t.Errorf("asked for a snapshot after %d bytes", bytes)
+			}
+			_, whole, err := files.Open(sink.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			restored := newMachine(new(ledger), bound)
+			if err := restored.Restore(whole); err != nil {
+				t.Fatal(err)
+			}
+			if bytes := full(restored, 1); bytes < c.least || bytes > c.most {
+				t.Errorf("restored from one, asked for another after %d bytes", bytes)
+			}
+		})
 	}
 }
 
