@@ -3,7 +3,6 @@ package nodeapi
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -240,7 +239,7 @@ func (s *scope) shown(n *node) *weirv1.Resource {
 // authority.
 func needsKey(from *weirv1.Resource, to resource.Ref) bool {
 	for r := range resource.References(from) {
-		if r.To == to && !strings.Contains(string(r.Field), "caCertificateRefs") {
+		if r.To == to && !r.Authority {
 			return true
 		}
 	}

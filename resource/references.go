@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
@@ -16,20 +15,58 @@ const KindBlob = "Blob"
 
 // Reference is one place where a resource names another one.
 type Reference struct {
-	// Field is where the name stands, such as spec.rules[0].backendRefs[0].name.
-	Field Path
 	// To must exist.
 	To Ref
 	// Part, unless empty, must exist inside To: a listener of a Gateway, a
-	// rule of a Route, a subset of a Service. PartField is where it is named.
-	Part      string
-	PartField Path
+	// rule of a Route, a subset of a Service.
+	Part string
 	// Port, unless 0, is a port that a listener of To must have; with a Part,
 	// that very listener.
-	Port      uint32
-	PortField Path
+	Port uint32
 	// Use is what a Route asks of the listeners of To.
 	Use Use
+	// Authority: To is a Certificate that others are checked by; its key is not
+	// asked for.
+	Authority bool
+
+	at place
+	// name and part are the fields of what is at that place which hold the name, and
+	// that of the part; "": the place itself does.
+	name, part Path
+}
+
+// Field is where the name stands, such as spec.rules[0].backendRefs[0].name.
+func (ref Reference) Field() Path { return ref.at.path(ref.name) }
+
+// PartField is where the part is named.
+func (ref Reference) PartField() Path { return ref.at.path(ref.part) }
+
+// PortField is where the port is.
+func (ref Reference) PortField() Path { return ref.at.path("port") }
+
+// place is where in a resource a reference stands, as far as it is a field, or an
+// element of a list, or of a list in an element. It is written out for those who
+// complain: what is stored is gone through again and again, and hardly ever wrong.
+type place struct {
+	field, inner, last Path
+	i, j               int // elements of field and inner, counted from 1; 0: neither
+}
+
+func (p place) path(end Path) Path {
+	path := p.field
+	if p.i > 0 {
+		path = path.Index(p.i - 1)
+	}
+	for _, next := range []Path{p.inner, p.last, end} {
+		if next == "" {
+			continue
+		}
+		path = path.Field(string(next))
+		if next == p.inner && p.j > 0 {
+			path = path.Index(p.j - 1)
+		}
+	}
+	return path
 }
 
 // References yields all that a resource refers to, in the order of its fields.
@@ -81,8 +118,8 @@ func gatewayReferences(spec *weirv1.GatewaySpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for i, l := range spec.GetListeners() {
 			for j, c := range l.GetTls().GetCertificateRefs() {
-				at := Path("spec.listeners").Index(i).Field("tls").Field("certificateRefs").Index(j)
-				if !yield(Reference{Field: at.Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
+				at := place{field: "spec.listeners", i: i + 1, inner: "tls.certificateRefs", j: j + 1}
+				if !yield(Reference{at: at, name: "name", To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
 					return
 				}
 			}
@@ -90,36 +127,35 @@ func gatewayReferences(spec *weirv1.GatewaySpec) iter.Seq[Reference] {
 	}
 }
 
+const parentRefs = "spec.parentRefs"
+
 func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		use := useOf(spec)
 		for i, p := range spec.GetParentRefs() {
-			at := Path("spec.parentRefs").Index(i)
 			if !yield(Reference{
-				Field: at.Field("name"), To: Ref{Kind: cmp.Or(p.GetKind(), KindGateway), Name: p.GetName()},
-				Part: p.GetSectionName(), PartField: at.Field("sectionName"),
-				Port: p.GetPort(), PortField: at.Field("port"),
-				Use: use,
+				To:   Ref{Kind: cmp.Or(p.GetKind(), KindGateway), Name: p.GetName()},
+				Part: p.GetSectionName(), Port: p.GetPort(), Use: use,
+				at: place{field: parentRefs, i: i + 1}, name: "name", part: "sectionName",
 			}) {
 				return
 			}
 		}
 		for i, rule := range spec.GetRules() {
 			for j, b := range rule.GetBackendRefs() {
-				at := Path("spec.rules").Index(i).Field("backendRefs").Index(j)
 				if !yield(Reference{
-					Field: at.Field("name"), To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()},
-					Part: b.GetSubset(), PartField: at.Field("subset"),
+					To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()}, Part: b.GetSubset(),
+					at: place{field: "spec.rules", i: i + 1, inner: "backendRefs", j: j + 1}, name: "name", part: "subset",
 				}) {
 					return
 				}
 			}
 			for j, f := range rule.GetFilters() {
 				b := f.GetRequestMirror().GetBackendRef()
-				at := Path("spec.rules").Index(i).Field("filters").Index(j).Field("requestMirror").Field("backendRef")
+				at := place{field: "spec.rules", i: i + 1, inner: "filters", j: j + 1, last: "requestMirror.backendRef"}
 				if !yield(Reference{
-					Field: at.Field("name"), To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()},
-					Part: b.GetSubset(), PartField: at.Field("subset"),
+					To: Ref{Kind: cmp.Or(b.GetKind(), KindService), Name: b.GetName()}, Part: b.GetSubset(),
+					at: at, name: "name", part: "subset",
 				}) {
 					return
 				}
@@ -129,11 +165,10 @@ func routeReferences(spec *weirv1.RouteSpec) iter.Seq[Reference] {
 }
 
 func serviceReferences(spec *weirv1.ServiceSpec) iter.Seq[Reference] {
-	const at = Path("spec.tls")
 	return func(yield func(Reference) bool) {
 		for i, c := range spec.GetTls().GetCaCertificateRefs() {
-			at := at.Field("caCertificateRefs").Index(i)
-			if !yield(Reference{Field: at.Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
+			at := place{field: "spec.tls.caCertificateRefs", i: i + 1}
+			if !yield(Reference{at: at, name: "name", Authority: true, To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}}) {
 				return
 			}
 		}
@@ -141,7 +176,7 @@ func serviceReferences(spec *weirv1.ServiceSpec) iter.Seq[Reference] {
 		if c.GetName() == "" {
 			return
 		}
-		yield(Reference{Field: at.Field("clientCertificateRef").Field("name"), To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}})
+		yield(Reference{at: place{field: "spec.tls.clientCertificateRef"}, name: "name", To: Ref{Kind: cmp.Or(c.GetKind(), KindCertificate), Name: c.GetName()}})
 	}
 }
 
@@ -150,14 +185,13 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 		if !targetReferences(spec.GetTargetRefs(), yield) {
 			return
 		}
-		if spec.GetWaf() == nil && !yield(Reference{Field: "spec.plugin", To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
+		if spec.GetWaf() == nil && !yield(Reference{at: place{field: "spec.plugin"}, To: Ref{Kind: KindPlugin, Name: spec.GetPlugin()}}) {
 			return
 		}
 		for i, g := range spec.GetServices() {
-			at := Path("spec.services").Index(i)
 			if !yield(Reference{
-				Field: at.Field("name"), To: Ref{Kind: KindService, Name: g.GetName()},
-				Part: g.GetSubset(), PartField: at.Field("subset"),
+				To: Ref{Kind: KindService, Name: g.GetName()}, Part: g.GetSubset(),
+				at: place{field: "spec.services", i: i + 1}, name: "name", part: "subset",
 			}) {
 				return
 			}
@@ -167,7 +201,7 @@ func policyReferences(spec *weirv1.PolicySpec) iter.Seq[Reference] {
 
 func apiReferences(spec *weirv1.ApiSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
-		if !yield(Reference{Field: "spec.contractRef.name", To: Ref{Kind: KindContract, Name: spec.GetContractRef().GetName()}}) {
+		if !yield(Reference{at: place{field: "spec.contractRef.name"}, To: Ref{Kind: KindContract, Name: spec.GetContractRef().GetName()}}) {
 			return
 		}
 		targetReferences(spec.GetTargetRefs(), yield)
@@ -175,13 +209,15 @@ func apiReferences(spec *weirv1.ApiSpec) iter.Seq[Reference] {
 }
 
 func oneReference(at Path, kind, name string) iter.Seq[Reference] {
-	return func(yield func(Reference) bool) { yield(Reference{Field: at, To: Ref{Kind: kind, Name: name}}) }
+	return func(yield func(Reference) bool) {
+		yield(Reference{at: place{field: at}, To: Ref{Kind: kind, Name: name}})
+	}
 }
 
 func planReferences(spec *weirv1.PlanSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
 		for i, name := range spec.GetApis() {
-			if !yield(Reference{Field: Path("spec.apis").Index(i), To: Ref{Kind: KindApi, Name: name}}) {
+			if !yield(Reference{at: place{field: "spec.apis", i: i + 1}, To: Ref{Kind: KindApi, Name: name}}) {
 				return
 			}
 		}
@@ -190,8 +226,8 @@ func planReferences(spec *weirv1.PlanSpec) iter.Seq[Reference] {
 
 func subscriptionReferences(spec *weirv1.SubscriptionSpec) iter.Seq[Reference] {
 	return func(yield func(Reference) bool) {
-		_ = yield(Reference{Field: "spec.app", To: Ref{Kind: KindApp, Name: spec.GetApp()}}) &&
-			yield(Reference{Field: "spec.plan", To: Ref{Kind: KindPlan, Name: spec.GetPlan()}})
+		_ = yield(Reference{at: place{field: "spec.app"}, To: Ref{Kind: KindApp, Name: spec.GetApp()}}) &&
+			yield(Reference{at: place{field: "spec.plan"}, To: Ref{Kind: KindPlan, Name: spec.GetPlan()}})
 	}
 }
 
@@ -199,10 +235,9 @@ func subscriptionReferences(spec *weirv1.SubscriptionSpec) iter.Seq[Reference] {
 // wanted. A Tenant is there because the resource is.
 func targetReferences(targets []*weirv1.TargetRef, yield func(Reference) bool) bool {
 	for i, t := range targets {
-		at := Path("spec.targetRefs").Index(i)
 		if t.GetKind() != KindTenant && !yield(Reference{
-			Field: at.Field("name"), To: Ref{Kind: t.GetKind(), Name: t.GetName()},
-			Part: t.GetSectionName(), PartField: at.Field("sectionName"),
+			To: Ref{Kind: t.GetKind(), Name: t.GetName()}, Part: t.GetSectionName(),
+			at: place{field: "spec.targetRefs", i: i + 1}, name: "name", part: "sectionName",
 		}) {
 			return false
 		}
@@ -215,17 +250,17 @@ func targetReferences(targets []*weirv1.TargetRef, yield func(Reference) bool) b
 func pluginReferences(p *weirv1.Plugin) iter.Seq[Reference] {
 	spec := p.GetSpec()
 	return func(yield func(Reference) bool) {
-		module := func(at Path, digest string) bool {
-			return yield(Reference{Field: at, To: Ref{Kind: KindBlob, Name: digest}})
+		module := func(at place, digest string) bool {
+			return yield(Reference{at: at, To: Ref{Kind: KindBlob, Name: digest}})
 		}
-		if !module("spec.digest", spec.GetDigest()) {
+		if !module(place{field: "spec.digest"}, spec.GetDigest()) {
 			return
 		}
-		if c := spec.GetCanary(); c.GetDigest() != "" && !module("spec.canary.digest", c.GetDigest()) {
+		if c := spec.GetCanary(); c.GetDigest() != "" && !module(place{field: "spec.canary.digest"}, c.GetDigest()) {
 			return
 		}
 		for i, v := range p.GetStatus().GetVersions() {
-			if v.GetDigest() != spec.GetDigest() && !module(Path("status.versions").Index(i).Field("digest"), v.GetDigest()) {
+			if v.GetDigest() != spec.GetDigest() && !module(place{field: "status.versions", i: i + 1, last: "digest"}, v.GetDigest()) {
 				return
 			}
 		}
@@ -238,7 +273,7 @@ func (ref Reference) Lack(target *weirv1.Resource) (field Path, message string, 
 	if ref.Part != "" {
 		word, parts := Parts(target)
 		if !slices.Contains(parts, ref.Part) {
-			return ref.PartField, fmt.Sprintf("%s has no %s %q%s", ref.To, word, ref.Part, meant(ref.Part, parts)), true
+			return ref.PartField(), fmt.Sprintf("%s has no %s %q%s", ref.To, word, ref.Part, meant(ref.Part, parts)), true
 		}
 	}
 	if ref.Port != 0 && !listens(target, ref.Part, ref.Port) {
@@ -246,9 +281,9 @@ func (ref Reference) Lack(target *weirv1.Resource) (field Path, message string, 
 		if ref.Part != "" {
 			which = fmt.Sprintf("listener %q", ref.Part)
 		}
-		return ref.PortField, fmt.Sprintf("%s has no %s on port %d", ref.To, which, ref.Port), true
+		return ref.PortField(), fmt.Sprintf("%s has no %s on port %d", ref.To, which, ref.Port), true
 	}
-	if target.GetGateway() != nil && ref.To.Kind == KindGateway && strings.HasPrefix(string(ref.Field), "spec.parentRefs") {
+	if target.GetGateway() != nil && ref.To.Kind == KindGateway && ref.at.field == parentRefs {
 		return ref.misfit(target)
 	}
 	return "", "", false

@@ -21,21 +21,22 @@ type Use struct {
 
 // useOf finds what a route asks for.
 func useOf(spec *weirv1.RouteSpec) (u Use) {
-	note := func(to *Path, at Path, is bool) {
-		if is && *to == "" {
-			*to = at
-		}
+	if len(spec.GetHostnames()) > 0 {
+		u.Hostnames = "spec.hostnames"
 	}
-	note(&u.Hostnames, "spec.hostnames", len(spec.GetHostnames()) > 0)
 	for i, rule := range spec.GetRules() {
-		at := Path("spec.rules").Index(i)
-		note(&u.HTTP, at, i > 0) // there is nothing to choose a second one by
-		note(&u.HTTP, at.Field("matches"), len(rule.GetMatches()) > 0)
-		note(&u.HTTP, at.Field("filters"), len(rule.GetFilters()) > 0)
-		note(&u.HTTP, at.Field("retry"), rule.GetRetry() != nil)
-		note(&u.HTTP, at.Field("timeouts").Field("request"), rule.GetTimeouts().GetRequest() != nil)
-		note(&u.HTTP, at.Field("timeouts").Field("backendRequest"), rule.GetTimeouts().GetBackendRequest() != nil)
-		note(&u.Stream, at.Field("timeouts").Field("idle"), rule.GetTimeouts().GetIdle() != nil)
+		note := func(to *Path, field Path, is bool) {
+			if is && *to == "" {
+				*to = place{field: "spec.rules", i: i + 1}.path(field)
+			}
+		}
+		note(&u.HTTP, "", i > 0) // there is nothing to choose a second one by
+		note(&u.HTTP, "matches", len(rule.GetMatches()) > 0)
+		note(&u.HTTP, "filters", len(rule.GetFilters()) > 0)
+		note(&u.HTTP, "retry", rule.GetRetry() != nil)
+		note(&u.HTTP, "timeouts.request", rule.GetTimeouts().GetRequest() != nil)
+		note(&u.HTTP, "timeouts.backendRequest", rule.GetTimeouts().GetBackendRequest() != nil)
+		note(&u.Stream, "timeouts.idle", rule.GetTimeouts().GetIdle() != nil)
 	}
 	return u
 }
@@ -65,7 +66,7 @@ func (ref Reference) misfit(target *weirv1.Resource) (field Path, message string
 	}
 	switch {
 	case !carriesHTTP && len(target.GetGateway().GetSpec().GetListeners()) > 0:
-		return ref.Field, fmt.Sprintf("%s has no listener that speaks HTTP: name the one that is meant by sectionName", ref.To), true
+		return ref.Field(), fmt.Sprintf("%s has no listener that speaks HTTP: name the one that is meant by sectionName", ref.To), true
 	case u.Stream != "":
 		return u.Stream, fmt.Sprintf("is for TCP and TLS: name the listener of %s that is meant by sectionName", ref.To), true
 	}

@@ -32,16 +32,16 @@ func (p *plan) checkReferences() {
 func (p *plan) checkReference(from resource.Ref, ref resource.Reference) {
 	if ref.To.Kind == resource.KindBlob {
 		if b, ok := p.blobs.Get([]byte(ref.To.Name)); !ok || !b.whole() {
-			p.refuse(from, ref.Field, NotFound, "nothing with the digest %s is stored: push it first", ref.To.Name)
+			p.refuse(from, ref.Field(), NotFound, "nothing with the digest %s is stored: push it first", ref.To.Name)
 		}
 		return
 	}
 	target, deleted := p.outcome(ref.To)
 	switch {
 	case deleted:
-		p.refuse(from, ref.Field, NotFound, "%s is deleted by the same change", ref.To)
+		p.refuse(from, ref.Field(), NotFound, "%s is deleted by the same change", ref.To)
 	case target == nil:
-		p.refuse(from, ref.Field, NotFound, "there is no %s%s", ref.To, p.suggestion(ref.To))
+		p.refuse(from, ref.Field(), NotFound, "there is no %s%s", ref.To, p.suggestion(ref.To))
 	default:
 		if field, message, lacks := ref.Lack(target); lacks {
 			p.refuse(from, field, NotFound, "%s", message)
@@ -97,7 +97,7 @@ func (p *plan) brokenBy(c *change, from resource.Ref) string {
 			continue
 		}
 		if c.now == nil {
-			return fmt.Sprintf("%s refers to it at %s", from, ref.Field)
+			return fmt.Sprintf("%s refers to it at %s", from, ref.Field())
 		}
 		if field, message, lacks := ref.Lack(c.now); lacks {
 			return fmt.Sprintf("%s would point at nothing at %s: %s", from, field, message)
