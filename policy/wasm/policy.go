@@ -109,7 +109,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 	if err != nil {
 		return nil, err
 	}
-	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages})
+	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages}, nil)
 	if err != nil {
 		return nil, err
 	}
