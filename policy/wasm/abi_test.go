@@ -343,21 +343,6 @@ func TestSharedDataIsTheTenants(t *testing.T) {
 	}
 }
 
-func TestMetricsAreShown(t *testing.T) {
-	f := newFixture(t, Config{})
-	p := f.make(spec(""))
-	serve([]policy.Policy{p}, do("request: metric"), message{})
-	serve([]policy.Policy{p}, do("request: metric"), message{})
-	var got []string
-	for _, m := range f.host.Metrics() {
-		got = append(got, fmt.Sprintf("%s %s %s %s %d %d %v", m.Tenant, m.Plugin, m.Kind, m.Name, m.Value, m.Count, m.Buckets))
-	}
-	want := "t guest gauge level 42 0 []\nt guest counter requests 4 0 []\nt guest histogram size 10 4 [2 2 2 4]"
-	if strings.Join(got, "\n") != want {
-		t.Errorf("got\n%s", strings.Join(got, "\n"))
-	}
-}
-
 func TestEveryHostFunctionIsExplained(t *testing.T) {
 	for name, f := range envFunctions {
 		if f.about == "" {

@@ -86,7 +86,7 @@ func (h *Host) withVM(m *module, spec policy.Spec, f func(v *vm) error) error {
 	p := h.bare(m, spec)
 	defer p.cut()
 	defer h.shared.leave("")
-	defer h.meters.leave("", spec.Plugin)
+	defer h.meters.leave(meterKeyOf(spec))
 	p.log.logger = slog.New(slog.DiscardHandler)
 	v := newVM(p)
 	defer v.close()
