@@ -152,7 +152,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, d
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
 	refused := newRefusals(p.log.With("part", "mesh"))
-	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, host.Host, refused.count} {
+	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, host.Host, host.GuestMetrics(), refused.count} {
 		if err := metrics.Register(c); err != nil {
 			return fmt.Errorf("start %s: %w", is.role, err)
 		}

@@ -97,15 +97,17 @@ func encoded(raw []byte) *weirv1.StreamConfigResponse {
 	return m
 }
 
-// Encoders and decoders are costly to make and safe to share.
+// Encoders and decoders are costly to make. Those at work are as many as processors;
+// an encoder that has nothing to do goes with a collection: it takes 1.5 MB, and a proxy
+// needs one when it writes its journal anew, which may be once a day.
 var (
-	encoder = sync.OnceValue(func() *zstd.Encoder {
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2))
+	encoders = sync.Pool{New: func() any {
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			panic(err) // only for options that make no sense
 		}
 		return e
-	})
+	}}
 	decoder = sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxDecoded), zstd.WithDecoderConcurrency(2))
 		if err != nil {
@@ -115,7 +117,11 @@ var (
 	})
 )
 
-func compress(raw []byte) []byte { return encoder().EncodeAll(raw, make([]byte, 0, len(raw)/3)) }
+func compress(raw []byte) []byte {
+	e := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(e)
+	return e.EncodeAll(raw, make([]byte, 0, len(raw)/3))
+}
 
 // unpack undoes what add did to a part.
 func unpack(m *weirv1.StreamConfigResponse) (*weirv1.StreamConfigResponse, error) {

@@ -1,8 +1,8 @@
-// Command sandbox measures how well a policy is kept to itself, on a `weir dev` of
-// its own:
+// Command sandbox measures how well a policy is kept to itself, on a server and an edge
+// of its own:
 //
 //   - swaps: the module of a policy is exchanged again and again while requests
-//     pass it. None may fail, and the memory afterwards is to be what it was.
+//     pass it. None may fail, and the edge's memory afterwards is to be what it was.
 //   - neighbours: the p99 of a tenant's requests, alone, while another tenant asks as
 //     often whose plugin behaves, and while each request of it loops for ever,
 //     allocates without end, or traps.
@@ -29,6 +29,7 @@ type settings struct {
 	swaps       int
 	rate        float64
 	connections int
+	profiles    string
 }
 
 func main() { measure.Main("bench/sandbox", run) }
@@ -42,6 +43,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.swaps, "swaps", 1_000, "how often the module is exchanged")
 	flags.Float64Var(&s.rate, "rate", 1_000, "requests a second of the tenant that is measured")
 	flags.IntVar(&s.connections, "c", 8, "keep-alive connections of each")
+	flags.StringVar(&s.profiles, "profiles", "", "beginning of the names of two files for the edge's heap, before and after the swaps; empty: none")
 	if done, err := s.Parse(flags, args); done || err != nil {
 		return err
 	}
@@ -57,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer w.process.Stop()
+	defer w.stop()
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, *weir, settings) error
@@ -66,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 			continue
 		}
 		if err := part.run(ctx, w, s); err != nil {
-			return fmt.Errorf("%s: %w: %s", part.name, err, w.process.LastWords())
+			return fmt.Errorf("%s: %w: %s", part.name, err, w.lastWords())
 		}
 	}
 	return nil
@@ -75,6 +77,10 @@ func run(ctx context.Context, args []string) error {
 // swapMemory is by how much the memory may have grown at the end, in the words of
 // a ratio.
 const swapMemory = 1.10
+
+// warmUp is after how many swaps all that is made once is made: it takes so many for the
+// pools of what exchanges and configurations need to have their size.
+const warmUp = 100
 
 // swaps lets a policy go to and fro between two modules under load.
 func swaps(ctx context.Context, w *weir, s settings) error {
@@ -92,11 +98,14 @@ func swaps(ctx context.Context, w *weir, s settings) error {
 		}
 		return nil
 	}
-	if err := turn(20); err != nil { // all that is made once is made
+	if err := turn(warmUp); err != nil {
 		return err
 	}
 	before, err := w.memory(ctx)
 	if err != nil {
+		return err
+	}
+	if err := w.saveHeap(ctx, s.profile("before")); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -108,14 +117,28 @@ func swaps(ctx context.Context, w *weir, s settings) error {
 	if err != nil {
 		return err
 	}
+	if err := w.saveHeap(ctx, s.profile("after")); err != nil {
+		return err
+	}
 	if err := l.stop(); err != nil {
 		return err
 	}
-	grown := float64(after) / float64(before)
+	grown := float64(after.edge) / float64(before.edge)
 	fmt.Printf("\n%d swaps in %s, each in force before the next; %d requests meanwhile, p99.9 %s.\n", s.swaps, took.Round(time.Second), l.waits.Count(), l.waits.Quantile(0.999))
 	fmt.Printf("%s: requests that failed: %d, none may%s\n", measure.Verdict(l.failed == 0), l.failed, l.why())
-	fmt.Printf("%s: resident memory after over before: %.2f (%d and %d MiB), at most %.2f\n", measure.Verdict(grown <= swapMemory), grown, after>>20, before>>20, swapMemory)
+	fmt.Printf("%s: the edge's resident memory after over before: %.2f (%.1f and %.1f MiB), at most %.2f\n", measure.Verdict(grown <= swapMemory), grown, mib(after.edge), mib(before.edge), swapMemory)
+	fmt.Printf("The server, which remembers changes up to a bound: %.1f and %.1f MiB.\n", mib(after.server), mib(before.server))
 	return nil
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// profile is where a profile of the heap goes, "" for nowhere.
+func (s *settings) profile(when string) string {
+	if s.profiles == "" {
+		return ""
+	}
+	return s.profiles + when + ".pprof"
 }
 
 // neighbourP99 is what a neighbour may make of a tenant's p99.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,62 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
-	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
-
-	"github.com/weirmesh/weir/bench/measure"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/proto/weir/v1/weirv1connect"
 	"github.com/weirmesh/weir/resource"
 	"github.com/weirmesh/weir/resource/manifest"
 )
-
-// weir is a running `weir dev` with tenants a, b and c. Each has a gateway of its
-// own before the same service.
-type weir struct {
-	dir        string
-	process    *measure.Process
-	api        weirv1connect.AdminServiceClient
-	proxyAdmin string
-	ports      map[string]int
-	module     []byte // that of the policy of tenant a
-}
-
-func startWeir(ctx context.Context, dir string, s settings) (*weir, error) {
-	module, err := os.ReadFile(s.module)
-	if err != nil {
-		return nil, fmt.Errorf("the module to exchange (make plugins): %w", err)
-	}
-	binary, err := measure.WeirBinary()
-	if err != nil {
-		return nil, err
-	}
-	var ports [7]int
-	for i := range ports {
-		if ports[i], err = measure.FreePort(); err != nil {
-			return nil, err
-		}
-	}
-	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	w := &weir{dir: dir, proxyAdmin: at(3), ports: map[string]int{"a": ports[4], "b": ports[5], "c": ports[6]}, module: module}
-	w.api = weirv1connect.NewAdminServiceClient(connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+at(1))))
-	w.process, err = measure.Start(filepath.Join(dir, "weir"), []string{"WEIR_ACCESS_LOG=off"}, binary, "dev", "--data", filepath.Join(dir, "data"),
-		"--node", at(0), "--admin", at(1), "--portal", at(2), "--proxy-admin", at(3), "--log-level", "error")
-	if err != nil {
-		return nil, err
-	}
-	if err = w.process.Until(ctx, w.process.WeirReady); err == nil {
-		err = w.declareTenants(ctx, s.config)
-	}
-	if err != nil {
-		w.process.Stop()
-		return nil, err
-	}
-	return w, nil
-}
 
 // address is where a tenant's requests go.
 func (w *weir) address(tenant string) string { return fmt.Sprintf("127.0.0.1:%d", w.ports[tenant]) }
@@ -139,12 +91,19 @@ func (w *weir) apply(ctx context.Context, text string) error {
 	return w.await(ctx, done.GetRevision())
 }
 
+// await waits until a revision is in force at the edge. The server waits for whoever is
+// connected, and so for nobody when the edge is not.
 func (w *weir) await(ctx context.Context, revision uint64) error {
 	answer, err := w.api.WaitRevision(ctx, &weirv1.WaitRevisionRequest{Revision: revision})
-	if err == nil && !answer.GetDone() {
-		err = fmt.Errorf("revision %d is not in force: %v", revision, answer.GetProxies())
+	switch {
+	case err != nil:
+		return err
+	case !answer.GetDone():
+		return fmt.Errorf("revision %d is not in force: %v", revision, answer.GetProxies())
+	case !slices.ContainsFunc(answer.GetProxies(), (*weirv1.ProxyStatus).GetConnected):
+		return errors.New("the edge is not connected")
 	}
-	return err
+	return nil
 }
 
 func (w *weir) push(ctx context.Context, tenant, name string, module []byte) error {
@@ -182,28 +141,6 @@ func (w *weir) point(ctx context.Context, plugin, digest string) error {
 		return err
 	}
 	return w.await(ctx, done.GetRevision())
-}
-
-// memory is what is resident after two collections: the second one frees what the
-// first has finalized.
-func (w *weir) memory(ctx context.Context) (int64, error) {
-	for range 2 {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.proxyAdmin+"/debug/pprof/heap?gc=1", nil)
-		if err != nil {
-			return 0, err
-		}
-		answer, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return 0, err
-		}
-		_, err = io.Copy(io.Discard, answer.Body)
-		answer.Body.Close()
-		if err != nil || answer.StatusCode != http.StatusOK {
-			return 0, fmt.Errorf("collect: %s, %w", answer.Status, err)
-		}
-		time.Sleep(time.Second) // for what is given back in the background
-	}
-	return w.process.Memory()
 }
 
 // buildBad builds the plugin that goes wrong.

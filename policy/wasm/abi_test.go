@@ -102,7 +102,6 @@ func TestHostFunctions(t *testing.T) {
 		{name: "a body outside of its callback", do: "request: buffer 0", request: message{body: []string{"ab"}}, field: "request x-buffer", want: "buffer 1", asked: "ab"},
 		{name: "a level that is none", do: "request: log-at 9", field: "request x-log-at", want: "log 2"},
 		{name: "an empty value", do: "request: set x-a; request: get x-a", request: message{fields: "X-A: 1"}, field: "request x-", want: "0"},
-		{name: "answer twice: the last one counts", do: "request: reply 403 no; request: reply 404 nothing", field: "response", want: "404", got: "nothing"},
 		{name: "a foreign function", do: "request: foreign clear_route_cache", field: "request x-foreign", want: "foreign 0"},
 		{name: "an unknown foreign function", do: "request: foreign sign", field: "request x-foreign", want: "foreign 1"},
 		{name: "what is for configuration only", do: "request: foreign weir.phases x", field: "request x-foreign", want: "foreign 2"},
@@ -144,6 +143,36 @@ func TestHostFunctions(t *testing.T) {
 	}
 	if p.Status().Traps > 0 {
 		t.Errorf("trapped: %s", p.Status().LastError)
+	}
+}
+
+// TestOfSeveralAnswersTheFirstCounts, and to end the exchange is one, too. The guest is
+// told that each went well.
+func TestOfSeveralAnswersTheFirstCounts(t *testing.T) {
+	p := newFixture(t, Config{}).make(spec(""))
+	for _, test := range []struct {
+		name, do          string
+		request, response message
+		status, got       string
+	}{
+		{name: "two", do: "request: reply 403 no; request: reply 404 nothing", status: "403", got: "no"},
+		{name: "three, and others between", do: "request: reply 403 no; request: add x-a b; request: reply 404 nothing; request: reply 500 bad", status: "403", got: "no"},
+		{name: "one without a status before", do: "request: reply 99 none; request: reply 403 no", status: "403", got: "no"},
+		{name: "one without a status after", do: "request: reply 403 no; request: reply 99 none", status: "403", got: "no"},
+		{name: "with a body", do: "request: pause; request body: reply 422 bad; request body: reply 423 worse", request: message{body: []string{"x"}}, status: "422", got: "bad"},
+		{name: "for the service", do: "response: reply 503 sorry; response: reply 504 late", response: message{body: []string{"x"}}, status: "503", got: "sorry"},
+		{name: "to end it, then an answer", do: "request: close; request: reply 403 no", status: "502"},
+		{name: "an answer, then to end it", do: "request: reply 403 no; request: close", status: "403", got: "no"},
+		{name: "in two exchanges", do: "request: reply 404 again", status: "404", got: "again"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := do(test.do)
+			m.body = test.request.body
+			o := serve([]policy.Policy{p}, m, test.response)
+			if status, _, _ := strings.Cut(o.response, "\n"); o.err != nil || status != test.status || o.got != test.got {
+				t.Errorf("%q with %q, %v", status, o.got, o.err)
+			}
+		})
 	}
 }
 
@@ -340,21 +369,6 @@ func TestSharedDataIsTheTenants(t *testing.T) {
 	serve([]policy.Policy{a}, do("request: shared k v"), message{})
 	if o := serve([]policy.Policy{b}, do("request: shared k"), message{}); value(o.request, "x-shared") != `"" v0 s1` {
 		t.Errorf("another tenant sees %s", value(o.request, "x-shared"))
-	}
-}
-
-func TestMetricsAreShown(t *testing.T) {
-	f := newFixture(t, Config{})
-	p := f.make(spec(""))
-	serve([]policy.Policy{p}, do("request: metric"), message{})
-	serve([]policy.Policy{p}, do("request: metric"), message{})
-	var got []string
-	for _, m := range f.host.Metrics() {
-		got = append(got, fmt.Sprintf("%s %s %s %s %d %d %v", m.Tenant, m.Plugin, m.Kind, m.Name, m.Value, m.Count, m.Buckets))
-	}
-	want := "t guest gauge level 42 0 []\nt guest counter requests 4 0 []\nt guest histogram size 10 4 [2 2 2 4]"
-	if strings.Join(got, "\n") != want {
-		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}
 }
 

@@ -2,8 +2,6 @@ package wasm
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,26 +29,33 @@ type Info struct {
 
 // Admit says whether a module can be a plugin under the limits, or in words why
 // not: it is read, checked, compiled, and started without a configuration. The name
-// is that of the Plugin, "" where there is none yet. What it compiled stays in the
-// cache for Make.
+// is that of the Plugin, "" where there is none yet. What it compiled is there for a
+// while, for Try and Make.
 func (h *Host) Admit(ctx context.Context, name string, bytes []byte, limits Limits) (Info, error) {
-	sum := sha256.Sum256(bytes)
-	info := Info{Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: len(bytes)}
+	info := Info{Digest: sha256Of(bytes), Size: len(bytes)}
 	pages, err := h.config.pages(limits.MemoryBytes)
 	if err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
-	m := &module{host: h, key: moduleKey{digest: info.Digest, pages: pages}, refs: 1}
-	defer m.release()
-	if err := m.compile(ctx, bytes); err != nil {
+	m, err := h.acquireThese(ctx, moduleKey{digest: info.Digest, pages: pages}, bytes)
+	if err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
+	defer h.linger(m)
 	info.ABI, info.Exports = string(m.version), m.about.Exports
 	info.MinMemory = uint64(m.about.MinPages) * fuel.PageSize
 	if info.Schema, err = h.start(m, policy.Spec{Plugin: name, Fuel: limits.Fuel}); err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
 	return info, nil
+}
+
+// acquireThese compiles these bytes, unless they are compiled already.
+func (h *Host) acquireThese(ctx context.Context, key moduleKey, bytes []byte) (*module, error) {
+	if bytes == nil {
+		bytes = []byte{} // they are no module, and must not be fetched
+	}
+	return h.acquire(ctx, key, bytes)
 }
 
 // start makes an instance as far as it goes without a configuration, and asks it for
@@ -81,7 +86,7 @@ func (h *Host) withVM(m *module, spec policy.Spec, f func(v *vm) error) error {
 	p := h.bare(m, spec)
 	defer p.cut()
 	defer h.shared.leave("")
-	defer h.meters.leave("", spec.Plugin)
+	defer h.meters.leave(meterKeyOf(spec))
 	p.log.logger = slog.New(slog.DiscardHandler)
 	v := newVM(p)
 	defer v.close()
@@ -99,11 +104,14 @@ func (h *Host) Try(ctx context.Context, bytes []byte, specs []policy.Spec) ([]er
 	if err != nil {
 		return nil, err
 	}
-	m := &module{host: h, key: moduleKey{digest: specs[0].Digest, pages: pages}, refs: 1}
-	defer m.release()
-	if err := m.compile(ctx, bytes); err != nil {
+	if err := verify(bytes, specs[0].Digest); err != nil {
 		return nil, err
 	}
+	m, err := h.acquireThese(ctx, moduleKey{digest: specs[0].Digest, pages: pages}, bytes)
+	if err != nil {
+		return nil, err
+	}
+	defer h.linger(m)
 	wrong := make([]error, len(specs))
 	for i, spec := range specs {
 		if ctx.Err() != nil {

@@ -108,6 +108,12 @@ func proxySendLocalResponse(v *vm, s stack) abi.Status {
 		return abi.OK
 	}
 	v.drawBytes(len(body) + len(list))
+	if f.replied || f.abort { // the first counts, as in Envoy, where each is told OK
+		if _, err := abi.ParsePairs(list); err != nil {
+			return abi.SerializationFailure
+		}
+		return abi.OK
+	}
 	if !f.spend(len(body) + len(list)) {
 		return abi.BadArgument
 	}

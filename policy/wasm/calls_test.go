@@ -155,6 +155,7 @@ func TestCalls(t *testing.T) {
 		{name: "the pause of every kind", do: "request: call users /; request: wait 4; answer: set x-a 1; answer: go", request: message{body: []string{"b"}},
 			field: "request x-a", want: "1", asked: "b"},
 		{name: "an answer instead", do: "request: call users /; request: wait 1; answer: reply 403 no", status: "403"},
+		{name: "two answers instead", do: "request: call users /; request: wait 1; answer: reply 403 no; answer: reply 404 nothing", status: "403"},
 		{name: "the end instead", do: "request: call users /; request: wait 1; answer: close", status: "502"},
 		{name: "one call after the other", do: "request: call users /1; request: wait 1; answer: again",
 			field: "request x-take", want: "http 2,2,0 201 up=GET up.example /2 guest body=<> trailer= code=0"},

@@ -297,7 +297,7 @@ func TestSwapWhileLightExchangesRun(t *testing.T) {
 		half.Wait()
 		made.Release()
 		all.Wait()
-		if len(f.host.modules) != 0 || len(f.host.policies) != 0 || len(f.host.shared.tenants) != 0 || len(f.host.meters.plugins) != 0 {
+		if len(f.host.modules) != 0 || len(f.host.policies) != 0 || len(f.host.shared.tenants) != 0 || len(f.host.meters.policies) != 0 {
 			t.Fatal("something is left")
 		}
 	}

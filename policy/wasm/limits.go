@@ -52,10 +52,14 @@ const (
 	// maxShared is how many entries a tenant's shared data has.
 	maxShared    = 1 << 16
 	maxSharedKey = 1 << 10
-	// maxMetrics is how many metrics a plugin defines, maxMetricName how long
-	// their names are.
-	maxMetrics    = 1000
-	maxMetricName = 512
+	// maxMetrics is how many metrics a policy defines, maxMetricName how long
+	// their names are, with all labels, and maxMetricLabels how many of these there
+	// are. maxTenantSeries is how many series come of all of a tenant's metrics: each
+	// time series of a proxy costs whoever collects them.
+	maxMetrics      = 1000
+	maxMetricName   = 512
+	maxMetricLabels = 8
+	maxTenantSeries = 10_000
 	// maxRandom is how many random bytes one call gives.
 	maxRandom = 64 << 10
 	// minTick is the shortest period of ticks, in milliseconds.

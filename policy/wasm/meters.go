@@ -1,76 +1,118 @@
 package wasm
 
 import (
+	"maps"
 	"math/bits"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
 
+	"github.com/weirmesh/weir/policy"
 	"github.com/weirmesh/weir/policy/wasm/abi"
 )
 
-// meters holds the metrics that guests define. They belong to a plugin of a
-// tenant and live as long as it has a policy: its VMs share them, and a version
-// that replaces another goes on counting.
+// meters holds the metrics that guests define. They belong to a policy of a tenant
+// and live as long as there is one: its VMs share them, and a version or a
+// configuration that replaces another goes on counting.
 type meters struct {
-	mu      sync.Mutex
-	plugins map[pluginKey]*pluginMeters
+	mu       sync.Mutex
+	policies map[meterKey]*policyMeters
+	series   map[string]int // by tenant: what Prometheus is told of all its policies
 }
 
-type pluginKey struct{ tenant, plugin string }
+type meterKey struct{ tenant, policy, plugin string }
 
-// pluginMeters is one plugin's metrics. A metric's id is its place in the list,
-// counted from 1: a guest cannot name another plugin's.
-type pluginMeters struct {
-	policies int // under meters.mu
+func meterKeyOf(spec policy.Spec) meterKey { return meterKey{spec.Tenant, spec.Name, spec.Plugin} }
 
-	mu   sync.RWMutex
-	list []*meter
-	ids  map[string]uint32
+// policyMeters is one policy's metrics. A metric's id is its place in the list,
+// counted from 1: a guest cannot name another policy's.
+type policyMeters struct {
+	all    *meters
+	key    meterKey
+	uses   int // under meters.mu, as is series
+	series int
+
+	mu    sync.RWMutex
+	list  []*meter
+	ids   map[string]uint32
+	shown map[string]bool // by the text of exported
 }
 
 type meter struct {
 	name string
 	kind abi.Metric
+	// exported is what Prometheus is told, nil where another metric of the policy comes out
+	// as the same.
+	exported *exported
 	// value is the counter's or gauge's value, the histogram's sum.
 	value atomic.Uint64
-	count atomic.Uint64
 	// buckets[i] counts values of i bits: 0, 1, 2…3, 4…7, ….
 	buckets []atomic.Uint64
 }
 
-func (m *meters) enter(tenant, plugin string) *pluginMeters {
+func (m *meters) enter(key meterKey) *policyMeters {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.plugins == nil {
-		m.plugins = map[pluginKey]*pluginMeters{}
+	if m.policies == nil {
+		m.policies, m.series = map[meterKey]*policyMeters{}, map[string]int{}
 	}
-	key := pluginKey{tenant, plugin}
-	p := m.plugins[key]
+	p := m.policies[key]
 	if p == nil {
-		p = &pluginMeters{ids: map[string]uint32{}}
-		m.plugins[key] = p
+		p = &policyMeters{all: m, key: key, ids: map[string]uint32{}, shown: map[string]bool{}}
+		m.policies[key] = p
 	}
-	p.policies++
+	p.uses++
 	return p
 }
 
-func (m *meters) leave(tenant, plugin string) {
+func (m *meters) leave(key meterKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := pluginKey{tenant, plugin}
-	if p := m.plugins[key]; p != nil {
-		if p.policies--; p.policies == 0 {
-			delete(m.plugins, key)
+	p := m.policies[key]
+	if p == nil {
+		return
+	}
+	if p.uses--; p.uses > 0 {
+		return
+	}
+	delete(m.policies, key)
+	if m.series[key.tenant] -= p.series; m.series[key.tenant] == 0 {
+		delete(m.series, key.tenant)
+	}
+}
+
+// charge accounts for so many series of a policy, if its tenant may have them.
+func (m *meters) charge(p *policyMeters, n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.series[p.key.tenant]+n > maxTenantSeries {
+		return false
+	}
+	m.series[p.key.tenant] += n
+	p.series += n
+	return true
+}
+
+// each shows the policies' metrics, in no order.
+func (m *meters) each(show func(key meterKey, m *meter)) {
+	m.mu.Lock()
+	policies := slices.Collect(maps.Values(m.policies))
+	m.mu.Unlock()
+	for _, p := range policies {
+		p.mu.RLock()
+		list := p.list // what is in it stays there
+		p.mu.RUnlock()
+		for _, m := range list {
+			show(p.key, m)
 		}
 	}
 }
 
 // define returns the id of a metric, 0 when it cannot be had: another kind of
 // that name exists, or there are too many.
-func (p *pluginMeters) define(kind abi.Metric, name string) uint32 {
+func (p *policyMeters) define(kind abi.Metric, name string) uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if id, ok := p.ids[name]; ok {
@@ -79,12 +121,18 @@ func (p *pluginMeters) define(kind abi.Metric, name string) uint32 {
 		}
 		return id
 	}
-	if len(p.list) >= maxMetrics {
-		return 0
-	}
 	m := &meter{name: name, kind: kind}
+	series := 1
 	if kind == abi.Histogram {
 		m.buckets = make([]atomic.Uint64, 65)
+		series = len(histogramBits) + 3
+	}
+	if len(p.list) >= maxMetrics || !p.all.charge(p, series) {
+		return 0
+	}
+	if e := export(kind, name); !p.shown[e.text()] {
+		p.shown[e.text()] = true
+		m.exported = e
 	}
 	p.list = append(p.list, m)
 	id := uint32(len(p.list))
@@ -92,76 +140,13 @@ func (p *pluginMeters) define(kind abi.Metric, name string) uint32 {
 	return id
 }
 
-func (p *pluginMeters) meter(id uint32) *meter {
+func (p *policyMeters) meter(id uint32) *meter {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if id == 0 || int64(id) > int64(len(p.list)) {
 		return nil
 	}
 	return p.list[id-1]
-}
-
-// Metric is a metric of a plugin, as it stands.
-type Metric struct {
-	Tenant, Plugin string
-	// Name is as the plugin gave it; it may have labels: name{k="v"}.
-	Name string
-	// Kind is "counter", "gauge" or "histogram".
-	Kind string
-	// Value is the counter's or the gauge's. For a histogram it is the sum.
-	Value uint64
-	// Count and Buckets are a histogram's. Buckets[i] counts the values below
-	// 1<<i, as far as there are any; all values are below the last.
-	Count   uint64
-	Buckets []uint64
-}
-
-// Metrics lists what the plugins have measured, by tenant, plugin and name.
-func (h *Host) Metrics() []Metric {
-	h.meters.mu.Lock()
-	plugins := make(map[pluginKey]*pluginMeters, len(h.meters.plugins))
-	for key, p := range h.meters.plugins {
-		plugins[key] = p
-	}
-	h.meters.mu.Unlock()
-	var out []Metric
-	for key, p := range plugins {
-		p.mu.RLock()
-		for _, m := range p.list {
-			metric := m.read()
-			metric.Tenant, metric.Plugin = key.tenant, key.plugin
-			out = append(out, metric)
-		}
-		p.mu.RUnlock()
-	}
-	sort.Slice(out, func(i, j int) bool {
-		a, b := &out[i], &out[j]
-		if a.Tenant != b.Tenant {
-			return a.Tenant < b.Tenant
-		}
-		if a.Plugin != b.Plugin {
-			return a.Plugin < b.Plugin
-		}
-		return a.Name < b.Name
-	})
-	return out
-}
-
-func (m *meter) read() Metric {
-	out := Metric{Name: m.name, Kind: m.kind.String(), Value: m.value.Load()}
-	if m.kind != abi.Histogram {
-		return out
-	}
-	below := uint64(0)
-	out.Count = m.count.Load()
-	for i := range m.buckets {
-		below += m.buckets[i].Load()
-		out.Buckets = append(out.Buckets, below)
-		if below >= out.Count {
-			break
-		}
-	}
-	return out
 }
 
 func proxyDefineMetric(v *vm, s stack) abi.Status {
@@ -207,7 +192,6 @@ func proxyRecordMetric(v *vm, s stack) abi.Status {
 		m.value.Store(s[1])
 	case abi.Histogram:
 		m.value.Add(s[1])
-		m.count.Add(1)
 		m.buckets[bits.Len64(s[1])].Add(1)
 	}
 	return abi.OK

@@ -43,8 +43,9 @@ type module struct {
 // memory is how much of it a VM may have.
 func (m *module) memory() int64 { return int64(m.key.pages) * fuel.PageSize }
 
-// acquire returns the compiled module; give it back with module.release.
-func (h *Host) acquire(ctx context.Context, key moduleKey) (*module, error) {
+// acquire returns the compiled module; give it back with module.release. Where bytes
+// is nil they are fetched; else they are those that the key's digest is of.
+func (h *Host) acquire(ctx context.Context, key moduleKey, bytes []byte) (*module, error) {
 	for {
 		h.mu.Lock()
 		m := h.modules[key]
@@ -56,7 +57,7 @@ func (h *Host) acquire(ctx context.Context, key moduleKey) (*module, error) {
 		m.refs++
 		h.mu.Unlock()
 		if mine {
-			m.err = m.load(ctx)
+			m.err = m.load(ctx, bytes)
 			close(m.ready)
 		}
 		// Who waits need not look at its own context: loading ends by the
@@ -100,7 +101,10 @@ func (m *module) close() {
 	}
 }
 
-func (m *module) load(ctx context.Context) error {
+func (m *module) load(ctx context.Context, bytes []byte) error {
+	if bytes != nil {
+		return m.compile(ctx, bytes)
+	}
 	bytes, err := m.host.config.Modules(ctx, m.key.digest)
 	if err != nil {
 		return fmt.Errorf("get module %s: %w", m.key.digest, err)
@@ -111,9 +115,13 @@ func (m *module) load(ctx context.Context) error {
 	return m.compile(ctx, bytes)
 }
 
-func verify(module []byte, digest string) error {
+func sha256Of(module []byte) string {
 	sum := sha256.Sum256(module)
-	if got := "sha256:" + hex.EncodeToString(sum[:]); got != digest {
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func verify(module []byte, digest string) error {
+	if got := sha256Of(module); got != digest {
 		return fmt.Errorf("module has digest %s, not %s", got, digest)
 	}
 	return nil

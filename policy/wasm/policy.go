@@ -32,7 +32,7 @@ type Policy struct {
 
 	log    *guestLog
 	data   *tenantData
-	meters *pluginMeters
+	meters *policyMeters
 	// What the VMs have had made of text, and what was checked by it.
 	objects  objects
 	verified verified
@@ -109,7 +109,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 	if err != nil {
 		return nil, err
 	}
-	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages})
+	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (p *Policy) describe(v *vm) bool {
 func (h *Host) bare(m *module, spec policy.Spec) *Policy {
 	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), h.config.MaxFuel, maxFuel))}
 	p.open = isOpen(spec)
-	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(spec.Tenant, spec.Plugin)
+	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(meterKeyOf(spec))
 	p.log = newGuestLog(h.config, spec, p.data)
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu
@@ -175,7 +175,7 @@ func (p *Policy) release() {
 func (p *Policy) free() {
 	p.cut()
 	p.host.shared.leave(p.spec.Tenant)
-	p.host.meters.leave(p.spec.Tenant, p.spec.Plugin)
+	p.host.meters.leave(meterKeyOf(p.spec))
 	p.module.release()
 }
 

@@ -25,7 +25,9 @@ func TestTry(t *testing.T) {
 	if n := len(f.host.shared.tenants); n != 0 {
 		t.Errorf("shared data of %d tenants is left", n)
 	}
-	if _, err := f.host.Try(t.Context(), []byte("no module"), []policy.Spec{spec("")}); err == nil || !strings.Contains(err.Error(), "not a WASM module") {
+	none := spec("")
+	none.Digest = digest([]byte("no module"))
+	if _, err := f.host.Try(t.Context(), []byte("no module"), []policy.Spec{none}); err == nil || !strings.Contains(err.Error(), "not a WASM module") {
 		t.Errorf("no module: %v", err)
 	}
 	if wrong, err := f.host.Try(t.Context(), nil, nil); err != nil || wrong != nil {

@@ -178,6 +178,10 @@ type Host struct {
 	closed   bool
 	policies map[policy.Spec]*made
 	modules  map[moduleKey]*module
+	// late are modules that nobody uses, the newest last; lingering counts them until
+	// they are released.
+	late      []*late
+	lingering sync.WaitGroup
 }
 
 var _ policy.Maker = (*Host)(nil)
@@ -216,6 +220,7 @@ func (h *Host) Close() error {
 		return nil
 	}
 	h.stop()
+	h.forgetAll()
 	h.calls.Wait() // of policies that are released: nobody begins another
 	if n > 0 {
 		return fmt.Errorf("close WASM host: %d policies are not released", n)

@@ -160,7 +160,7 @@ func TestAPolicyLivesUntilItsLastExchangeEnds(t *testing.T) {
 		t.Errorf("a new exchange: %v", err)
 	}
 	run.Close()
-	if len(f.host.modules) != 0 || len(f.host.policies) != 0 || len(f.host.shared.tenants) != 0 || len(f.host.meters.plugins) != 0 {
+	if len(f.host.modules) != 0 || len(f.host.policies) != 0 || len(f.host.shared.tenants) != 0 || len(f.host.meters.policies) != 0 {
 		t.Error("something is left")
 	}
 }
