@@ -20,7 +20,7 @@ func (m machine) Apply(indexes []uint64, entries [][]byte) [][]any {
 			panic(err)
 		}
 		for _, c := range entry.GetCommands() {
-			if c.GetRaiseRevision() != nil || c.GetGrantLeases() != nil {
+			if c.GetRaiseRevision() != nil || c.GetGrantLeases() != nil || c.GetCreate() != nil {
 				panic(fmt.Sprintf("entry %d holds a command of a kind after 14", indexes[i]))
 			}
 		}
