@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -34,15 +36,39 @@ func (s *service) CreateCredential(ctx context.Context, req *weirv1.CreateCreden
 	if err := s.checkCredential(wrapped); err != nil {
 		return nil, err
 	}
-	tx := &weirv1.Transact{Puts: []*weirv1.Resource{wrapped}}
-	done, err := s.transact(ctx, tx, false, func(resource.Ref) resource.Path { return "credential" })
-	if err != nil {
-		return nil, err
+	done, err := s.create(ctx, wrapped)
+	var refused *Refused
+	if errors.As(err, &refused) {
+		s.Logger.Info("change refused", "actor", Actor(ctx), "reason", refused.Error())
+		if codeOf(refused) == connect.CodeAlreadyExists { // somebody was faster
+			return nil, taken(resource.Of(wrapped))
+		}
+		return nil, refusal(refused, func(resource.Ref) resource.Path { return "credential" })
 	}
+	if err != nil {
+		return nil, fmt.Errorf("create credential: %w", err)
+	}
+	s.audit(ctx, done)
 	for _, result := range done.GetResults() {
 		credential = result.GetResource().GetCredential()
 	}
 	return &weirv1.CreateCredentialResponse{Key: key, Credential: credential, Revision: done.GetRevision()}, nil
+}
+
+// create proposes a resource that must be new. While members of earlier versions do not
+// know of that, what was looked up before has to do, and of two who make one of the same
+// name at once the last one wins.
+func (s *service) create(ctx context.Context, r *weirv1.Resource) (*weirv1.ApplyResponse, error) {
+	tx := &weirv1.Transact{Puts: []*weirv1.Resource{r}}
+	done, err := s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_Create{Create: tx}})
+	if errors.Is(err, ErrTooNew) {
+		return s.propose(ctx, &weirv1.Command{Action: &weirv1.Command_Transact{Transact: tx}})
+	}
+	return done, err
+}
+
+func taken(ref resource.Ref) *connect.Error {
+	return connect.Errorf(connect.CodeAlreadyExists, "there is a Credential %s already; give another name, or none", ref.Name)
 }
 
 // checkCredential refuses what cannot be made, in the words of the request.
@@ -62,7 +88,7 @@ func (s *service) checkCredential(wrapped *weirv1.Resource) error {
 		return invalid("expire_time", "must be to come, not %s", t.AsTime().Format(time.RFC3339))
 	}
 	if _, there := view.Get(ref); there {
-		return connect.Errorf(connect.CodeAlreadyExists, "there is a Credential %s already; give another name, or none", ref.Name)
+		return taken(ref)
 	}
 	return nil
 }

@@ -2,13 +2,16 @@ package admin_test
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/weirmesh/weir/admin"
 	"github.com/weirmesh/weir/consumer/apikey"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
@@ -80,5 +83,64 @@ func TestCreateCredential(t *testing.T) {
 	_, err := a.Delete(t.Context(), &weirv1.DeleteRequest{Refs: []*weirv1.ResourceRef{{Kind: "App", Name: "demo"}}})
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "Credential demo-") {
 		t.Errorf("an App that has keys: %v", err)
+	}
+}
+
+// Of those who make a key of one name at the same time one gets it, and the others are
+// told: none has a key in hand that was replaced.
+func TestCredentialsOfOneName(t *testing.T) {
+	a := start(t, nil)
+	app := resource.Wrap(&weirv1.App{Metadata: &weirv1.Metadata{Name: "demo"}, Spec: &weirv1.AppSpec{}})
+	if _, err := a.Apply(t.Context(), &weirv1.ApplyRequest{Resources: []*weirv1.Resource{app}}); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 20 {
+		name := fmt.Sprint("key-", round)
+		var racing sync.WaitGroup
+		begin, made := make(chan struct{}), make(chan *weirv1.CreateCredentialResponse, 8)
+		for range cap(made) {
+			racing.Go(func() {
+				<-begin
+				got, err := a.CreateCredential(t.Context(), &weirv1.CreateCredentialRequest{App: "demo", Name: name})
+				switch {
+				case err == nil:
+					made <- got
+				case connect.CodeOf(err) != connect.CodeAlreadyExists || !strings.Contains(err.Error(), "there is a Credential "+name+" already"):
+					t.Errorf("refused with %v", err)
+				}
+			})
+		}
+		close(begin)
+		racing.Wait()
+		if len(made) != 1 {
+			t.Fatalf("%d have made it", len(made))
+		}
+		kept, err := a.Get(t.Context(), &weirv1.GetRequest{Ref: resource.Ref{Kind: resource.KindCredential, Tenant: "default", Name: name}.Proto()})
+		sum := apikey.Sum((<-made).GetKey())
+		if err != nil || kept.GetResource().GetCredential().GetSpec().GetSha256() != hex.EncodeToString(sum[:]) {
+			t.Errorf("kept is %v, %v", kept, err)
+		}
+	}
+}
+
+// Beside a member of an earlier version a key is made as that one knows it.
+func TestCredentialBesideAnEarlierVersion(t *testing.T) {
+	a := start(t, nil)
+	a.cluster.Older(func(c *weirv1.Command) error {
+		if c.GetCreate() != nil {
+			return fmt.Errorf("propose: %w: b must be upgraded first", admin.ErrTooNew)
+		}
+		return nil
+	})
+	app := resource.Wrap(&weirv1.App{Metadata: &weirv1.Metadata{Name: "demo"}, Spec: &weirv1.AppSpec{}})
+	if _, err := a.Apply(t.Context(), &weirv1.ApplyRequest{Resources: []*weirv1.Resource{app}}); err != nil {
+		t.Fatal(err)
+	}
+	req := &weirv1.CreateCredentialRequest{App: "demo", Name: "laptop"}
+	if _, err := a.CreateCredential(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.CreateCredential(t.Context(), req); connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("a name that is taken: %v", err)
 	}
 }

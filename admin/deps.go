@@ -101,6 +101,8 @@ const (
 	ReasonNotFound Reason = "NOT_FOUND"
 	// ReasonInUse: what was to be deleted is still referred to.
 	ReasonInUse Reason = "IN_USE"
+	// ReasonExists: what was to be made is there already.
+	ReasonExists Reason = "ALREADY_EXISTS"
 	// ReasonState: it makes sense, but not as things stand.
 	ReasonState Reason = "STATE"
 	// ReasonInvalid: a declaration is wrong by itself.

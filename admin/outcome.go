@@ -92,6 +92,8 @@ func codeOf(refused *Refused) connect.Code {
 		switch {
 		case v.Reason == ReasonConflict:
 			return connect.CodeAborted
+		case v.Reason == ReasonExists:
+			return connect.CodeAlreadyExists
 		case v.Reason == ReasonNotFound && v.Field == "":
 			missing++
 		case v.Reason == ReasonInUse, v.Reason == ReasonState:

@@ -35,7 +35,7 @@ type Config struct {
 	Sidecar *SidecarConfig
 	// Inherited is what the process before has passed to this one; nil: nothing.
 	Inherited *handover.Inheritance
-	// Upgrade asks an edge to hand over to a process of Program; nil: nobody does.
+	// Upgrade asks a proxy to hand over to a process of Program; nil: nobody does.
 	Upgrade <-chan os.Signal
 	Program handover.Program
 	// Demo runs the bookshop behind it all and tells Hints what to try.

@@ -1,4 +1,4 @@
-//go:build weir_kind14
+//go:build weir_kind14 || weir_kind16 || weir_kind18
 
 package node
 
@@ -10,8 +10,6 @@ import (
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
-const newestKind = 14
-
 // Apply ends the process on what the earlier version could not have read.
 func (m machine) Apply(indexes []uint64, entries [][]byte) [][]any {
 	for i, data := range entries {
@@ -20,8 +18,10 @@ func (m machine) Apply(indexes []uint64, entries [][]byte) [][]any {
 			panic(err)
 		}
 		for _, c := range entry.GetCommands() {
-			if c.GetRaiseRevision() != nil || c.GetGrantLeases() != nil {
-				panic(fmt.Sprintf("entry %d holds a command of a kind after 14", indexes[i]))
+			message := c.ProtoReflect()
+			action := message.WhichOneof(message.Descriptor().Oneofs().ByName("action"))
+			if action != nil && action.Number() > newestKind {
+				panic(fmt.Sprintf("entry %d holds %s, a command of a kind after %d", indexes[i], action.Name(), newestKind))
 			}
 		}
 	}

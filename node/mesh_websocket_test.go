@@ -1,6 +1,9 @@
 package node
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -44,12 +47,21 @@ func TestWebSocketInTheMesh(t *testing.T) {
 
 	proxied := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: shop.Outbound})}}
 	defer proxied.CloseIdleConnections()
+	tunnelled := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, _, answer, err := m.tryConnect("shop-1", "chat.mesh:80")
+		if err == nil && answer.StatusCode != 200 {
+			err = fmt.Errorf("CONNECT is answered %s", answer.Status)
+		}
+		return c, err
+	}}}
+	defer tunnelled.CloseIdleConnections()
 	for name, way := range map[string]struct {
 		url  string
 		opts websocket.DialOptions
 	}{
 		"by the Host":  {"ws://" + shop.Outbound + "/room", websocket.DialOptions{Host: "chat.mesh"}},
 		"as its proxy": {"ws://chat.mesh/room", websocket.DialOptions{HTTPClient: proxied}},
+		"by CONNECT":   {"ws://chat.mesh/room", websocket.DialOptions{HTTPClient: tunnelled}},
 		"by an edge":   {"ws://" + m.gateway + "/room", websocket.DialOptions{Host: "chat.example"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,8 +83,8 @@ func TestWebSocketInTheMesh(t *testing.T) {
 			}
 		})
 	}
-	if n := m.counted(shop.Admin, "chat", "h1"); n != 2 {
-		t.Errorf("%d conversations are counted, want 2", n)
+	if n := m.counted(shop.Admin, "chat", "h1"); n != 3 {
+		t.Errorf("%d conversations are counted, want 3", n)
 	}
 
 	apply(t, m.api, resource.Wrap(&weirv1.AccessRule{Metadata: &weirv1.Metadata{Name: "nobody"}, Spec: &weirv1.AccessRuleSpec{Service: "chat"}}))

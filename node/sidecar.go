@@ -94,7 +94,7 @@ func (p *process) startSidecarProxy(cfg Config, sc SidecarConfig, dir string, ho
 	if problem := e.proxy.Problem(); problem != "" {
 		p.log.Error("the sidecar does not serve all that it should", "part", "sidecar", "problem", problem)
 	}
-	return newRegistration(e, sc, p), nil
+	return newRegistration(e, sc, p, cfg.Inherited != nil), nil
 }
 
 const (
@@ -124,14 +124,17 @@ type registration struct {
 	// registered is closed once a server has it.
 	registered chan struct{}
 	succeed    func()
+	// succeeds: the process before has handed over, and has said how the instance is.
+	succeeds bool
 }
 
-func newRegistration(e *edge, cfg SidecarConfig, p *process) *registration {
+func newRegistration(e *edge, cfg SidecarConfig, p *process, succeeds bool) *registration {
 	done := make(chan struct{})
-	return &registration{edge: e, cfg: cfg, of: p, news: make(chan bool, 1), registered: done, succeed: sync.OnceFunc(func() { close(done) })}
+	return &registration{edge: e, cfg: cfg, of: p, succeeds: succeeds, news: make(chan bool, 1), registered: done, succeed: sync.OnceFunc(func() { close(done) })}
 }
 
-// run says how the instance is until ctx ends, and then that it is no more.
+// run says how the instance is until ctx ends, and then that it is no more, unless
+// another process goes on saying how it is.
 func (r *registration) run(ctx context.Context) error {
 	asking, stop := context.WithCancel(ctx)
 	asked := make(chan struct{})
@@ -151,7 +154,9 @@ func (r *registration) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			r.withdraw()
+			if !errors.Is(context.Cause(r.of.ctx), errHandedOver) { // else another one speaks for it
+				r.withdraw()
+			}
 			return ctx.Err()
 		case unhealthy = <-r.news:
 			known = true
@@ -181,7 +186,7 @@ func (r *registration) register(ctx context.Context, unhealthy bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return r.edge.client.Register(ctx, &weirv1.RegisterInstanceRequest{Address: address, Labels: maps.Clone(r.cfg.Labels), Unhealthy: unhealthy})
+	return r.edge.asking.Load().Register(ctx, &weirv1.RegisterInstanceRequest{Address: address, Labels: maps.Clone(r.cfg.Labels), Unhealthy: unhealthy})
 }
 
 // address is where others reach the sidecar. Where the flags name no host it is the
@@ -205,7 +210,7 @@ func (r *registration) address() (string, error) {
 func (r *registration) withdraw() {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
-	if err := r.edge.client.Withdraw(ctx); err != nil {
+	if err := r.edge.asking.Load().Withdraw(ctx); err != nil {
 		r.of.log.Warn("instance not withdrawn; the servers see for themselves", "part", "sidecar", "error", err)
 		return
 	}
@@ -234,7 +239,8 @@ func (r *registration) look(ctx context.Context) {
 		default:
 			failed++
 		}
-		if now := failed >= unwellAfter || failed > 0 && (unhealthy || !said); !said || now != unhealthy {
+		unknown := !said && r.succeeds && failed > 0 && failed < unwellAfter // what the process before has said holds
+		if now := failed >= unwellAfter || failed > 0 && (unhealthy || !said); !unknown && (!said || now != unhealthy) {
 			unhealthy, said = now, true
 			r.tell(unhealthy, err)
 		}

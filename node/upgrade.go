@@ -16,8 +16,9 @@ const upgradeTime = time.Minute
 // errHandedOver ends a process whose work another one does from now on.
 var errHandedOver = errors.New("handed over to another process")
 
-// follow runs the client of the servers. While an upgrade is under way there is
-// none: two processes must not write what the edge was last told.
+// follow runs the client of the servers. While an upgrade is under way it is held: two
+// processes must not write what the proxy was last told, and a sidecar whose stream is
+// gone for long would be taken for dead.
 func (e *edge) follow(ctx context.Context) error {
 	for {
 		running, cancel := context.WithCancel(ctx)
@@ -30,13 +31,16 @@ func (e *edge) follow(ctx context.Context) error {
 			return err
 		case goOn = <-e.pause:
 		}
-		cancel()
-		<-ended
+		e.client.Hold()
 		goOn <- struct{}{}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-goOn:
+		}
+		cancel()
+		<-ended
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		var err error
 		if e.client, err = e.connect(); err != nil {

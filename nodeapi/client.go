@@ -58,6 +58,11 @@ type Client struct {
 	// The constants of these names; tests are in more of a hurry.
 	heartbeat, retryMin, spread, returnSpread, lookAround time.Duration
 
+	// holding ends when Hold is called, and held is closed once that is done; see hold.go.
+	holding context.Context
+	hold    context.CancelFunc
+	held    chan struct{}
+
 	// life ends with Run, and with it all fetches.
 	life     context.Context
 	end      context.CancelFunc
@@ -88,12 +93,16 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		dialer = nodeport.NewDialer(nodeport.DialerConfig{Logger: cfg.Logger})
 	}
 	life, end := context.WithCancel(context.Background())
+	holding, hold := context.WithCancel(life)
 	return &Client{
 		roster:    roster,
 		dialer:    dialer,
 		cfg:       cfg,
 		life:      life,
 		end:       end,
+		holding:   holding,
+		hold:      hold,
+		held:      make(chan struct{}),
 		blobs:     blobs{dir: filepath.Join(cfg.Dir, "blobs")},
 		journal:   newJournal(cfg.Dir, cfg.Identity.TrustDomain(), cfg.Keyring),
 		heartbeat: heartbeat, retryMin: applyRetryMin, spread: spread, returnSpread: returnSpread, lookAround: lookAround,
@@ -113,17 +122,40 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 	defer c.journal.close()
 	defer c.endFetches()
 	ctx, cancel := context.WithCancel(ctx)
+	work, stop := context.WithCancelCause(ctx) // until the client is held
+	defer context.AfterFunc(c.holding, func() { stop(errHeld) })()
 	var keeping sync.WaitGroup
-	keeping.Go(func() { c.cfg.Identity.Maintain(ctx, c.cfg.Logger, c.renew) })
+	keeping.Go(func() { c.cfg.Identity.Maintain(work, c.cfg.Logger, c.renew) })
 	defer keeping.Wait()
 	defer cancel()
 
-	f := &follower{client: c, apply: apply, held: c.boot(ctx, apply)}
-	for pace := (pace{spread: c.spread}); ; {
-		f.mend(ctx)
-		server, good, err := c.follow(ctx, f)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	f := &follower{client: c, apply: apply, held: c.boot(work, apply)}
+	f.quiet = sync.OnceFunc(func() {
+		keeping.Wait()
+		c.journal.close()
+		close(c.held)
+	})
+	c.followAll(ctx, work, f)
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// followAll follows one stream after the other until ctx ends; and once the work has
+// ended, which is when the client is held, until the one that goes on has a stream.
+func (c *Client) followAll(ctx, work context.Context, f *follower) {
+	for pace := (pace{spread: c.spread}); ctx.Err() == nil; {
+		try := work
+		if work.Err() != nil {
+			f.quiet()
+			try = ctx
+		}
+		f.mend(work)
+		server, good, err := c.follow(ctx, try, work, f)
+		switch {
+		case try.Err() != nil:
+			continue
+		case work.Err() != nil && connect.CodeOf(err) == connect.CodeAborted:
+			return
 		}
 		f.search.note(c.cfg.Logger, server, good, err)
 		switch {
@@ -142,21 +174,19 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 			// The certificate is good for one thing yet.
 			c.cfg.Identity.RenewSoon()
 		}
-		if !pace.wait(ctx, good, err, len(c.roster.all())) {
-			return context.Cause(ctx)
-		}
+		pace.wait(try, good, err, len(c.roster.all()))
 	}
 }
 
-// follow connects to a server and follows its stream until that ends. A server
-// that failed is the last to be tried again.
-func (c *Client) follow(ctx context.Context, f *follower) (server string, good bool, err error) {
-	l, err := dialAny(ctx, c.dialer, c.roster.all(), c.cfg.Identity.ClientTLS)
+// follow connects to a server, which it gives up when try ends, and follows its stream
+// until that ends. A server that failed is the last to be tried again.
+func (c *Client) follow(ctx, try, work context.Context, f *follower) (server string, good bool, err error) {
+	l, err := dialAny(try, c.dialer, c.roster.all(), c.cfg.Identity.ClientTLS)
 	if err != nil {
 		return "", false, err
 	}
 	defer l.Close()
-	good, err = f.session(ctx, l)
+	good, err = f.session(ctx, work, l)
 	if !errors.Is(err, errReturn) {
 		c.roster.demote(l.address)
 	}

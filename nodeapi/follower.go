@@ -45,6 +45,8 @@ type follower struct {
 	// stream, and the heartbeats in between.
 	again  <-chan time.Time
 	search search
+	// quiet leaves what is on disk to others, once for all.
+	quiet func()
 }
 
 // mend tries again what was refused while there was no stream to say it to.
@@ -60,7 +62,7 @@ func (f *follower) mend(ctx context.Context) {
 }
 
 // session follows one stream until it ends. good: what came by it was of use.
-func (f *follower) session(run context.Context, l *link) (good bool, err error) {
+func (f *follower) session(run, work context.Context, l *link) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
 	stream, err := l.api.StreamConfig(ctx)
@@ -81,11 +83,11 @@ func (f *follower) session(run context.Context, l *link) (good bool, err error) 
 		receiving.Wait()
 	}()
 
-	return f.attend(run, ctx, l, stream, changes)
+	return f.attend(work, ctx, l, stream, changes)
 }
 
 // attend answers for what comes by a stream, until the stream's context ends.
-func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream, changes *inbox) (good bool, err error) {
+func (f *follower) attend(work, ctx context.Context, l *link, stream clientStream, changes *inbox) (good bool, err error) {
 	beat := time.NewTicker(f.client.heartbeat)
 	defer beat.Stop()
 	silent := time.NewTimer(firstTimeout)
@@ -96,6 +98,8 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 		select {
 		case <-ctx.Done():
 			return good, context.Cause(ctx)
+		case <-work.Done():
+			err = context.Cause(work)
 		case <-changes.news:
 			c := changes.take()
 			if c == nil {
@@ -107,11 +111,11 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 				f.client.setLive(l)
 				f.client.cfg.Logger.Info("configuration streams", "server", l.address, "over", l.Over())
 			}
-			err = f.takeIn(run, stream, c, changes)
+			err = f.takeIn(work, stream, c, changes)
 			good = good || err == nil
 		case <-f.again:
 			f.retry = min(2*f.retry, applyRetryMax)
-			err = f.settle(run, stream)
+			err = f.settle(work, stream)
 		case <-beat.C:
 			err = f.report(stream)
 		case <-returned:
@@ -122,6 +126,9 @@ func (f *follower) attend(run, ctx context.Context, l *link, stream clientStream
 			err = errLookAround
 		case <-silent.C:
 			err = errSilent
+		}
+		if errors.Is(err, errHeld) {
+			return good, f.stay(ctx, stream, beat)
 		}
 		if err != nil {
 			return good, err
@@ -205,6 +212,9 @@ func (c *Client) receive(stream clientStream, changes *inbox) error {
 // learn keeps what a server says of the others, and renews when it asks for
 // that.
 func (c *Client) learn(m *weirv1.StreamConfigResponse) {
+	if c.holding.Err() != nil {
+		return // whoever goes on from here is told, too
+	}
 	if m.GetRenewWithin() != nil {
 		c.renewWithin(m.GetRenewWithin().AsDuration())
 	}
@@ -249,7 +259,7 @@ func (f *follower) takeIn(ctx context.Context, stream clientStream, c *received,
 	return f.settle(ctx, stream)
 }
 
-// settle applies what is pending and answers for it. The context is the run's,
+// settle applies what is pending and answers for it. The context is that of the work,
 // not the stream's: what is being applied outlives the stream that brought it.
 func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	h := f.held

@@ -99,7 +99,7 @@ func TestServerThatIsFull(t *testing.T) {
 	}
 	third := a.enrol(identity.RoleEdge, "e3")
 	f := &follower{client: newEdge(t, third, t.TempDir(), nil, a.address).client, held: newHeld()}
-	_, err := f.session(t.Context(), a.dial(third.ClientTLS))
+	_, err := f.session(t.Context(), t.Context(), a.dial(third.ClientTLS))
 	after, full := retryAfter(err)
 	if !full || after <= 0 || connect.CodeOf(err) != connect.CodeResourceExhausted {
 		t.Fatalf("got %v, to come again after %v", err, after)

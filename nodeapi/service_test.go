@@ -311,7 +311,7 @@ func TestNodeThatWasShutOut(t *testing.T) {
 	first := c.enrol(identity.RoleEdge, "e1")
 	c.enrol(identity.RoleEdge, "e1") // another machine has taken the name
 	f := &follower{client: newEdge(t, first, t.TempDir(), nil, c.address).client, held: newHeld()}
-	_, err := f.session(t.Context(), c.dial(first.ClientTLS))
+	_, err := f.session(t.Context(), t.Context(), c.dial(first.ClientTLS))
 	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "another node has joined") {
 		t.Fatalf("got %v", err)
 	}

@@ -61,6 +61,7 @@ var (
 	errOverloaded  = &Error{Status: 503, Blame: Upstream, Retry: true, Code: overloaded, Detail: "The service is asked as much as it may be."}
 	errWebSocket   = &Error{Status: 501, Blame: Weir, Code: "no_websocket", Detail: "The service is not spoken to by HTTP/1.1, which WebSocket needs."}
 	errConnect     = &Error{Status: 501, Blame: Client, Code: "no_connect", Detail: "CONNECT is not served here."}
+	errConnectTLS  = &Error{Status: 501, Blame: Client, Code: "no_connect", Detail: "Services of the mesh are called by http, not by https: the sidecars encrypt what passes between them."}
 	errBytes       = &Error{Status: 501, Blame: Weir, Code: "no_connect", Detail: "The service is not one to send bytes to."}
 	errNoTunnel    = &Error{Status: 500, Blame: Policy, Code: "no_tunnel", Detail: "A policy of this route answered as if there were a tunnel."}
 	errShed        = &Error{Status: 503, Blame: Weir, Retry: true, Code: overloaded, Detail: "There is too little memory for more requests."}

@@ -134,7 +134,7 @@ func (s *session) serve(x *exchange.Exchange) *Error {
 		return nil
 	}
 	if !ok && x.Request.Connect {
-		return errConnect
+		return s.connectUnrouted(x, port)
 	}
 	if !ok {
 		return s.proxy.noRoute(port)

@@ -215,6 +215,10 @@ func (d *draft) apply(index uint64, c *weirv1.Command) (result any, err error) {
 		response, refused, err = d.transact(action.Transact, index, c.GetTime())
 	case *weirv1.Command_TransactVersions:
 		response, refused, err = d.transact(action.TransactVersions, index, c.GetTime())
+	case *weirv1.Command_Create:
+		if refused = d.checkNew(action.Create); refused == nil {
+			response, refused, err = d.transact(action.Create, index, c.GetTime())
+		}
 	case *weirv1.Command_PutBlobChunk:
 		refused, err = d.putBlobChunk(action.PutBlobChunk, c.GetTime())
 	case *weirv1.Command_PutValue:

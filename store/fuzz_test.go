@@ -17,6 +17,7 @@ func FuzzApply(f *testing.F) {
 		{chunk("content", 0, 99), transact([]*weirv1.Resource{plugin("p", digestOf("content"))})},
 		{transact([]*weirv1.Resource{app("demo"), planOf("free", 10, "minute"), subscription("s", "free", 0)}), lease("edge/a", 1, 5, "minute"), lease("edge/a", 1, 5, "minute"),
 			transact(nil, ref("Subscription", "s"))},
+		{create(app("demo")), create(app("demo")), withID("id", create(app("other"))), withID("id", create(app("other")))},
 		{withID("id", putValue("t", "k", "v")), withID("id", deleteValue("t", "k", true))},
 		{changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustNotExist: true, Value: []byte("v")}), changeValues(&weirv1.ValueChange{Table: "t", Key: "k", MustBe: []byte("v")})},
 		{usage("edge/a", segment(1, 1, 1, &weirv1.UsageCount{Tenant: "t", App: "a", Subscription: "s", Api: "a", Operation: "o", StatusClass: 2, Count: 1})), ended("edge/a", epochOf(1))},

@@ -152,6 +152,11 @@ func requireSame(t failer, want, got any) {
 	}
 }
 
+// create is a Transact of what must be new.
+func create(puts ...*weirv1.Resource) *weirv1.Command {
+	return &weirv1.Command{Action: &weirv1.Command_Create{Create: &weirv1.Transact{Puts: puts}}}
+}
+
 func transact(puts []*weirv1.Resource, deletes ...resource.Ref) *weirv1.Command {
 	t := &weirv1.Transact{}
 	for _, r := range puts {

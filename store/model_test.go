@@ -66,6 +66,13 @@ func (m *model) decide(index uint64, c *weirv1.Command) bool {
 		m.blobs[a.PutBlobChunk.Digest] = true
 	case *weirv1.Command_Transact:
 		return m.transact(index, a.Transact)
+	case *weirv1.Command_Create:
+		for _, r := range a.Create.Puts {
+			if m.resources[resource.Of(r)] != nil {
+				return false
+			}
+		}
+		return m.transact(index, a.Create)
 	}
 	return true
 }
@@ -249,12 +256,14 @@ func drawCommand(t *rapid.T, revision uint64) *weirv1.Command {
 		c.GetPutValue().MustNotExist = rapid.Bool().Draw(t, "only new")
 	case 1:
 		c = deleteValue(table, key, rapid.Bool().Draw(t, "must exist"))
+	case 4:
+		c = &weirv1.Command{Action: &weirv1.Command_Create{Create: drawTransact(t, revision)}}
 	case 2, 3:
 		c = chunk(rapid.SampledFrom(contents).Draw(t, "content"), 0, 99)
 	default:
 		c = &weirv1.Command{Action: &weirv1.Command_Transact{Transact: drawTransact(t, revision)}}
 	}
-	if rapid.IntRange(0, 3).Draw(t, "identified") == 0 && c.GetTransact() == nil {
+	if rapid.IntRange(0, 3).Draw(t, "identified") == 0 && transactOf(c) == nil {
 		c.Id = rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "id") + fmt.Sprintf("%T", c.Action)
 	}
 	return c

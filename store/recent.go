@@ -88,7 +88,7 @@ func (d *draft) remember(c *weirv1.Command, response *weirv1.ApplyResponse) {
 
 // repeat answers a command that was done before.
 func (d *draft) repeat(first receipt, c *weirv1.Command) any {
-	t := c.GetTransact()
+	t := transactOf(c)
 	if len(first.outcomes) != len(t.GetPuts())+len(t.GetDeletes()) {
 		return refuse(resource.Ref{Kind: "Command", Name: c.GetId()}, Conflict, "another command has had this id")
 	}
@@ -108,6 +108,19 @@ func (d *draft) repeat(first receipt, c *weirv1.Command) any {
 		add(resource.RefOf(m))
 	}
 	return response
+}
+
+// transactOf is the change of declarations that a command asks for; nil: none.
+func transactOf(c *weirv1.Command) *weirv1.Transact {
+	switch action := c.GetAction().(type) {
+	case *weirv1.Command_Transact:
+		return action.Transact
+	case *weirv1.Command_TransactVersions:
+		return action.TransactVersions
+	case *weirv1.Command_Create:
+		return action.Create
+	}
+	return nil
 }
 
 // append encodes a receipt: count, revision, the id with its length, outcomes.

@@ -80,3 +80,23 @@ func TestTheOldestCommandsAreForgotten(t *testing.T) {
 		t.Errorf("%d commands are remembered, want %d", len(b.memory.byID), remembered)
 	}
 }
+
+// A change is repeated the same whatever kind of command asks for it.
+func TestEachKindOfChangeIsDoneOnce(t *testing.T) {
+	for name, command := range map[string]*weirv1.Command{
+		"create": create(service("books")),
+		"versions": {Action: &weirv1.Command_TransactVersions{TransactVersions: &weirv1.Transact{
+			Puts: []*weirv1.Resource{service("books")}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t)
+			withID("one", command)
+			first := accepted(t, b.entry(command)[0])
+			second := accepted(t, b.entry(command)[0])
+			requireSame(t, first, second)
+			if len(second.Results) != 1 || second.Results[0].Outcome != weirv1.ApplyResult_CREATED {
+				t.Errorf("the repeat's result is %v", second)
+			}
+		})
+	}
+}

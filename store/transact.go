@@ -34,6 +34,21 @@ func (d *draft) transact(t *weirv1.Transact, index uint64, at *timestamppb.Times
 	return response, nil, p.commit()
 }
 
+// checkNew refuses puts of what is there already, the same or not.
+func (d *draft) checkNew(t *weirv1.Transact) *RefusedError {
+	var violations []Violation
+	for _, r := range t.GetPuts() {
+		ref := resource.Of(r)
+		if _, found := d.resources.Get(resourceKey(ref)); found {
+			violations = append(violations, Violation{Ref: ref, Field: "metadata.name", Reason: AlreadyExists, Message: "it is there already"})
+		}
+	}
+	if len(violations) > 0 {
+		return &RefusedError{Violations: violations}
+	}
+	return nil
+}
+
 // plan is what a Transact would do: every change with what was before, and all
 // that speaks against it. Making one writes nothing.
 type plan struct {

@@ -256,3 +256,23 @@ func TestEveryKindIsStored(t *testing.T) {
 	}
 	b.put(resource.Wrap(&weirv1.App{Metadata: &weirv1.Metadata{Name: "demo"}}))
 }
+
+// What must be new is refused where it is there, the same or not, and nothing is changed.
+func TestCreate(t *testing.T) {
+	b := open(t)
+	response := accepted(t, b.entry(create(service("books")))[0])
+	if response.Results[0].Outcome != weirv1.ApplyResult_CREATED {
+		t.Errorf("got %v", response)
+	}
+	was := b.get(ref("Service", "books"))
+	for _, again := range []*weirv1.Resource{service("books"), service("books", "v1")} {
+		requireRefused(t, b.entry(create(service("ink"), again))[0], "ALREADY_EXISTS Service books: metadata.name: it is there already")
+	}
+	requireRefused(t, b.entry(create(service("ink"), service("ink")))[0], "INVALID Service ink: it stands twice in one change")
+	requireSame(t, was, b.get(ref("Service", "books")))
+	if b.View().Len() != 1 {
+		t.Error("something else was stored")
+	}
+	accepted(t, b.entry(transact(nil, ref("Service", "books")))[0])
+	accepted(t, b.entry(create(service("books", "v1")))[0])
+}

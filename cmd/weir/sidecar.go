@@ -29,7 +29,10 @@ field, or as http_proxy.
 
 The first start joins the cluster by a token (weir join-token create --role
 sidecar --service NAME), which says what service it is the sidecar of. From then
-on it has a key of its own, and starts without a token, and without a server.`,
+on it has a key of its own, and starts without a token, and without a server.
+
+SIGUSR2 has the sidecar start the program anew, as it does an edge (weir edge
+--help). The instance stays registered throughout.`,
 		Example: "  weir sidecar --name books-1 --service books --address 127.0.0.1:9001 --servers 10.0.0.1:7400 --token TOKEN \\\n" +
 			"    --data /var/lib/weir-books --inbound 10.0.0.9:7443 --outbound 127.0.0.1:7480 --proxy-admin 127.0.0.1:7410",
 		Args: edgeArguments,
@@ -53,7 +56,7 @@ on it has a key of its own, and starts without a token, and without a server.`,
 			common.Name, common.Servers, common.Token, common.Labels, common.Drain = sidecar.Name, servers, token, labels, sidecar.Drain
 			sidecar.EdgeConfig = *common
 			config.Sidecar = &sidecar
-			return runProcess(cmd.Context(), config)
+			return runUpgradable(cmd.Context(), config)
 		},
 	}
 	flags := cmd.Flags()

@@ -103,14 +103,16 @@ type upgradable struct {
 	program, dir, log  string
 	gateway, proxyAddr string
 	secure             string // the same by TLS, and by QUIC
+	host               string // that is asked for
 	key                string // that requests bear; empty: none
 	weir               func(stdin string, args ...string) (out string)
 }
 
-func startUpgradable(t *testing.T) *upgradable {
-	u := &upgradable{t: t, program: installed(t), dir: filepath.Join(t.TempDir(), "edge"), gateway: freeport.Address(t), proxyAddr: freeport.Address(t), secure: freeport.Address(t)}
-	node, admin, data := freeport.Address(t), freeport.Address(t), filepath.Join(t.TempDir(), "server")
-	server := spawn(t, u.program, "server", "--bootstrap", "--name", "s1", "--data", data, "--node", node, "--admin", admin)
+// startServer starts a server. weir calls it.
+func startServer(t *testing.T, program string) (node string, weir func(stdin string, args ...string) (out string)) {
+	node = freeport.Address(t)
+	admin, data := freeport.Address(t), filepath.Join(t.TempDir(), "server")
+	server := spawn(t, program, "server", "--bootstrap", "--name", "s1", "--data", data, "--node", node, "--admin", admin)
 	eventually(t, "the server is ready", func() bool { return said(t, server, "weir: ready") > 0 })
 	env, err := os.ReadFile(filepath.Join(data, "admin.env"))
 	if err != nil {
@@ -120,8 +122,8 @@ func startUpgradable(t *testing.T) *upgradable {
 	for line := range strings.Lines(string(env)) {
 		environment = append(environment, strings.TrimSpace(strings.TrimPrefix(line, "export ")))
 	}
-	weir := func(stdin string, args ...string) string {
-		cmd := exec.Command(u.program, args...)
+	return node, func(stdin string, args ...string) string {
+		cmd := exec.Command(program, args...)
 		cmd.Env, cmd.Stdin = environment, strings.NewReader(stdin)
 		out, err := cmd.Output()
 		if err != nil {
@@ -129,6 +131,11 @@ func startUpgradable(t *testing.T) *upgradable {
 		}
 		return strings.TrimSpace(string(out))
 	}
+}
+
+func startUpgradable(t *testing.T) *upgradable {
+	u := &upgradable{t: t, program: installed(t), dir: filepath.Join(t.TempDir(), "edge"), gateway: freeport.Address(t), proxyAddr: freeport.Address(t), secure: freeport.Address(t), host: "a"}
+	node, weir := startServer(t, u.program)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)
 	}))
@@ -193,7 +200,7 @@ func (u *upgradable) loadBy(ctx context.Context, clients int, dial func() (net.C
 				in := bufio.NewReader(c)
 				for again := true; again && ctx.Err() == nil; {
 					body := fmt.Sprint("client ", n, " ", answers.Load())
-					fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s", u.key, len(body), body)
+					fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: %s\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s", u.host, u.key, len(body), body)
 					resp, err := http.ReadResponse(in, nil)
 					if err != nil {
 						u.t.Errorf("no answer: %v", err)
@@ -242,6 +249,7 @@ spec: {app: demo, plan: free}
 		if err != nil {
 			u.t.Fatal(err)
 		}
+		req.Host = u.host
 		req.Header.Set("X-Api-Key", u.key)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {

@@ -175,6 +175,18 @@ func (t *Table[T]) Match(port uint16, x *exchange.Exchange) (Hit[T], bool) {
 	return Hit[T]{}, false
 }
 
+// Names tells whether a route at a listener's port names the host of x, without a
+// wildcard, whatever else it asks of a request.
+func (t *Table[T]) Names(port uint16, x *exchange.Exchange) bool {
+	var buf [maxHost]byte
+	host := normalHost(&buf, x.Request.Authority)
+	number, ok := t.sites[port].find(x.Local.Addr(), host)
+	if ok {
+		_, ok = t.groups[number].hosts.exact.get(host)
+	}
+	return ok
+}
+
 // Rules returns the rules of a route, nil for one that is not there.
 func (t *Table[T]) Rules(ref resource.Ref) []*Rule[T] {
 	if r, ok := t.routes.getString(key(ref.Tenant, ref.Name)); ok {

@@ -269,3 +269,20 @@ func TestMatchWhileTablesAreMade(t *testing.T) {
 	}
 	readers.Wait()
 }
+
+// A host is named by the routes that there are, whatever they ask of a request.
+func TestNames(t *testing.T) {
+	first := newTable(t, public(), route("a", "x.example", on("/a POST")), route("b", "*.example", on()))
+	second, err := first.With(router.Change{Removed: []resource.Ref{{Kind: "Route", Tenant: "default", Name: "a"}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]bool{"GET X.example:80/": true, "GET y.example/": false, "GET other/": false} {
+		if got := first.Names(80, request(line)); got != want {
+			t.Errorf("%s: %v, want %v", line, got, want)
+		}
+		if first.Names(81, request(line)) || second.Names(80, request(line)) {
+			t.Errorf("%s is named where nothing is", line)
+		}
+	}
+}

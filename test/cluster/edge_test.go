@@ -33,8 +33,14 @@ type edge struct {
 // edge starts an edge on a spare host; it knows all members.
 func (c *cluster) edge(host *hosts.Host) *edge {
 	c.t.Helper()
+	return c.edgeOf(weir(c.t), host)
+}
+
+// edgeOf starts one of another build.
+func (c *cluster) edgeOf(program string, host *hosts.Host) *edge {
+	c.t.Helper()
 	e := &edge{c: c, host: host, data: c.t.TempDir()}
-	e.process = host.Command(c.t.Context(), weir(c.t), "edge", "--name", "edge-"+host.Name, "--data", e.data,
+	e.process = host.Command(c.t.Context(), program, "edge", "--name", "edge-"+host.Name, "--data", e.data,
 		"--servers", addresses(c.all()), "--token", c.joinToken("edge"), "--labels", "zone=test", "--access-log", "off",
 		"--proxy-admin", host.HostPort(proxyAdminPort))
 	e.process.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}

@@ -86,7 +86,7 @@ func buildTo(root, path string, flags ...string) error {
 	return nil
 }
 
-// buildTagged builds the program with a tag, for the one scenario that needs it.
+// buildTagged builds the program with a tag, for the scenarios that need it.
 func buildTagged(t *testing.T, tag string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "weir-"+tag)

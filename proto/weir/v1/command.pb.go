@@ -88,6 +88,7 @@ type Command struct {
 	//	*Command_TransactVersions
 	//	*Command_GrantLeases
 	//	*Command_ApplyUsage
+	//	*Command_Create
 	Action        isCommand_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -232,6 +233,15 @@ func (x *Command) GetApplyUsage() *ApplyUsage {
 	return nil
 }
 
+func (x *Command) GetCreate() *Transact {
+	if x != nil {
+		if x, ok := x.Action.(*Command_Create); ok {
+			return x.Create
+		}
+	}
+	return nil
+}
+
 type isCommand_Action interface {
 	isCommand_Action()
 }
@@ -274,6 +284,11 @@ type Command_ApplyUsage struct {
 	ApplyUsage *ApplyUsage `protobuf:"bytes,18,opt,name=apply_usage,json=applyUsage,proto3,oneof"`
 }
 
+type Command_Create struct {
+	// A Transact none of whose puts may be there already.
+	Create *Transact `protobuf:"bytes,19,opt,name=create,proto3,oneof"`
+}
+
 func (*Command_Transact) isCommand_Action() {}
 
 func (*Command_PutBlobChunk) isCommand_Action() {}
@@ -291,6 +306,8 @@ func (*Command_TransactVersions) isCommand_Action() {}
 func (*Command_GrantLeases) isCommand_Action() {}
 
 func (*Command_ApplyUsage) isCommand_Action() {}
+
+func (*Command_Create) isCommand_Action() {}
 
 // RaiseRevision gives the state a revision of its own though nothing in it
 // changes: after a backup has replaced it, so that it is taken for nothing that
@@ -717,7 +734,7 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"\x15weir/v1/command.proto\x12\aweir.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13weir/v1/limit.proto\x1a\x12weir/v1/meta.proto\x1a\x16weir/v1/resource.proto\x1a\x13weir/v1/usage.proto\"5\n" +
 	"\x05Entry\x12,\n" +
-	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xfa\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x10.weir.v1.CommandR\bcommands\"\xa7\x05\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -732,7 +749,8 @@ const file_weir_v1_command_proto_rawDesc = "" +
 	"\x11transact_versions\x18\x10 \x01(\v2\x11.weir.v1.TransactH\x00R\x10transactVersions\x129\n" +
 	"\fgrant_leases\x18\x11 \x01(\v2\x14.weir.v1.GrantLeasesH\x00R\vgrantLeases\x126\n" +
 	"\vapply_usage\x18\x12 \x01(\v2\x13.weir.v1.ApplyUsageH\x00R\n" +
-	"applyUsageB\b\n" +
+	"applyUsage\x12+\n" +
+	"\x06create\x18\x13 \x01(\v2\x11.weir.v1.TransactH\x00R\x06createB\b\n" +
 	"\x06action\"\x0f\n" +
 	"\rRaiseRevision\"a\n" +
 	"\bTransact\x12%\n" +
@@ -806,14 +824,15 @@ var file_weir_v1_command_proto_depIdxs = []int32{
 	3,  // 8: weir.v1.Command.transact_versions:type_name -> weir.v1.Transact
 	10, // 9: weir.v1.Command.grant_leases:type_name -> weir.v1.GrantLeases
 	11, // 10: weir.v1.Command.apply_usage:type_name -> weir.v1.ApplyUsage
-	12, // 11: weir.v1.Transact.puts:type_name -> weir.v1.Resource
-	13, // 12: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
-	8,  // 13: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 11: weir.v1.Command.create:type_name -> weir.v1.Transact
+	12, // 12: weir.v1.Transact.puts:type_name -> weir.v1.Resource
+	13, // 13: weir.v1.Transact.deletes:type_name -> weir.v1.ResourceRef
+	8,  // 14: weir.v1.ChangeValues.changes:type_name -> weir.v1.ValueChange
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_command_proto_init() }
@@ -835,6 +854,7 @@ func file_weir_v1_command_proto_init() {
 		(*Command_TransactVersions)(nil),
 		(*Command_GrantLeases)(nil),
 		(*Command_ApplyUsage)(nil),
+		(*Command_Create)(nil),
 	}
 	file_weir_v1_command_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}

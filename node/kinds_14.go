@@ -1,0 +1,5 @@
+//go:build weir_kind14
+
+package node
+
+const newestKind = 14

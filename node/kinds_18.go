@@ -1,0 +1,5 @@
+//go:build weir_kind18
+
+package node
+
+const newestKind = 18
