@@ -14,6 +14,7 @@ import (
 	"github.com/weirmesh/weir/mesh"
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
+	"github.com/weirmesh/weir/proxy/exchange"
 	"github.com/weirmesh/weir/proxy/http3"
 	"github.com/weirmesh/weir/proxy/service"
 	"github.com/weirmesh/weir/proxy/upstream"
@@ -60,6 +61,30 @@ func (p *Proxy) addMesh(socket *secureSocket) error {
 	s.tickets.refresh(s, time.Now())
 	socket.byName[""], socket.first, socket.quic = s, s, true
 	return nil
+}
+
+// cutInTime ends a conversation when the certificate runs out of one with whom it is: the
+// caller's at the sidecar that is called, the callee's at the one that calls. Exchanges
+// find that out when they begin; a conversation has begun once and for all.
+func (s *session) cutInTime(x *exchange.Exchange) {
+	until := s.stream.PeerUntil()
+	if s.secured != nil && s.secured.mesh && (until.IsZero() || x.TLS.Peer.NotAfter.Before(until)) {
+		until = x.TLS.Peer.NotAfter
+	}
+	if until.IsZero() {
+		return
+	}
+	done := make(chan struct{})
+	timer := time.AfterFunc(time.Until(until), func() {
+		defer close(done)
+		s.proxy.cfg.Logger.Info("conversation cut: a certificate has run out since it began", "request_id", string(x.ID), "service", x.Service)
+		s.Cut()
+	})
+	s.overdue = func() {
+		if !timer.Stop() {
+			<-done // the session is another exchange's after this
+		}
+	}
 }
 
 // registered are the endpoints of a service that its sidecars have registered, of those

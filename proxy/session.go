@@ -62,6 +62,7 @@ type session struct {
 	rejected   bool                   // it was no request
 	answered   time.Time              // when the head of the service's answer was read
 	tunnel     atomic.Pointer[tunnel] // that CONNECT has opened
+	overdue    func()                 // undoes cutInTime; nil: there is nothing to undo
 	chosen     *backend               // by whose policies; nil: none is yet
 	extra      *extra                 // of a rule with filters, once one needs it
 }
@@ -94,6 +95,9 @@ func (s *session) Serve(x *exchange.Exchange) {
 	}
 	if x.Consumer != nil {
 		s.meter(x)
+	}
+	if x.Response.Tunnel != nil && s.proxy.cfg.Mesh != nil {
+		s.cutInTime(x)
 	}
 }
 
@@ -311,6 +315,10 @@ func (s *session) Reject(x *exchange.Exchange, status int, reason string) {
 // Finish implements listener.Session.
 func (s *session) Finish(x *exchange.Exchange, sent int64, err error) {
 	now := time.Now()
+	if s.overdue != nil {
+		s.overdue()
+		s.overdue = nil
+	}
 	s.requests[x.Protocol].Add(1)
 	switch {
 	case s.rule != nil:

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -26,6 +27,19 @@ func (s *Stream) beginTunnel(x *exchange.Exchange, head int) {
 	l := s.link
 	s.body.Idle = func() { l.ReadUntil(time.Now().Add(tunnelIdle)) }
 	x.Response.Tunnel = tunnel{s}
+}
+
+// PeerUntil is until when the sidecar that a conversation is with is who it has proven to
+// be; zero: it is with none.
+func (s *Stream) PeerUntil() time.Time {
+	if s.link == nil || s.pool.key.TLS.SidecarsOf == "" {
+		return time.Time{}
+	}
+	secured, ok := s.link.Net().(*tls.Conn)
+	if !ok {
+		return time.Time{}
+	}
+	return secured.ConnectionState().PeerCertificates[0].NotAfter
 }
 
 // Next implements exchange.Body.
