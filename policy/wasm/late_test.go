@@ -57,22 +57,36 @@ func TestWhatWasCompiledLatelyIsGivenUp(t *testing.T) {
 			if _, err := host.Admit(t.Context(), "p", module, Limits{}); err != nil {
 				t.Fatal(err)
 			}
+			host.mu.Lock()
+			defer host.mu.Unlock()
 			return host.modules[moduleKey{digest(module), 16 << 20 >> 16}]
+		}
+		// kept is how many there are, and which of some are still compiled.
+		kept := func(these ...*module) (n int, compiled string) {
+			host.mu.Lock()
+			defer host.mu.Unlock()
+			for _, m := range these {
+				compiled += fmt.Sprintf("%t ", m.compiled != nil)
+			}
+			return len(host.modules), compiled
 		}
 		first, second := admit(1), admit(2)
 		admit(1) // it is the newest again
 		third := admit(3)
-		if len(host.modules) != mostLate || second.compiled != nil || first.compiled == nil {
-			t.Errorf("%d are kept, not the %d newest", len(host.modules), mostLate)
+		if n, which := kept(first, second, third); n != mostLate || which != "true false true " {
+			t.Errorf("%d are kept, %s: not the %d that were looked at last", n, which, mostLate)
 		}
 		time.Sleep(keptLate)
 		synctest.Wait()
-		if len(host.modules)+len(host.late) != 0 || first.compiled != nil || third.compiled != nil {
-			t.Errorf("after a while %d are kept", len(host.modules))
+		if n, which := kept(first, third); n != 0 || which != "false false " {
+			t.Errorf("after a while %d are kept, %s", n, which)
 		}
 		fourth := admit(4)
-		if err := host.Close(); err != nil || fourth.compiled != nil || len(host.modules) != 0 {
-			t.Errorf("after the host was closed %d are kept: %v", len(host.modules), err)
+		if err := host.Close(); err != nil {
+			t.Error(err)
+		}
+		if n, which := kept(fourth); n != 0 || which != "false " {
+			t.Errorf("after the host was closed %d are kept, %s", n, which)
 		}
 	})
 }
