@@ -288,11 +288,19 @@ func (c *call) fail(err error) {
 	switch {
 	case c.ctx.Err() == context.Canceled:
 		c.code = grpcCancelled
-	case c.ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+	case c.overdue(), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		c.code = grpcDeadline
 	case errors.Is(err, errAnswerTooLarge):
 		c.code = grpcExhausted
 	}
+}
+
+// overdue tells whether the time that the call had is over. By the clock, since the
+// service has the same time: it may give the call up, and its word be here, before
+// the context hears of it.
+func (c *call) overdue() bool {
+	deadline, limited := c.ctx.Deadline()
+	return c.ctx.Err() != nil || limited && !time.Now().Before(deadline)
 }
 
 // tell makes a callback about the call, as the root context, and reports whether
