@@ -11,7 +11,8 @@
 // A proxy is sent what it needs: the Gateways whose selector its labels
 // satisfy, the Certificates these show, the Routes with such a parent, the Services those refer to, the
 // Policies attached to any of them, and the Plugins these use. Proxies with
-// equal labels share one scope. The hub follows the source once; it works out
+// equal labels share one scope, and so do the sidecars of a service, who are sent what
+// that service needs (sidecar.go). The hub follows the source once; it works out
 // what a change means to each scope, encodes that once, and appends it to the
 // scope's history, which the streams walk at their own pace. Every revision is
 // in every history, if only as an empty change, so that each proxy answers for

@@ -119,7 +119,7 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	if err := s.check(ctx, c); err != nil {
 		return err
 	}
-	scope := s.hub.join(audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds()), tenant: c.id.Tenant, service: c.id.Service})
+	scope := s.hub.join(audienceOf(c.id, sub))
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
@@ -265,18 +265,27 @@ func (s *sender) resume(ctx context.Context, at position) (next uint64, ok bool,
 	if err := s.await(ctx, at.revision); err != nil {
 		return 0, false, err
 	}
-	history := s.scope.history
+	f, next, ok := comeback(s.scope.history, at)
+	if !ok {
+		return 0, false, nil
+	}
+	return next, true, s.send(f)
+}
+
+// comeback is what a proxy is sent first that is at some position, and the number to go
+// on from; false: nothing leads from there.
+func comeback(history *history, at position) (f *frame, next uint64, ok bool) {
 	if next, ok := history.find(at); ok {
 		// An empty change tells it that it is where it should be.
-		return next, true, s.send(encodeChange(at, at, nil, nil))
+		return encodeChange(at, at, nil, nil), next, true
 	}
 	// Its revision is older than what is kept here, or than this server's start;
 	// if nothing of its scope has changed since, it may stay as it is.
 	next, end := history.next()
 	if end.digest != at.digest || end.revision < at.revision {
-		return 0, false, nil
+		return nil, 0, false
 	}
-	return next, true, s.send(encodeChange(at, end, nil, nil))
+	return encodeChange(at, end, nil, nil), next, true
 }
 
 // await gives the scope some time to reach a revision: the proxy may come from

@@ -152,6 +152,15 @@ func ownTenant(tenant string) *weirv1.AccessRule {
 	}
 }
 
+// withheld is the rule that nobody here may call a service, of which a sidecar is told
+// only that it is there; nil: it is told of it.
+func (d *desired) withheld(service resource.Ref) *weirv1.AccessRule {
+	if !d.resources[service].GetService().GetStatus().GetWithheld() {
+		return nil
+	}
+	return &weirv1.AccessRule{Metadata: &weirv1.Metadata{Tenant: service.Tenant, Name: service.Name}, Spec: &weirv1.AccessRuleSpec{Service: service.Name}}
+}
+
 // access adds what AccessRules let in, before all else.
 func (m *chainMaker) access(ctx context.Context, rules []*weirv1.AccessRule) {
 	if len(rules) == 0 {

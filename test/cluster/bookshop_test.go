@@ -168,8 +168,11 @@ func (s *shop) mayCall() {
 			s.c.t.Errorf("curl as %s of %s: %s, want %s", call.as, call.url, got, call.want)
 		}
 	}
-	if n := s.c.metric(s.sidecars["orders-v1"].host, `weir_access_denied_total\{service="default/orders"\}`); n == 0 {
-		s.c.t.Error("the sidecar of orders counts nobody whom it has denied")
+	// Who may not call a service at all is refused where it is, who may not do this there.
+	for at, service := range map[string]string{"reviews-v1": "orders", "books-v1": "books"} {
+		if n := s.c.metric(s.sidecars[at].host, `weir_access_denied_total\{service="default/`+service+`"\}`); n == 0 {
+			s.c.t.Errorf("the sidecar of %s counts nobody who was denied %s", at, service)
+		}
 	}
 }
 
