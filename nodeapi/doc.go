@@ -48,7 +48,8 @@
 // A proxy renews its certificate at half of its life, at whichever server it is
 // connected to. Where a rotation of the root waits for it, the server asks it, over
 // the stream, to renew within a time that grows with the number of proxies. A server
-// that was removed from the cluster sends its proxies away.
+// that was removed from the cluster sends its proxies away. Beside the configuration
+// proxies are told the keys of other proxies that are none any more (notice.go).
 //
 // # On disk
 //

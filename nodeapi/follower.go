@@ -138,6 +138,7 @@ func (f *follower) subscribe(stream clientStream) error {
 	subscribe := &weirv1.Subscribe{
 		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
 		Kinds: resource.NewerKinds, WantsLeader: f.search.wants(),
+		TakesShutOut: f.client.cfg.ShutOut != nil,
 	}
 	if h.at == (position{}) {
 		subscribe.Digest = nil
@@ -183,6 +184,12 @@ func (c *Client) receive(stream clientStream, changes *inbox) error {
 		}
 		if len(m.GetServers()) > 0 || m.GetRenewWithin() != nil {
 			c.learn(m)
+			continue
+		}
+		if m.GetShutOut() != nil {
+			if c.cfg.ShutOut != nil {
+				c.cfg.ShutOut(m.GetShutOut())
+			}
 			continue
 		}
 		whole, err := next.add(m)
