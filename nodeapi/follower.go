@@ -45,6 +45,8 @@ type follower struct {
 	// stream, and the heartbeats in between.
 	again  <-chan time.Time
 	search search
+	// lost is closed when the stream that is followed has ended; nil: there is none.
+	lost <-chan struct{}
 }
 
 // mend tries again what was refused while there was no stream to say it to.
@@ -52,7 +54,7 @@ func (f *follower) mend(ctx context.Context) {
 	if f.held.reason == "" || !f.held.unsettled() {
 		return
 	}
-	if u := f.held.update(); f.apply(ctx, u) == nil {
+	if u := f.held.update(); f.applyWatchfully(ctx, u) == nil {
 		f.again = nil
 		f.store(u)
 		f.held.accept()
@@ -63,6 +65,8 @@ func (f *follower) mend(ctx context.Context) {
 func (f *follower) session(run context.Context, l *link) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
+	f.lost = ctx.Done()
+	defer func() { f.lost = nil }()
 	stream, err := l.api.StreamConfig(ctx)
 	if err != nil {
 		return false, err
@@ -267,7 +271,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	u := h.update()
 	// A revision that changed nothing here needs nothing but a yes.
 	if h.unsettled() || !h.isAccepted {
-		if err := f.apply(ctx, u); err != nil {
+		if err := f.applyWatchfully(ctx, u); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
