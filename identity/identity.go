@@ -45,6 +45,9 @@ type Identity struct {
 	// as one of those that found the cluster (founding.go).
 	founding atomic.Pointer[Founding]
 	founded  atomic.Bool
+	// shutOut are the keys of others that are not to be believed; nil: none.
+	shutOut       atomic.Pointer[shutOut]
+	shutOutDamage error
 }
 
 // credentials are what Install replaces whole.
@@ -69,6 +72,7 @@ func Open(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	i := &Identity{dir: dir, key: key, soon: make(chan struct{}, 1)}
+	i.openShutOut()
 	chain, err := readPEM(filepath.Join(dir, chainFile), "CERTIFICATE")
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil

@@ -103,12 +103,18 @@ func (r *Registrar) join(ctx context.Context, token Token, m JoinRequest, inUse 
 	if known != nil && known.Removed.IsZero() && !stays && (id.Role == RoleServer || inUse(id)) {
 		return nil, fmt.Errorf("join as %s: %w", id, ErrInUse)
 	}
+	if id.Role != RoleServer && known.hadBorne(hash) { // proxies were told so, and hear nothing else
+		return nil, fmt.Errorf("join as %s: %w: %w", id, ErrRequest, ErrRemoved)
+	}
 	now := time.Now().UTC()
 	if found.Uses > 0 {
 		found.Used = append(found.Used, use{Node: nodeKey(id), KeyHash: hash, Time: now})
 	}
-	is := record.Encode(nodeRecord{KeyHash: hash, Joined: now, Token: token.ID, Epoch: authority.epoch, Tenant: id.Tenant, Service: id.Service})
-	return admitted, r.admit(ctx, token.ID, tokenValue, record.Encode(found), id, nodeValue, is)
+	is := nodeRecord{KeyHash: hash, Joined: now, Token: token.ID, Epoch: authority.epoch, Tenant: id.Tenant, Service: id.Service}
+	if !known.bears(hash) {
+		is.Former = known.givenUp(now)
+	}
+	return admitted, r.admit(ctx, token.ID, tokenValue, record.Encode(found), id, nodeValue, record.Encode(is))
 }
 
 // isTaken says that a proxy of another role bears the name: proxies are told apart by

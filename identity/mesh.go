@@ -30,7 +30,7 @@ func (i *Identity) MeshServerTLS(refused func(error), protocols ...string) *tls.
 
 // verifyMesh says why a peer may not call.
 func (i *Identity) verifyMesh(state tls.ConnectionState) error {
-	id, err := i.Verify(state.PeerCertificates)
+	id, err := i.verifyProxy(state.PeerCertificates)
 	if err == nil && id.Role == RoleServer {
 		err = fmt.Errorf("verify peer %s: it is no proxy", id)
 	}
@@ -48,7 +48,7 @@ func (i *Identity) MeshClientTLS(service string, protocols ...string) *tls.Confi
 		// Who the peer is stands in its URI, not in its address.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			id, err := i.Verify(state.PeerCertificates)
+			id, err := i.verifyProxy(state.PeerCertificates)
 			if err == nil && id.String() != service {
 				err = fmt.Errorf("verify peer: it is %s, not %s", id, service)
 			}

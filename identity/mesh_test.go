@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 )
 
 // joined is a node that has joined by a token.
@@ -84,6 +88,12 @@ func TestMeshTLS(t *testing.T) {
 	r, foreign := newRegistrar(t), newRegistrar(t)
 	books := joined(t, r, sidecarOf("books"), "books-1")
 	want := books.ID().String()
+	removed, wary := joined(t, r, sidecarOf("shop"), "shop-3"), joined(t, r, sidecarOf("shop"), "shop-4")
+	for at, who := range map[*Identity]*Identity{books: removed, wary: books} {
+		if _, err := at.TakeShutOut(&weirv1.ShutOut{Keys: []*weirv1.ShutOutKey{{Sha256: who.keyHash(), Until: timestamppb.New(time.Now().Add(time.Hour))}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		client *tls.Config
@@ -95,6 +105,8 @@ func TestMeshTLS(t *testing.T) {
 		{"a server", joined(t, r, JoinTokenConfig{Role: RoleServer, Uses: 1}, "a").MeshClientTLS(want, "h2"), false, "it is no proxy"},
 		{"nobody", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}, false, "it presented no certificate"},
 		{"a foreign one", posing(joined(t, foreign, sidecarOf("shop"), "shop-1")), false, "unknown authority"},
+		{"one that was removed", removed.MeshClientTLS(want, "h2"), false, "shop-3 of"},
+		{"one that was told so of whom it calls", wary.MeshClientTLS(want, "h2"), false, "books-1 of " + want + ": the node was removed"},
 		{"one that wants another service", joined(t, r, sidecarOf("shop"), "shop-2").MeshClientTLS(strings.Replace(want, "books", "till", 1), "h2"), false, "not spiffe://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,6 +29,8 @@ type nodeRecord struct {
 	Service   string    `json:"service,omitempty"`
 	Removed   time.Time `json:"removed,omitzero"`
 	RemovedBy string    `json:"removedBy,omitempty"`
+	// Former are the keys that bore the name before, while they may matter.
+	Former []formerKey `json:"former,omitempty"`
 }
 
 // Why a node is not admitted, or no longer.

@@ -126,7 +126,8 @@ func (r *Registrar) Enrol(ctx context.Context, role Role, name string, csr []byt
 	err = r.updateNode(ctx, id, func(was *nodeRecord) (*nodeRecord, error) {
 		switch {
 		case was == nil, was.Removed.IsZero() && !was.bears(hash):
-			return &nodeRecord{KeyHash: hash, Joined: time.Now().UTC(), Epoch: authority.epoch}, nil
+			now := time.Now().UTC()
+			return &nodeRecord{KeyHash: hash, Joined: now, Epoch: authority.epoch, Former: was.givenUp(now)}, nil
 		case !was.Removed.IsZero():
 			return nil, fmt.Errorf("enrol %s: %w", id, ErrRemoved)
 		}

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/weirmesh/weir/identity"
 	"github.com/weirmesh/weir/mesh"
 	"github.com/weirmesh/weir/nodeapi"
@@ -69,7 +67,10 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 	if err := p.join(node, ec, is, dir); err != nil {
 		return fmt.Errorf("start %s: %w", is.role, err)
 	}
-	dialer := p.newDialer()
+	if err := node.ShutOutDamage(); err != nil {
+		log.Warn("not all proxies that were shut out are known until a server tells", "error", err)
+	}
+	dialer, refused := p.newDialer(), newRefusals(p.log.With("part", "mesh"))
 	e.inForce, e.pause = make(chan struct{}), make(chan chan struct{})
 	e.force = sync.OnceFunc(func() { close(e.inForce) })
 	e.connect = func() (*nodeapi.Client, error) {
@@ -78,6 +79,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return host.problem(e.proxy.Problem()) }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
+			ShutOut:  func(keys *weirv1.ShutOut) { e.takeShutOut(node, refused, keys) },
 			Ahead:    func(u nodeapi.Update) { e.proxy.Revoke(proxy.Update(u)) },
 		})
 		if err == nil {
@@ -92,7 +94,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 		return err
 	}
 	p.run("limits", host.quota.Run)
-	if err := e.startProxy(p, cfg, ec, is, dir, node, keyring, host); err != nil {
+	if err := e.startProxy(p, cfg, ec, is, dir, node, keyring, host, refused); err != nil {
 		return err
 	}
 	p.run(string(is.role), e.follow)
@@ -143,7 +145,7 @@ func (is proxyRole) tokenFlags() string {
 	return string(is.role)
 }
 
-func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, keyring *identity.Keyring, host *host) error {
+func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir string, node *identity.Identity, keyring *identity.Keyring, host *host, refused *refusals) error {
 	metrics := telemetry.NewMetrics(cfg.Version)
 	var access *telemetry.AccessLog
 	if ec.AccessLog != nil {
@@ -151,8 +153,7 @@ func (e *edge) startProxy(p *process, cfg Config, ec EdgeConfig, is proxyRole, d
 		p.onStop("access log", func() error { access.Close(); return nil })
 	}
 	memory := p.watchMemory(ec.MemoryLimit)
-	refused := newRefusals(p.log.With("part", "mesh"))
-	for _, c := range []prometheus.Collector{host.apis, host.access, host.quota, host.firewall, host.Host, host.GuestMetrics(), refused.count} {
+	for _, c := range append(refused.counters(), host.apis, host.access, host.quota, host.firewall, host.Host, host.GuestMetrics()) {
 		if err := metrics.Register(c); err != nil {
 			return fmt.Errorf("start %s: %w", is.role, err)
 		}

@@ -78,7 +78,9 @@ func run(t testing.TB, cfg Config) *running {
 	if cfg.Hints == nil {
 		cfg.Hints = io.Discard
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
 	go func() {
 		defer close(r.done)
 		r.err = Run(ctx, cfg)

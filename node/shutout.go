@@ -36,6 +36,11 @@ func (s *server) mindRemoved(ctx context.Context) error {
 
 func (s *server) shutOut() {
 	view := s.store.View()
+	keys, err := identity.ShutOut(view, time.Now())
+	if err != nil {
+		s.log.Error("proxies are not told of all that were removed", "error", err)
+	}
+	s.api.TellShutOut(keys)
 	s.api.ShutOut(func(id identity.ID, key crypto.PublicKey) error { return identity.CheckProxy(view, id, key) })
 }
 

@@ -5,16 +5,27 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
-	"github.com/weirmesh/weir/resource"
 )
 
 // audience is what decides which scope a proxy has.
 type audience struct {
 	labels map[string]string
 	kinds  []string // that it knows beyond those that all do
-	// Whom a sidecar speaks for, as its certificate says; of others empty.
-	tenant, service string
+	// Whom a sidecar speaks for and what AccessRules name it by, as its certificate
+	// says; of others empty.
+	tenant, service, identity string
+}
+
+// audienceOf is that of who subscribes. What a sidecar says of itself decides nothing,
+// but for which kinds it knows: all those of a service share a scope.
+func audienceOf(id identity.ID, sub *weirv1.Subscribe) audience {
+	of := audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds())}
+	if id.Role == identity.RoleSidecar {
+		of.labels, of.tenant, of.service, of.identity = nil, id.Tenant, id.Service, id.String()
+	}
+	return of
 }
 
 func (a audience) isSidecar() bool { return a.service != "" }
@@ -23,7 +34,7 @@ func (a audience) isSidecar() bool { return a.service != "" }
 func (a audience) key() string {
 	var b strings.Builder
 	if a.isSidecar() {
-		b.WriteString(a.tenant + "/" + a.service + "\n")
+		b.WriteString(a.identity + "\n" + a.tenant + "/" + a.service + "\n")
 	}
 	for _, kind := range a.kinds {
 		b.WriteString(kind + "\n")
@@ -33,27 +44,4 @@ func (a audience) key() string {
 		b.WriteString(k + "=" + a.labels[k] + "\n")
 	}
 	return b.String()
-}
-
-// sidecarWants is scope.wants where a sidecar's needs are others than an edge's: it
-// has no Gateways, but all that its tenant's services may be called by, and the
-// AccessRules of its own service.
-func (s *scope) sidecarWants(n *node) (wanted, decided bool) {
-	own := n.ref.Tenant == s.tenant
-	switch n.ref.Kind {
-	case resource.KindGateway:
-		return false, true
-	case resource.KindRoute:
-		return own && slices.ContainsFunc(n.resource.GetRoute().GetSpec().GetParentRefs(), func(p *weirv1.ParentRef) bool {
-			return p.GetKind() == resource.KindService
-		}), true
-	case resource.KindService:
-		return own, true
-	case resource.KindAccessRule:
-		return own && slices.Contains(s.kinds, resource.KindAccessRule) && n.resource.GetAccessRule().GetSpec().GetService() == s.service, true
-	}
-	if !own { // whatever another tenant attaches
-		return false, true
-	}
-	return false, false
 }

@@ -17,8 +17,19 @@ func instance(name, service string, revision uint64) *weirv1.Resource {
 	return resource.Wrap(&weirv1.Instance{Metadata: &weirv1.Metadata{Name: name, Revision: revision}, Spec: &weirv1.InstanceSpec{Service: service, Node: name, Address: "10.0.0.1:1"}})
 }
 
-func accessRule(name, service string) *weirv1.Resource {
-	return resource.Wrap(&weirv1.AccessRule{Metadata: &weirv1.Metadata{Name: name, Revision: 1}, Spec: &weirv1.AccessRuleSpec{Service: service}})
+// accessRule lets in those with an identity; none: nobody.
+func accessRule(name, service string, from ...string) *weirv1.Resource {
+	spec := &weirv1.AccessRuleSpec{Service: service}
+	for _, id := range from {
+		spec.Allow = append(spec.Allow, &weirv1.AccessAllow{From: []string{id}})
+	}
+	return resource.Wrap(&weirv1.AccessRule{Metadata: &weirv1.Metadata{Name: name, Revision: 1}, Spec: spec})
+}
+
+// besides is the audience of a service's sidecars.
+func besides(tenant, service string) audience {
+	id := identity.ID{TrustDomain: "td", Role: identity.RoleSidecar, Name: service + "-1", Tenant: tenant, Service: service}
+	return audienceOf(id, &weirv1.Subscribe{Kinds: resource.NewerKinds, Labels: map[string]string{"version": "v1"}})
 }
 
 // meshRoute acts on what the mesh sends to a service.
@@ -37,16 +48,16 @@ func TestWhatTheMeshIsSent(t *testing.T) {
 		gateway("all", nil), route("public", "all", "books"),
 		service("books"), service("till"), foreign,
 		instance("books-1", "books", 1), instance("till-1", "till", 1),
-		accessRule("who-reads", "books"), accessRule("who-pays", "till"),
+		accessRule("who-reads", "books"), accessRule("who-pays", "till", "spiffe://td/ns/default/svc/books"),
 		meshRoute("split", "till", "till"), attached("on-split", "stamp", onRoute("split")), attached("on-public", "key", onRoute("public")),
 		attached("on-till", "limit", onService("till")), plugin("stamp", "d1"), plugin("key", "d2"), plugin("limit", "d3"),
 	}})
 	earlier := slices.DeleteFunc(slices.Clone(resource.NewerKinds), func(k string) bool { return k == resource.KindInstance || k == resource.KindAccessRule })
 	edge := audience{kinds: resource.NewerKinds}
-	books := audience{kinds: resource.NewerKinds, tenant: "default", service: "books"}
+	books := besides("default", "books")
 	scopes := map[string]*scope{}
 	for name, a := range map[string]audience{"edge": edge, "edge of an earlier version": {kinds: earlier}, "books": books,
-		"a stranger": {kinds: resource.NewerKinds, tenant: "nobody", service: "books"}} {
+		"a stranger": besides("nobody", "books")} {
 		scopes[name] = newScope(a, g)
 	}
 	require := func(name string, want ...string) {

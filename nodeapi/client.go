@@ -43,6 +43,9 @@ type ClientConfig struct {
 	// applied. What is in it is applied later, unless it is refused or replaced by then.
 	// nil: nobody is told.
 	Ahead func(Update)
+	// ShutOut is told the keys of proxies that are none any more: those that some server
+	// knows now, each time there are others. nil: nobody is told, and no server asked.
+	ShutOut func(*weirv1.ShutOut)
 	// Dialer is shared with others; nil: the client has one of its own.
 	Dialer *nodeport.Dialer
 }

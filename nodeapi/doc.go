@@ -11,7 +11,8 @@
 // A proxy is sent what it needs: the Gateways whose selector its labels
 // satisfy, the Certificates these show, the Routes with such a parent, the Services those refer to, the
 // Policies attached to any of them, and the Plugins these use. Proxies with
-// equal labels share one scope. The hub follows the source once; it works out
+// equal labels share one scope, and so do the sidecars of a service, who are sent what
+// that service needs (sidecar.go). The hub follows the source once; it works out
 // what a change means to each scope, encodes that once, and appends it to the
 // scope's history, which the streams walk at their own pace. Every revision is
 // in every history, if only as an empty change, so that each proxy answers for
@@ -47,7 +48,8 @@
 // A proxy renews its certificate at half of its life, at whichever server it is
 // connected to. Where a rotation of the root waits for it, the server asks it, over
 // the stream, to renew within a time that grows with the number of proxies. A server
-// that was removed from the cluster sends its proxies away.
+// that was removed from the cluster sends its proxies away. Beside the configuration
+// proxies are told the keys of other proxies that are none any more (notice.go).
 //
 // # On disk
 //

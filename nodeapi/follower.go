@@ -47,6 +47,8 @@ type follower struct {
 	search search
 	// quiet leaves what is on disk to others, once for all.
 	quiet func()
+	// lost is closed when the stream that is followed has ended; nil: there is none.
+	lost <-chan struct{}
 }
 
 // mend tries again what was refused while there was no stream to say it to.
@@ -54,7 +56,7 @@ func (f *follower) mend(ctx context.Context) {
 	if f.held.reason == "" || !f.held.unsettled() {
 		return
 	}
-	if u := f.held.update(); f.apply(ctx, u) == nil {
+	if u := f.held.update(); f.applyWatchfully(ctx, u) == nil {
 		f.again = nil
 		f.store(u)
 		f.held.accept()
@@ -65,6 +67,8 @@ func (f *follower) mend(ctx context.Context) {
 func (f *follower) session(run, work context.Context, l *link) (good bool, err error) {
 	ctx, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
+	f.lost = ctx.Done()
+	defer func() { f.lost = nil }()
 	stream, err := l.api.StreamConfig(ctx)
 	if err != nil {
 		return false, err
@@ -145,6 +149,7 @@ func (f *follower) subscribe(stream clientStream) error {
 	subscribe := &weirv1.Subscribe{
 		Labels: f.client.cfg.Labels, Version: f.client.cfg.Version, Revision: h.at.revision, Digest: h.at.digest[:],
 		Kinds: resource.NewerKinds, WantsLeader: f.search.wants(),
+		TakesShutOut: f.client.cfg.ShutOut != nil,
 	}
 	if h.at == (position{}) {
 		subscribe.Digest = nil
@@ -190,6 +195,12 @@ func (c *Client) receive(stream clientStream, changes *inbox) error {
 		}
 		if len(m.GetServers()) > 0 || m.GetRenewWithin() != nil {
 			c.learn(m)
+			continue
+		}
+		if m.GetShutOut() != nil {
+			if c.cfg.ShutOut != nil {
+				c.cfg.ShutOut(m.GetShutOut())
+			}
 			continue
 		}
 		whole, err := next.add(m)
@@ -270,7 +281,7 @@ func (f *follower) settle(ctx context.Context, stream clientStream) error {
 	u := h.update()
 	// A revision that changed nothing here needs nothing but a yes.
 	if h.unsettled() || !h.isAccepted {
-		if err := f.apply(ctx, u); err != nil {
+		if err := f.applyWatchfully(ctx, u); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

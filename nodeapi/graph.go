@@ -36,6 +36,7 @@ type node struct {
 	ref       resource.Ref
 	resource  *weirv1.Resource // nil: not there
 	keyless   *weirv1.Resource // the same without its private key; nil: it has none
+	bare      *weirv1.Resource // what withheld has made of it; nil: it was not asked yet
 	refersTo  []*node
 	referrers map[*node]struct{}
 	tenant    *tenant
@@ -155,7 +156,7 @@ func (g *graph) set(n *node, r *weirv1.Resource, touched map[*node]struct{}) {
 		delete(to.referrers, n)
 		touched[to] = struct{}{}
 	}
-	n.resource, n.keyless, n.refersTo = r, keyless(r), nil
+	n.resource, n.keyless, n.bare, n.refersTo = r, bareKey(r), nil, nil
 	delete(n.tenant.policies, n)
 	delete(n.tenant.consumers, n)
 	if r != nil && resource.IsConsumer(n.ref.Kind) {

@@ -113,3 +113,57 @@ func TestToldAheadOfWhatIsBeingApplied(t *testing.T) {
 	}
 	c.awaitAccepted("e1", last)
 }
+
+// So is what comes after the server has gone meanwhile, and come back: a revoked key waits
+// for no compiler, and it is taken in once.
+func TestToldAheadThoughTheStreamHasBroken(t *testing.T) {
+	c := startCluster(t)
+	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
+	told, applied := make(chan Update, 1000), make(chan Update, 1000)
+	begun, end := make(chan struct{}), make(chan struct{})
+	e.client.cfg.Ahead = func(u Update) { told <- u }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- e.client.Run(ctx, func(_ context.Context, u Update) error {
+			if u.Revision == 1 {
+				close(begun)
+				<-end
+			}
+			applied <- u
+			return nil
+		})
+	}()
+	defer func() { cancel(); <-done }()
+	within := time.After(patience)
+	next := func(from chan Update, until uint64) (u Update) {
+		t.Helper()
+		for u.Revision < until {
+			select {
+			case u = <-from:
+			case <-within:
+				t.Fatalf("nothing of %d came", until)
+			}
+		}
+		return u
+	}
+	c.source.put(gateway("public", nil), gateway("inner", nil))
+	<-begun
+	for range 2 {
+		c.stop()
+		c.start()
+		gone := c.source.remove(ref("Gateway", "inner"))
+		if u := next(told, gone); len(u.Deletes) != 1 && !u.Snapshot {
+			t.Errorf("told %+v", u)
+		}
+		c.source.put(gateway("inner", nil))
+		c.await("e1", func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRevision() == 0 })
+	}
+	last := c.source.put(gateway("last", nil))
+	close(end)
+	if u := next(applied, 1); u.Revision != 1 {
+		t.Fatalf("the first is %d", u.Revision)
+	}
+	next(applied, last)
+	c.awaitAccepted("e1", last)
+}

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/resource"
 )
@@ -84,6 +82,9 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 		if n.ref.Kind == resource.KindService { // maybe a Route has taken it up
 			markPoliciesOn(n, -1)
 		}
+		if s.isSidecar() {
+			markServedBy(n, mark)
+		}
 	}
 	for rank := range dirty {
 		for n := range dirty[rank] {
@@ -93,7 +94,8 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 					mark(c, rank)
 				}
 			}
-			switch as := s.shown(n); {
+			as := s.shown(n)
+			switch {
 			case now && was != as:
 				s.put(n, was, as)
 				puts = append(puts, as)
@@ -101,10 +103,10 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 				s.remove(n, was)
 				deletes = append(deletes, n.ref)
 			}
-			if now == (was != nil) {
+			if now == (was != nil) && isWithheld(was) == isWithheld(as) {
 				continue
 			}
-			// It came or went, and with it perhaps those that hang on it.
+			// It came or went, or most of it did, and with it perhaps those that hang on it.
 			for _, to := range n.refersTo {
 				mark(to, rank)
 			}
@@ -124,6 +126,26 @@ func (s *scope) follow(touched map[*node]struct{}) (puts []*weirv1.Resource, del
 	sortResources(puts)
 	slices.SortFunc(deletes, resource.Ref.Compare)
 	return puts, deletes
+}
+
+// markServedBy marks what hangs on the Routes that a change may have made do something at
+// a sidecar, or nothing: they are those that lead to a Service that was touched.
+func markServedBy(n *node, mark func(n *node, after int)) {
+	onRoute := func(route *node) {
+		for from := range route.referrers {
+			mark(from, rankRoute)
+		}
+	}
+	switch n.ref.Kind {
+	case resource.KindRoute:
+		onRoute(n)
+	case resource.KindService:
+		for from := range n.referrers {
+			if from.ref.Kind == resource.KindRoute {
+				onRoute(from)
+			}
+		}
+	}
 }
 
 func (s *scope) put(n *node, was, as *weirv1.Resource) {
@@ -170,7 +192,7 @@ func (s *scope) wants(n *node) bool {
 	case resource.KindGateway:
 		return satisfies(s.labels, n.resource.GetGateway().GetSpec().GetSelector())
 	case resource.KindCertificate:
-		return s.hasAny(maps.Keys(n.referrers), resource.KindGateway, resource.KindService)
+		return s.hasWhole(maps.Keys(n.referrers), resource.KindGateway, resource.KindService)
 	case resource.KindRoute:
 		return s.hasAny(slices.Values(n.refersTo), resource.KindGateway)
 	case resource.KindPolicy:
@@ -180,13 +202,15 @@ func (s *scope) wants(n *node) bool {
 	case resource.KindPlugin:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindPolicy)
 	case resource.KindApi:
-		return slices.Contains(s.kinds, resource.KindApi) && s.hasAny(slices.Values(n.refersTo), resource.KindRoute)
+		return slices.Contains(s.kinds, resource.KindApi) && slices.ContainsFunc(n.refersTo, func(to *node) bool {
+			return to.ref.Kind == resource.KindRoute && s.serves(to)
+		})
 	case resource.KindContract:
 		return s.hasAny(maps.Keys(n.referrers), resource.KindApi)
 	case resource.KindApp, resource.KindCredential, resource.KindPlan, resource.KindSubscription: // see resource.IsConsumer
 		return slices.Contains(s.kinds, n.ref.Kind) && s.keyed[n.tenant] > 0
 	case resource.KindInstance:
-		return slices.Contains(s.kinds, resource.KindInstance) && s.hasAny(slices.Values(n.refersTo), resource.KindService)
+		return slices.Contains(s.kinds, resource.KindInstance) && s.hasWhole(slices.Values(n.refersTo), resource.KindService)
 	case resource.KindPluginTrust:
 		return slices.Contains(s.kinds, resource.KindPluginTrust) && s.hasAny(maps.Keys(n.referrers), resource.KindPlugin)
 	}
@@ -195,6 +219,9 @@ func (s *scope) wants(n *node) bool {
 
 // runs tells whether a policy runs somewhere in the scope.
 func (s *scope) runs(n *node) bool {
+	if s.isSidecar() {
+		return s.runsBeside(n)
+	}
 	if s.hasAny(slices.Values(n.refersTo), resource.KindGateway, resource.KindRoute) {
 		return true
 	}
@@ -202,7 +229,7 @@ func (s *scope) runs(n *node) bool {
 		return true
 	}
 	return slices.ContainsFunc(n.refersTo, func(to *node) bool {
-		return to.ref.Kind == resource.KindService && (s.isSidecar() || s.hasAny(maps.Keys(to.referrers), resource.KindRoute)) &&
+		return to.ref.Kind == resource.KindService && s.hasAny(maps.Keys(to.referrers), resource.KindRoute) &&
 			slices.ContainsFunc(n.resource.GetPolicy().GetSpec().GetTargetRefs(), func(t *weirv1.TargetRef) bool {
 				return t.GetKind() == resource.KindService && t.GetName() == to.ref.Name
 			})
@@ -222,13 +249,16 @@ func (s *scope) isGranted(n *node) bool {
 }
 
 // shown is what the scope's proxies are sent of a resource: a Certificate by
-// which they only check others comes without its key.
+// which they only check others comes without its key, and see withholds.
 func (s *scope) shown(n *node) *weirv1.Resource {
-	if n.keyless == nil {
+	switch {
+	case n.ref.Kind == resource.KindService && n.resource != nil && s.isSidecar() && s.withholds(n):
+		return n.withheld()
+	case n.keyless == nil:
 		return n.resource
 	}
 	for from := range n.referrers {
-		if s.members[from] != nil && needsKey(from.resource, n.ref) {
+		if s.isWhole(from) && needsKey(from.resource, n.ref) {
 			return n.resource
 		}
 	}
@@ -246,19 +276,19 @@ func needsKey(from *weirv1.Resource, to resource.Ref) bool {
 	return false
 }
 
-// keyless is a Certificate without its key, and nil for what has none.
-func keyless(r *weirv1.Resource) *weirv1.Resource {
-	if len(r.GetCertificate().GetMaterial().GetKey()) == 0 {
-		return nil
-	}
-	bare := proto.Clone(r).(*weirv1.Resource)
-	bare.GetCertificate().GetMaterial().Key = nil
-	return bare
-}
-
 func (s *scope) hasAny(nodes func(func(*node) bool), kinds ...string) bool {
 	for n := range nodes {
 		if slices.Contains(kinds, n.ref.Kind) && s.members[n] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// hasWhole is hasAny for those of which the scope holds more than that they are there.
+func (s *scope) hasWhole(nodes func(func(*node) bool), kinds ...string) bool {
+	for n := range nodes {
+		if slices.Contains(kinds, n.ref.Kind) && s.isWhole(n) {
 			return true
 		}
 	}

@@ -63,6 +63,7 @@ type Server struct {
 	cfg     ServerConfig
 	hub     *hub
 	proxies *Proxies
+	outcast notice // the keys that proxies are told not to believe
 	handler http.Handler
 	// sendTimeout is the constant of the name, but in tests.
 	sendTimeout time.Duration
@@ -133,6 +134,11 @@ func (s *Server) ShutOut(why func(identity.ID, crypto.PublicKey) error) {
 		}
 		return connect.NewError(connect.CodePermissionDenied, err.Error())
 	})
+}
+
+// TellShutOut has all proxies told the keys of those that are none any more, from now on.
+func (s *Server) TellShutOut(keys *weirv1.ShutOut) {
+	s.outcast.set(&weirv1.StreamConfigResponse{ShutOut: keys})
 }
 
 // turnsAway says why a proxy is not served here now; nil: it is.

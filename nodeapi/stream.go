@@ -119,7 +119,7 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 	if err := s.check(ctx, c); err != nil {
 		return err
 	}
-	scope := s.hub.join(audience{labels: sub.GetLabels(), kinds: kindsKnown(sub.GetKinds()), tenant: c.id.Tenant, service: c.id.Service})
+	scope := s.hub.join(audienceOf(c.id, sub))
 	defer s.hub.leave(scope)
 	log := s.cfg.Logger.With("proxy", c.id.String(), "address", c.address)
 	log.Info("proxy connected", "revision", sub.GetRevision(), "version", sub.GetVersion())
@@ -132,6 +132,9 @@ func (s *Server) attend(ctx context.Context, c *caller, sub *weirv1.Subscribe, s
 
 	sender := sender{hub: s.hub, scope: scope, stream: stream, caller: c, servers: s.cfg.Servers, renewal: s.renewal,
 		limit: c.limit(s.sendTimeout)}
+	if sub.GetTakesShutOut() {
+		sender.outcast = &s.outcast
+	}
 	defer c.lastWords(s.sendTimeout)
 	err := sender.run(ctx, position{sub.GetRevision(), digestOf(sub)})
 	if cause := context.Cause(ctx); cause != nil {
@@ -194,6 +197,10 @@ type sender struct {
 	// may be to do so again.
 	renewal func(context.Context, identity.ID) (*durationpb.Duration, <-chan struct{})
 	rotated <-chan struct{}
+	// outcast are the keys that the proxy is not to believe; nil: it would not understand.
+	// More of them closes shutOut.
+	outcast *notice
+	shutOut <-chan struct{}
 	// limit is how long the proxy may keep us from writing one message.
 	limit *writeLimit
 }
@@ -202,7 +209,7 @@ func (s *sender) run(ctx context.Context, at position) error {
 	if err := s.stream.SendHeaders(); err != nil {
 		return err
 	}
-	if err := s.sendNews(ctx); err != nil {
+	if err := errors.Join(s.sendNews(ctx), s.sendShutOut()); err != nil {
 		return err
 	}
 	next, ok, err := s.resume(ctx, at)
@@ -227,6 +234,13 @@ func (s *sender) run(ctx context.Context, at position) error {
 // walk sends change after change until one that is due is gone.
 func (s *sender) walk(ctx context.Context, next uint64) (uint64, error) {
 	for {
+		select {
+		case <-s.shutOut: // however much else there is to send
+			if err := s.sendShutOut(); err != nil {
+				return next, err
+			}
+		default:
+		}
 		f, wait, ok := s.scope.history.at(next)
 		if !ok {
 			return next, nil
@@ -244,6 +258,8 @@ func (s *sender) walk(ctx context.Context, next uint64) (uint64, error) {
 				if err := s.sendNews(ctx); err != nil {
 					return next, err
 				}
+				continue
+			case <-s.shutOut:
 				continue
 			case <-ctx.Done():
 				return next, ctx.Err()
@@ -265,18 +281,27 @@ func (s *sender) resume(ctx context.Context, at position) (next uint64, ok bool,
 	if err := s.await(ctx, at.revision); err != nil {
 		return 0, false, err
 	}
-	history := s.scope.history
+	f, next, ok := comeback(s.scope.history, at)
+	if !ok {
+		return 0, false, nil
+	}
+	return next, true, s.send(f)
+}
+
+// comeback is what a proxy is sent first that is at some position, and the number to go
+// on from; false: nothing leads from there.
+func comeback(history *history, at position) (f *frame, next uint64, ok bool) {
 	if next, ok := history.find(at); ok {
 		// An empty change tells it that it is where it should be.
-		return next, true, s.send(encodeChange(at, at, nil, nil))
+		return encodeChange(at, at, nil, nil), next, true
 	}
 	// Its revision is older than what is kept here, or than this server's start;
 	// if nothing of its scope has changed since, it may stay as it is.
 	next, end := history.next()
 	if end.digest != at.digest || end.revision < at.revision {
-		return 0, false, nil
+		return nil, 0, false
 	}
-	return next, true, s.send(encodeChange(at, end, nil, nil))
+	return encodeChange(at, end, nil, nil), next, true
 }
 
 // await gives the scope some time to reach a revision: the proxy may come from
@@ -325,6 +350,18 @@ func (s *sender) sendNews(ctx context.Context) error {
 		return nil
 	}
 	return s.sendPart(m)
+}
+
+// sendShutOut tells the proxy whom not to believe.
+func (s *sender) sendShutOut() (err error) {
+	if s.outcast == nil {
+		return nil
+	}
+	var m *weirv1.StreamConfigResponse
+	if m, s.shutOut = s.outcast.get(); m != nil {
+		err = s.sendPart(m)
+	}
+	return err
 }
 
 // renewal is within how long a proxy is to renew; nil: a rotation of the root

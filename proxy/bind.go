@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -171,10 +172,12 @@ func (p *Proxy) openQUIC(k bindKey, b *binding) error {
 
 func (p *Proxy) listenerConfig(h *handler) listener.Config {
 	var resetKey [32]byte
+	var refuses func(*x509.Certificate) bool
 	if p.cfg.Mesh != nil {
-		resetKey = p.cfg.Mesh.ResetKey
+		resetKey, refuses = p.cfg.Mesh.ResetKey, p.cfg.Mesh.IsShutOut
 	}
 	return listener.Config{
+		Refuses: refuses,
 		Handler: h, Security: h, Admission: h.Admission, Streams: h, Budget: p.budget, Crowd: &h.crowd, Logger: p.cfg.Logger, Handshake: p.cfg.ClientHead,
 		Idle: p.cfg.ClientIdle, Head: p.cfg.ClientHead, Stall: p.cfg.ClientStall, Linger: p.cfg.ClientLinger, HalfClosed: p.cfg.ClientHalfClosed, ResetKey: resetKey,
 	}

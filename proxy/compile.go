@@ -161,20 +161,20 @@ func (p *Proxy) compileRule(ctx context.Context, route *weirv1.Route, index int)
 // has policies.
 func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, index int) (err error) {
 	backends := route.GetSpec().GetRules()[index].GetBackendRefs()
-	ofServices, some := make([][]resource.Attached, len(backends)), false
-	var sole []resource.Attached
+	ofServices, some := make([]callee, len(backends)), false
+	var sole callee
 	for i, b := range backends {
 		service := resource.Ref{Kind: resource.KindService, Tenant: ref.Tenant, Name: b.GetName()}
-		ofServices[i] = p.desired.policiesOn(service, b.GetSubset())
+		ofServices[i] = callee{p.desired.policiesOn(service, b.GetSubset()), p.desired.withheld(service)}
 		if b.Weight == nil || b.GetWeight() > 0 {
-			sole, some = ofServices[i], some || len(ofServices[i]) > 0
+			sole, some = ofServices[i], some || len(ofServices[i].policies) > 0 || ofServices[i].withheld != nil
 		}
 	}
 	if !some || r.sole != nil {
 		r.chains, err = p.chainsWith(ctx, r, ref, route, sole)
 		return err
 	}
-	if r.chains, err = p.chainsWith(ctx, r, ref, route, nil); err != nil { // if none can be chosen
+	if r.chains, err = p.chainsWith(ctx, r, ref, route, callee{}); err != nil { // if none can be chosen
 		return err
 	}
 	for _, of := range ofServices {
@@ -187,15 +187,27 @@ func (p *Proxy) compileChains(ctx context.Context, r *rule, ref resource.Ref, ro
 	return nil
 }
 
+// callee is what a service adds to the chains of those who call it.
+type callee struct {
+	policies []resource.Attached
+	withheld *weirv1.AccessRule // it may not be called; nil: it may
+}
+
 // chainsWith are the chains where a service has these policies.
-func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, ofService []resource.Attached) (c chains, err error) {
+func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route *weirv1.Route, service callee) (c chains, err error) {
+	if service.withheld != nil {
+		m := chainMaker{proxy: p, rule: r}
+		m.access(ctx, []*weirv1.AccessRule{service.withheld})
+		c.plain, err = m.chain()
+		return c, err
+	}
 	var tenant []resource.Attached
 	if !mesh.Made(ref.Name) {
 		tenant = p.desired.policiesOn(resource.Ref{Kind: resource.KindTenant, Tenant: ref.Tenant}, "")
 	}
 	own := p.desired.policiesOn(ref, r.name)
 	apis := p.desired.apisOn(ref, r.name)
-	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, ofService), apis); err != nil {
+	if c.plain, err = p.makeChain(ctx, r, resource.Chain(tenant, own, service.policies), apis); err != nil {
 		return c, err
 	}
 	for _, parent := range route.GetSpec().GetParentRefs() {
@@ -205,7 +217,7 @@ func (p *Proxy) chainsWith(ctx context.Context, r *rule, ref resource.Ref, route
 			if len(on) == 0 {
 				continue
 			}
-			chain, err := p.makeChain(ctx, r, resource.Chain(tenant, on, own, ofService), apis)
+			chain, err := p.makeChain(ctx, r, resource.Chain(tenant, on, own, service.policies), apis)
 			if err != nil {
 				return c, err
 			}
@@ -252,10 +264,7 @@ func (p *Proxy) makeChain(ctx context.Context, r *rule, list []resource.Attached
 	for _, a := range list {
 		m.policy(ctx, a.Policy)
 	}
-	if m.err != nil || len(m.made) == 0 {
-		return nil, m.err
-	}
-	return policy.NewChain(m.made, policy.ChainConfig{OnFailure: p.policyFailed}), nil
+	return m.chain()
 }
 
 // chainMaker gathers what a chain consists of, and the first error. The rule holds
@@ -265,6 +274,14 @@ type chainMaker struct {
 	rule  *rule
 	made  []policy.Policy
 	err   error
+}
+
+// chain is what was made; nil: nothing.
+func (m *chainMaker) chain() (*policy.Chain, error) {
+	if m.err != nil || len(m.made) == 0 {
+		return nil, m.err
+	}
+	return policy.NewChain(m.made, policy.ChainConfig{OnFailure: m.proxy.policyFailed}), nil
 }
 
 func (m *chainMaker) policy(ctx context.Context, spec *weirv1.Policy) {

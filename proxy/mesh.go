@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ type Mesh struct {
 	Client func(identity string) *tls.Config
 	// Server serves other proxies, and nobody else; nil at an edge.
 	Server func(protocols ...string) *tls.Config
+	// IsShutOut tells whether a proxy whose certificate is good is none any more; nil:
+	// none is. When that changes, [Proxy.CutPeers] is to be called.
+	IsShutOut func(*x509.Certificate) bool
 	// ResetKey is a listener.Config's, for those connections.
 	ResetKey [32]byte
 	// Outbound is the port by which a sidecar's service calls others; 0 at an edge.
@@ -41,6 +45,23 @@ var errNoService = &Error{Status: 404, Blame: Client, Code: "no_service", Detail
 
 // errExpired: proxies leave their connections before that.
 var errExpired = &Error{Status: 403, Blame: Client, Code: "certificate_expired", Detail: "The caller's certificate has run out since it connected."}
+
+// CutPeers breaks the connections with proxies that are shut out, both ways, whatever is
+// under way on them, and returns how many.
+func (p *Proxy) CutPeers() (cut int) {
+	if p.cfg.Mesh == nil || p.cfg.Mesh.IsShutOut == nil {
+		return 0
+	}
+	p.shown.Lock()
+	for _, b := range p.bound {
+		cut += b.listener.CutPeers(p.cfg.Mesh.IsShutOut)
+		if b.quic != nil {
+			cut += b.quic.CutPeers(p.cfg.Mesh.IsShutOut)
+		}
+	}
+	p.shown.Unlock()
+	return cut + p.pools.Cut(p.cfg.Mesh.IsShutOut)
+}
 
 // noRoute says why nothing serves a request that came in by a port.
 func (p *Proxy) noRoute(port uint16) *Error {
@@ -175,6 +196,15 @@ func ownTenant(tenant string) *weirv1.AccessRule {
 			{From: []string{"spiffe://*/ns/" + tenant + "/svc/*", "spiffe://*/node/edge/*"}},
 		}},
 	}
+}
+
+// withheld is the rule that nobody here may call a service, of which a sidecar is told
+// only that it is there; nil: it is told of it.
+func (d *desired) withheld(service resource.Ref) *weirv1.AccessRule {
+	if !d.resources[service].GetService().GetStatus().GetWithheld() {
+		return nil
+	}
+	return &weirv1.AccessRule{Metadata: &weirv1.Metadata{Tenant: service.Tenant, Name: service.Name}, Spec: &weirv1.AccessRuleSpec{Service: service.Name}}
 }
 
 // access adds what AccessRules let in, before all else.

@@ -32,7 +32,7 @@ func newUpstreams(cfg Config) upstreams {
 		names:  resolve.NewRegistry(resolve.Config{Logger: cfg.Logger, Lookup: cfg.Lookup}),
 	}
 	if cfg.Mesh != nil {
-		u.pools.JoinMesh(cfg.Mesh.Client)
+		u.pools.JoinMesh(cfg.Mesh.Client, cfg.Mesh.IsShutOut)
 	}
 	u.services = service.NewRegistry(service.Registries{Pools: u.pools, Health: u.health, Names: u.names, Logger: cfg.Logger})
 	return u

@@ -38,3 +38,22 @@ func (c *check) accessRule(spec *weirv1.AccessRuleSpec) {
 		}
 	}
 }
+
+// MatchesID tells whether a SPIFFE ID is meant by an entry of an AccessRule. They are
+// compared segment by segment. "*" is any segment, and at the end all that follows, of
+// which there is some.
+func MatchesID(pattern, id string) bool {
+	for {
+		p, restP, moreP := strings.Cut(pattern, "/")
+		s, restS, moreS := strings.Cut(id, "/")
+		switch {
+		case p == "*" && !moreP:
+			return id != ""
+		case p != s && (p != "*" || s == ""), moreP != moreS:
+			return false
+		case !moreP:
+			return true
+		}
+		pattern, id = restP, restS
+	}
+}

@@ -67,8 +67,8 @@ renewed, and the instance that it has registered is withdrawn. To come back it
 must join anew, with an empty directory and a token; revoke the token that it
 joined with, if that may be used still.
 
-The certificate that it has is believed by other proxies until it runs out, in 24
-hours at the most (--certificate-lifetime of the servers).`,
+Other proxies are told its key: they let it in no more, and break what they have
+with it. One that is connected to no server now hears of it when it is.`,
 		Example: "  weir proxy list\n  weir proxy remove books-1",
 		Args:    cobra.ExactArgs(1),
 	}

@@ -81,7 +81,7 @@ var allowed = map[string][]string{
 	"contract":             {"contract/schema"},
 	"contract/schema":      {},
 	"policy":               {"proto/weir/v1", "proxy/exchange"},
-	"policy/access":        {"proto/weir/v1", "policy", "proxy/exchange"},
+	"policy/access":        {"proto/weir/v1", "resource", "policy", "proxy/exchange"},
 	"policy/api":           {"proto/weir/v1", "resource", "policy", "proxy/exchange", "contract", "consumer"},
 	"policy/canary":        {"proto/weir/v1", "policy", "proxy/exchange"},
 	"policy/policytest":    {"proto/weir/v1", "policy", "proxy/exchange"},

@@ -1,5 +1,6 @@
 // Package access decides who may call a service: it is the policy that AccessRules
-// declare, at the sidecar of the service that is called.
+// declare, at the sidecar of the service that is called, and at that of a caller whom none
+// of them names.
 //
 // Who calls stands in the certificate by which the connection was secured. Paths are
 // compared after they were normalised, as routes' are.
@@ -21,6 +22,7 @@ import (
 	"github.com/weirmesh/weir/policy"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
 	"github.com/weirmesh/weir/proxy/exchange"
+	"github.com/weirmesh/weir/resource"
 )
 
 // Host makes policies of AccessRules, and counts what they refuse.
@@ -97,7 +99,7 @@ func (r *rules) allows(caller string, method, path []byte) bool {
 		return false
 	}
 	for _, a := range r.allow {
-		if anyOf(a.GetFrom(), func(from string) bool { return matchesID(from, caller) }) &&
+		if anyOf(a.GetFrom(), func(from string) bool { return resource.MatchesID(from, caller) }) &&
 			anyOf(a.GetMethods(), func(m string) bool { return m == string(method) }) &&
 			anyOf(a.GetPaths(), func(p string) bool { return matchesPath(p, path) }) {
 			return true
@@ -121,22 +123,4 @@ func matchesPath(pattern string, path []byte) bool {
 		return len(path) >= len(prefix) && string(path[:len(prefix)]) == prefix
 	}
 	return pattern == string(path)
-}
-
-// matchesID compares segment by segment. "*" is any segment, and at the end all that
-// follows, of which there is some.
-func matchesID(pattern, id string) bool {
-	for {
-		p, restP, moreP := strings.Cut(pattern, "/")
-		s, restS, moreS := strings.Cut(id, "/")
-		switch {
-		case p == "*" && !moreP:
-			return id != ""
-		case p != s && (p != "*" || s == ""), moreP != moreS:
-			return false
-		case !moreP:
-			return true
-		}
-		pattern, id = restP, restS
-	}
 }

@@ -117,19 +117,3 @@ func TestDecidingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
-
-// FuzzMatchesID: a pattern without a star matches itself alone.
-func FuzzMatchesID(f *testing.F) {
-	f.Add("spiffe://td/ns/*/svc/shop", shop)
-	f.Add(shop, shop)
-	f.Add("*", "")
-	f.Fuzz(func(t *testing.T, pattern, id string) {
-		got := matchesID(pattern, id)
-		if !strings.Contains(pattern, "*") && got != (pattern == id) {
-			t.Errorf("%q matches %q: %v", pattern, id, got)
-		}
-		if got && strings.Count(id, "/") < strings.Count(pattern, "/") {
-			t.Errorf("%q matches the shorter %q", pattern, id)
-		}
-	})
-}

@@ -287,6 +287,9 @@ func (c *Client) Close() {
 	c.changed()
 }
 
+// Abort breaks the connection and all that is under way on it.
+func (c *Client) Abort() { c.wire.Abort() }
+
 // settle wakes the reader when a connection that is not wanted any more has
 // nothing left to do. The caller holds the lock.
 func (c *Client) settle() {

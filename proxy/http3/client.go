@@ -140,6 +140,11 @@ func (c *Client) finish() {
 	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(codeNone), "")
 }
 
+// Abort breaks the connection and all that is under way on it.
+func (c *Client) Abort() {
+	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(codeNone), "cut")
+}
+
 // goneFrom: the service does not look at streams from one on. Those that are open
 // may be tried elsewhere.
 func (c *Client) goneFrom(from uint64) {

@@ -2,6 +2,7 @@ package listener
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -32,6 +33,7 @@ type conn struct {
 	lingers atomic.Bool // it turned idle after the draining began
 	secured *secured    // nil: in the clear
 	scheme  []byte
+	peer    atomic.Pointer[x509.Certificate] // that was verified, see CutPeers
 
 	http2     atomic.Pointer[http2.Conn] // that it turned out to be
 	place     atomic.Pointer[place]      // where the exchange under way is served, for those who may cut it

@@ -25,6 +25,7 @@ package listener
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -76,6 +77,9 @@ type Config struct {
 	Port uint16
 	// Security secures connections; nil: none.
 	Security Security
+	// Refuses tells whether a client that the terms of its connection have verified
+	// (Verifier) is shut out since then; nil: none is. See CutPeers.
+	Refuses func(*x509.Certificate) bool
 	// Handshakes is how many clients may shake hands at once, Handshake how long
 	// one may take, its wait for a place included. Zero: 512, 10 s.
 	Handshakes int

@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -30,15 +31,15 @@ type QUIC struct {
 	refusals
 
 	mu    sync.Mutex
-	conns map[*http3.Conn]struct{}
-	done  sync.WaitGroup // the accept loop and every connection
+	conns map[*http3.Conn]*x509.Certificate // and who was verified to be there
+	done  sync.WaitGroup                    // the accept loop and every connection
 }
 
 // ServeQUIC starts to serve a socket, which the QUIC owns from then on. terms is
 // as in Security; a configuration without certificate turns the client away.
 func ServeQUIC(socket net.PacketConn, cfg Config, terms func(*tls.ClientHelloInfo) (config *tls.Config, terms any)) (*QUIC, error) {
 	cfg.setDefaults()
-	q := &QUIC{cfg: cfg, terms: terms, socket: socket, conns: map[*http3.Conn]struct{}{}}
+	q := &QUIC{cfg: cfg, terms: terms, socket: socket, conns: map[*http3.Conn]*x509.Certificate{}}
 	q.sessions.New = func() any { return &place{Session: cfg.Handler.NewSession()} }
 	q.transport = &quic.Transport{
 		Conn: socket, ConnectionIDLength: connectionID, ConnContext: q.admit,
@@ -200,8 +201,12 @@ func (q *QUIC) serve(c *quic.Conn) {
 		Client: udpAddrPort(c.RemoteAddr()), Local: udpAddrPort(c.LocalAddr()), TLS: factsOf(c.ConnectionState().TLS, a.terms),
 	})
 	q.mu.Lock()
-	q.conns[h] = struct{}{}
+	leaf := verifiedPeer(c.ConnectionState().TLS, a.terms)
+	q.conns[h] = leaf
 	q.mu.Unlock()
+	if q.cfg.refuses(leaf) {
+		h.Cut()
+	}
 	// Whoever drains says so before it looks at the connections: one of the two
 	// sees the other.
 	if q.draining.Load() {

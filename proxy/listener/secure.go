@@ -70,7 +70,9 @@ func (c *conn) handshake() bool {
 	}
 	_ = s.SetDeadline(time.Time{})
 	s.facts = factsOf(s.ConnectionState(), s.terms)
-	return true
+	leaf := verifiedPeer(s.ConnectionState(), s.terms)
+	c.peer.Store(leaf) // before it is judged
+	return !l.cfg.refuses(leaf)
 }
 
 // takePlace waits for a place among those that shake hands.

@@ -17,6 +17,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"sync"
 	"time"
@@ -141,7 +142,14 @@ type conn struct {
 	to     upstream.Target
 	spoken upstream.Protocol
 	until  time.Time // when the first of the two certificates runs out
+	leaf   *x509.Certificate
 }
+
+// Peer implements upstream.Peered.
+func (c *conn) Peer() *x509.Certificate { return c.leaf }
+
+// Abort implements upstream.Peered.
+func (c *conn) Abort() { c.Conn.(interface{ Abort() }).Abort() }
 
 // dated notes until when both sides are who they have proven to be.
 func (c *conn) dated(security *tls.Config) *tls.Config {
@@ -167,7 +175,8 @@ func (c *conn) dated(security *tls.Config) *tls.Config {
 				return err
 			}
 		}
-		note(state.PeerCertificates[0].NotAfter)
+		c.leaf = state.PeerCertificates[0]
+		note(c.leaf.NotAfter)
 		return nil
 	}
 	return security

@@ -8,11 +8,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +58,13 @@ func newCallee(t *testing.T, life time.Duration) *callee {
 	return c
 }
 
-func (c *callee) answer(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }
+func (c *callee) answer(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprint(w, r.Proto)
+	if r.URL.Path == "/endless" {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+}
 
 // openUDP has it speak HTTP/3, until close is called or the test ends.
 func (c *callee) openUDP() (close func()) {
@@ -75,11 +83,17 @@ func (c *callee) openUDP() (close func()) {
 
 // pool is one of connections to the callee.
 func (c *callee) pool() *upstream.Pool {
-	r := upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.Mesh: Dial})
-	r.JoinMesh(func(string) *tls.Config { return &tls.Config{InsecureSkipVerify: true} })
-	p := r.Acquire(upstream.Key{Address: c.address, Protocol: upstream.Mesh})
-	c.t.Cleanup(func() { r.Release(p); r.Close() })
+	_, p := c.poolThat(nil)
 	return p
+}
+
+// poolThat refuses some.
+func (c *callee) poolThat(refuses func(*x509.Certificate) bool) (*upstream.Registry, *upstream.Pool) {
+	r := upstream.NewRegistry(map[upstream.Protocol]upstream.Dial{upstream.Mesh: Dial})
+	r.JoinMesh(func(string) *tls.Config { return &tls.Config{InsecureSkipVerify: true} }, refuses)
+	p := r.Acquire(upstream.Key{Address: c.address, Protocol: upstream.Mesh, TLS: upstream.TLS{On: true, SidecarsOf: "books"}})
+	c.t.Cleanup(func() { r.Release(p); r.Close() })
+	return r, p
 }
 
 // ask sends one request, and says by what it went.
@@ -164,5 +178,59 @@ func TestNobodyThere(t *testing.T) {
 	c.tcp.Close()
 	if _, err := ask(p); err == nil {
 		t.Error("somebody answered")
+	}
+}
+
+// begin asks for what the callee goes on to answer until the test ends, and returns what
+// reads it to its end.
+func begin(t *testing.T, p *upstream.Pool) (rest func() error) {
+	t.Helper()
+	x, s := &exchange.Exchange{}, new(upstream.Stream)
+	x.Request.Method, x.Request.Scheme, x.Request.Authority, x.Request.Path = []byte("GET"), []byte("https"), []byte("books.mesh"), []byte("/endless")
+	if err := s.Open(t.Context(), p, x, upstream.Options{Now: time.Now(), Stall: patience}); err != nil {
+		t.Fatal(err)
+	}
+	return func() error {
+		defer s.Close(x)
+		for {
+			if _, err := x.Response.Body.Next(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// A connection to who is shut out breaks with what is under way on it, whatever is spoken,
+// and no other is made that lasts.
+func TestWhoIsShutOutIsLeftAtOnce(t *testing.T) {
+	for name, spoken := range map[string]upstream.Protocol{"HTTP/3": upstream.HTTP3, "HTTP/2": upstream.HTTP2} {
+		t.Run(name, func(t *testing.T) {
+			c := newCallee(t, time.Hour)
+			if spoken == upstream.HTTP3 {
+				c.openUDP()
+			}
+			var isShutOut atomic.Bool
+			leaf, err := x509.ParseCertificate(c.shown.Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			which := func(seen *x509.Certificate) bool { return isShutOut.Load() && seen.Equal(leaf) }
+			r, p := c.poolThat(which)
+			awaitSpoken(t, p, spoken)
+			rest := begin(t, p)
+			if n := r.Cut(which); n != 0 {
+				t.Fatalf("%d connections are cut with nobody shut out", n)
+			}
+			isShutOut.Store(true)
+			if n := r.Cut(which); n == 0 {
+				t.Error("none is cut")
+			}
+			if err := rest(); err == nil || err == io.EOF {
+				t.Errorf("the answer ended with %v", err)
+			}
+			if _, err := ask(p); err == nil { // made after it was shut out, past the handshake
+				t.Error("it is asked again")
+			}
+		})
 	}
 }

@@ -205,6 +205,14 @@ func (p *Pool) runShared() {
 		p.mu.Unlock()
 		return
 	}
+	if p.refuses(c) {
+		p.failures.Add(1)
+		p.failWaiting(errShutOut)
+		p.mu.Unlock()
+		c.(Peered).Abort()
+		c.Run()
+		return
+	}
 	m := &member{Conn: c, idleSince: time.Now()}
 	p.shared.members = append(p.shared.members, m)
 	p.settle()

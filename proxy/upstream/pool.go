@@ -31,6 +31,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"sync"
@@ -97,6 +98,9 @@ type Pool struct {
 	// tunnels is beside a pool of the protocol Mesh once WebSocket was asked for; see
 	// forWebSocket.
 	tunnels *Pool
+	// peers are the connections to sidecars that carry one exchange each, with whom they
+	// lead to; see Registry.Cut.
+	peers map[*link]*x509.Certificate
 
 	registry *Registry
 	security *tls.Config // nil: none
@@ -111,6 +115,7 @@ type link struct {
 	idleSince time.Time
 	pool      *Pool // whose place it has; nil when it has none
 	who       ends  // whom it is for, in a personal pool
+	noted     *Pool // whose peers have it; nil: none
 }
 
 // Address is the endpoint's, as declared.
@@ -171,6 +176,10 @@ func (p *Pool) dial(ctx context.Context, who ends) (*link, error) {
 	l := &link{Conn: wire.New(c), who: who}
 	if p.key.MaxConnections > 0 {
 		l.pool = p
+	}
+	if err := p.note(l); err != nil {
+		discard(l)
+		return nil, err
 	}
 	return l, nil
 }
@@ -233,6 +242,7 @@ func (p *Pool) put(l *link, now time.Time) {
 
 func discard(l *link) {
 	l.vacate()
+	l.forget()
 	_ = l.Close()
 	l.Free()
 }
@@ -312,9 +322,11 @@ type Registry struct {
 	pools map[Key]*Pool
 	dials map[Protocol]Dial
 	trust func(sidecarsOf string) *tls.Config // nil: there is no mesh
-	ctx   context.Context
-	stop  context.CancelFunc
-	done  sync.WaitGroup // the sweeper, and the connections that are shared
+	// refuses tells that a sidecar was shut out since it was trusted; nil: none is.
+	refuses func(*x509.Certificate) bool
+	ctx     context.Context
+	stop    context.CancelFunc
+	done    sync.WaitGroup // the sweeper, and the connections that are shared
 }
 
 // NewRegistry returns a registry; Close ends it. dials make the connections of
@@ -327,8 +339,11 @@ func NewRegistry(dials map[Protocol]Dial) *Registry {
 }
 
 // JoinMesh says how sidecars are spoken to: those of the service that an identity is
-// of, and nobody else. It is called before there are pools.
-func (r *Registry) JoinMesh(trust func(sidecarsOf string) *tls.Config) { r.trust = trust }
+// of, and nobody else; and which of them are shut out by now (nil: none). It is called
+// before there are pools.
+func (r *Registry) JoinMesh(trust func(sidecarsOf string) *tls.Config, refuses func(*x509.Certificate) bool) {
+	r.trust, r.refuses = trust, refuses
+}
 
 // Acquire returns the pool for a key; each Acquire is undone by one Release.
 func (r *Registry) Acquire(k Key) *Pool {

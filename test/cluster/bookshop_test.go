@@ -168,8 +168,17 @@ func (s *shop) mayCall() {
 			s.c.t.Errorf("curl as %s of %s: %s, want %s", call.as, call.url, got, call.want)
 		}
 	}
-	if n := s.c.metric(s.sidecars["orders-v1"].host, `weir_access_denied_total\{service="default/orders"\}`); n == 0 {
-		s.c.t.Error("the sidecar of orders counts nobody whom it has denied")
+	// Who may not call a service at all is refused where it is, who may not do this there.
+	for service, at := range map[string][]string{"orders": {"reviews-v1"}, "books": {"books-v1", "books-v2"}} {
+		n := 0
+		for _, name := range at {
+			if there := s.sidecars[name]; there != nil {
+				n += s.c.metric(there.host, `weir_access_denied_total\{service="default/`+service+`"\}`)
+			}
+		}
+		if n == 0 {
+			s.c.t.Errorf("the sidecars of %v count nobody who was denied %s", at, service)
+		}
 	}
 }
 

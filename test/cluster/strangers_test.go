@@ -154,3 +154,59 @@ func (c *cluster) knock(from *hosts.Host, to *sidecar, shown ...tls.Certificate)
 	_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells a client afterwards
 	return err
 }
+
+// Who is removed is shut out of the mesh, too, by those who hear of it from any server and
+// by those who know it from their disk; whoever joins under its name is not.
+func TestARemovedSidecarIsShutOut(t *testing.T) {
+	inFull(t)
+	c := form(t, 3, options{spares: 3})
+	c.declareServices("books", "shop")
+	books := c.sidecar(c.hosts[3], "books-1", "books")
+	thief := c.sidecar(c.hosts[4], "shop-1", "shop")
+	thief.awaitCall("books", "books-1")
+	stolen, err := identityIn(thief.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.knock(thief.host, books, stolen); err != nil {
+		t.Fatalf("before it is removed: %v", err)
+	}
+	refused := func(when string) {
+		t.Helper()
+		await(t, "the callee to refuse it "+when, func(context.Context) error {
+			if err := c.knock(thief.host, books, stolen); err == nil {
+				return errors.New("it is let in")
+			}
+			if c.metric(books.host, "weir_mesh_refused_total") == 0 {
+				return errors.New("it is not counted")
+			}
+			return nil
+		})
+		if got, err := thief.call("books"); err == nil {
+			t.Errorf("%s it is answered %q", when, got)
+		}
+	}
+	c.try("proxy", "remove", "shop-1")
+	refused("once it is removed")
+	if n := c.metric(books.host, "weir_mesh_cut_total"); n == 0 {
+		t.Error("the connection that it had was not cut")
+	}
+	if log := books.process.Output(); !strings.Contains(log, "caller refused") || !strings.Contains(log, "shop-1 of") || !strings.Contains(log, "was removed") {
+		t.Errorf("the callee's log does not say why:\n%s", log)
+	}
+	for _, m := range c.all() {
+		m.kill()
+	}
+	books.process.Restart()
+	books.ready()
+	refused("after a restart without servers")
+	for _, m := range c.all() {
+		m.start()
+	}
+	for _, m := range c.all() {
+		m.ready()
+	}
+	again := c.sidecar(c.hosts[5], "shop-1", "shop")
+	again.awaitCall("books", "books-1")
+	refused("with its name another's")
+}

@@ -599,7 +599,9 @@ type Subscribe struct {
 	Kinds []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	// The proxy wants a server that knows a leader, and goes to another one when it
 	// is told that this one does not. Unset: any will do, since none does.
-	WantsLeader   bool `protobuf:"varint,6,opt,name=wants_leader,json=wantsLeader,proto3" json:"wants_leader,omitempty"`
+	WantsLeader bool `protobuf:"varint,6,opt,name=wants_leader,json=wantsLeader,proto3" json:"wants_leader,omitempty"`
+	// The proxy takes in ShutOut.
+	TakesShutOut  bool `protobuf:"varint,7,opt,name=takes_shut_out,json=takesShutOut,proto3" json:"takes_shut_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,6 +674,13 @@ func (x *Subscribe) GetKinds() []string {
 func (x *Subscribe) GetWantsLeader() bool {
 	if x != nil {
 		return x.WantsLeader
+	}
+	return false
+}
+
+func (x *Subscribe) GetTakesShutOut() bool {
+	if x != nil {
+		return x.TakesShutOut
 	}
 	return false
 }
@@ -813,7 +822,10 @@ type StreamConfigResponse struct {
 	Servers []string `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
 	// Beside servers: a rotation of the root waits for this proxy, which is to
 	// renew its certificate at a moment of its own within this time.
-	RenewWithin   *durationpb.Duration `protobuf:"bytes,9,opt,name=renew_within,json=renewWithin,proto3" json:"renew_within,omitempty"`
+	RenewWithin *durationpb.Duration `protobuf:"bytes,9,opt,name=renew_within,json=renewWithin,proto3" json:"renew_within,omitempty"`
+	// A message that has it has nothing else and is no change. Only who takes_shut_out
+	// is sent any.
+	ShutOut       *ShutOut `protobuf:"bytes,10,opt,name=shut_out,json=shutOut,proto3" json:"shut_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +923,114 @@ func (x *StreamConfigResponse) GetRenewWithin() *durationpb.Duration {
 	return nil
 }
 
+func (x *StreamConfigResponse) GetShutOut() *ShutOut {
+	if x != nil {
+		return x.ShutOut
+	}
+	return nil
+}
+
+// ShutOut are the keys of proxies that are none any more: those that were removed, and
+// those whose name another has. Whoever bears one is nobody, whatever its certificate
+// says.
+type ShutOut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*ShutOutKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutOut) Reset() {
+	*x = ShutOut{}
+	mi := &file_weir_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutOut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutOut) ProtoMessage() {}
+
+func (x *ShutOut) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutOut.ProtoReflect.Descriptor instead.
+func (*ShutOut) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ShutOut) GetKeys() []*ShutOutKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type ShutOutKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the public key, as SubjectPublicKeyInfo in DER.
+	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// When the last certificate for it has run out.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutOutKey) Reset() {
+	*x = ShutOutKey{}
+	mi := &file_weir_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutOutKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutOutKey) ProtoMessage() {}
+
+func (x *ShutOutKey) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutOutKey.ProtoReflect.Descriptor instead.
+func (*ShutOutKey) Descriptor() ([]byte, []int) {
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ShutOutKey) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *ShutOutKey) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type GetBlobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "sha256:" and 64 hexadecimal digits.
@@ -921,7 +1041,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1053,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[14]
+	mi := &file_weir_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1066,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetBlobRequest) GetDigest() string {
@@ -965,7 +1085,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[15]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1097,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[15]
+	mi := &file_weir_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1110,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetBlobResponse) GetChunk() []byte {
@@ -1014,7 +1134,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[16]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1146,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[16]
+	mi := &file_weir_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1159,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportRequest) GetAfter() uint64 {
@@ -1075,7 +1195,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[17]
+	mi := &file_weir_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1207,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[17]
+	mi := &file_weir_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1220,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportResponse) GetVersion() uint64 {
@@ -1160,7 +1280,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_weir_v1_node_proto_msgTypes[18]
+	mi := &file_weir_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1292,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[18]
+	mi := &file_weir_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1305,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MemberReport) GetMember() *ClusterMember {
@@ -1248,7 +1368,7 @@ type ReportUsageRequest struct {
 
 func (x *ReportUsageRequest) Reset() {
 	*x = ReportUsageRequest{}
-	mi := &file_weir_v1_node_proto_msgTypes[19]
+	mi := &file_weir_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1380,7 @@ func (x *ReportUsageRequest) String() string {
 func (*ReportUsageRequest) ProtoMessage() {}
 
 func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[19]
+	mi := &file_weir_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1393,7 @@ func (x *ReportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportUsageRequest) GetSegments() []*UsageSegment {
@@ -1298,7 +1418,7 @@ type ReportUsageResponse struct {
 
 func (x *ReportUsageResponse) Reset() {
 	*x = ReportUsageResponse{}
-	mi := &file_weir_v1_node_proto_msgTypes[20]
+	mi := &file_weir_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1430,7 @@ func (x *ReportUsageResponse) String() string {
 func (*ReportUsageResponse) ProtoMessage() {}
 
 func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_v1_node_proto_msgTypes[20]
+	mi := &file_weir_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1443,7 @@ func (x *ReportUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsageResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsageResponse) Descriptor() ([]byte, []int) {
-	return file_weir_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_weir_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 var File_weir_v1_node_proto protoreflect.FileDescriptor
@@ -1364,14 +1484,15 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\tsubscribe\x18\x01 \x01(\v2\x12.weir.v1.SubscribeH\x00R\tsubscribe\x12 \n" +
 	"\x03ack\x18\x02 \x01(\v2\f.weir.v1.AckH\x00R\x03ack\x12#\n" +
 	"\x04nack\x18\x03 \x01(\v2\r.weir.v1.NackH\x00R\x04nackB\t\n" +
-	"\amessage\"\x85\x02\n" +
+	"\amessage\"\xab\x02\n" +
 	"\tSubscribe\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.weir.v1.Subscribe.LabelsEntryR\x06labels\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x12!\n" +
-	"\fwants_leader\x18\x06 \x01(\bR\vwantsLeader\x1a9\n" +
+	"\fwants_leader\x18\x06 \x01(\bR\vwantsLeader\x12$\n" +
+	"\x0etakes_shut_out\x18\a \x01(\bR\ftakesShutOut\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
@@ -1381,7 +1502,7 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\aplugins\x18\x03 \x03(\v2\x15.weir.v1.PluginReportR\aplugins\":\n" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc6\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf3\x02\n" +
 	"\x14StreamConfigResponse\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12%\n" +
@@ -1391,7 +1512,15 @@ const file_weir_v1_node_proto_rawDesc = "" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04zstd\x18\a \x01(\fR\x04zstd\x12\x18\n" +
 	"\aservers\x18\b \x03(\tR\aservers\x12<\n" +
-	"\frenew_within\x18\t \x01(\v2\x19.google.protobuf.DurationR\vrenewWithin\"(\n" +
+	"\frenew_within\x18\t \x01(\v2\x19.google.protobuf.DurationR\vrenewWithin\x12+\n" +
+	"\bshut_out\x18\n" +
+	" \x01(\v2\x10.weir.v1.ShutOutR\ashutOut\"2\n" +
+	"\aShutOut\x12'\n" +
+	"\x04keys\x18\x01 \x03(\v2\x13.weir.v1.ShutOutKeyR\x04keys\"V\n" +
+	"\n" +
+	"ShutOutKey\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"(\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"'\n" +
 	"\x0fGetBlobResponse\x12\x14\n" +
@@ -1441,7 +1570,7 @@ func file_weir_v1_node_proto_rawDescGZIP() []byte {
 	return file_weir_v1_node_proto_rawDescData
 }
 
-var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_weir_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_weir_v1_node_proto_goTypes = []any{
 	(*JoinRequest)(nil),              // 0: weir.v1.JoinRequest
 	(*JoinResponse)(nil),             // 1: weir.v1.JoinResponse
@@ -1457,70 +1586,75 @@ var file_weir_v1_node_proto_goTypes = []any{
 	(*Ack)(nil),                      // 11: weir.v1.Ack
 	(*Nack)(nil),                     // 12: weir.v1.Nack
 	(*StreamConfigResponse)(nil),     // 13: weir.v1.StreamConfigResponse
-	(*GetBlobRequest)(nil),           // 14: weir.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),          // 15: weir.v1.GetBlobResponse
-	(*ReportRequest)(nil),            // 16: weir.v1.ReportRequest
-	(*ReportResponse)(nil),           // 17: weir.v1.ReportResponse
-	(*MemberReport)(nil),             // 18: weir.v1.MemberReport
-	(*ReportUsageRequest)(nil),       // 19: weir.v1.ReportUsageRequest
-	(*ReportUsageResponse)(nil),      // 20: weir.v1.ReportUsageResponse
-	nil,                              // 21: weir.v1.RegisterInstanceRequest.LabelsEntry
-	nil,                              // 22: weir.v1.Subscribe.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
-	(*PluginReport)(nil),             // 24: weir.v1.PluginReport
-	(*Resource)(nil),                 // 25: weir.v1.Resource
-	(*ResourceRef)(nil),              // 26: weir.v1.ResourceRef
-	(*durationpb.Duration)(nil),      // 27: google.protobuf.Duration
-	(*ClusterMember)(nil),            // 28: weir.v1.ClusterMember
-	(*ProxyStatus)(nil),              // 29: weir.v1.ProxyStatus
-	(*UsageSegment)(nil),             // 30: weir.v1.UsageSegment
-	(*LeaseTokensRequest)(nil),       // 31: weir.v1.LeaseTokensRequest
-	(*LeaseTokensResponse)(nil),      // 32: weir.v1.LeaseTokensResponse
+	(*ShutOut)(nil),                  // 14: weir.v1.ShutOut
+	(*ShutOutKey)(nil),               // 15: weir.v1.ShutOutKey
+	(*GetBlobRequest)(nil),           // 16: weir.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),          // 17: weir.v1.GetBlobResponse
+	(*ReportRequest)(nil),            // 18: weir.v1.ReportRequest
+	(*ReportResponse)(nil),           // 19: weir.v1.ReportResponse
+	(*MemberReport)(nil),             // 20: weir.v1.MemberReport
+	(*ReportUsageRequest)(nil),       // 21: weir.v1.ReportUsageRequest
+	(*ReportUsageResponse)(nil),      // 22: weir.v1.ReportUsageResponse
+	nil,                              // 23: weir.v1.RegisterInstanceRequest.LabelsEntry
+	nil,                              // 24: weir.v1.Subscribe.LabelsEntry
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
+	(*PluginReport)(nil),             // 26: weir.v1.PluginReport
+	(*Resource)(nil),                 // 27: weir.v1.Resource
+	(*ResourceRef)(nil),              // 28: weir.v1.ResourceRef
+	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
+	(*ClusterMember)(nil),            // 30: weir.v1.ClusterMember
+	(*ProxyStatus)(nil),              // 31: weir.v1.ProxyStatus
+	(*UsageSegment)(nil),             // 32: weir.v1.UsageSegment
+	(*LeaseTokensRequest)(nil),       // 33: weir.v1.LeaseTokensRequest
+	(*LeaseTokensResponse)(nil),      // 34: weir.v1.LeaseTokensResponse
 }
 var file_weir_v1_node_proto_depIdxs = []int32{
 	4,  // 0: weir.v1.JoinResponse.credentials:type_name -> weir.v1.Credentials
 	4,  // 1: weir.v1.RenewResponse.credentials:type_name -> weir.v1.Credentials
-	23, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
+	25, // 2: weir.v1.Credentials.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 3: weir.v1.RegisterInstanceRequest.labels:type_name -> weir.v1.RegisterInstanceRequest.LabelsEntry
 	10, // 4: weir.v1.StreamConfigRequest.subscribe:type_name -> weir.v1.Subscribe
 	11, // 5: weir.v1.StreamConfigRequest.ack:type_name -> weir.v1.Ack
 	12, // 6: weir.v1.StreamConfigRequest.nack:type_name -> weir.v1.Nack
-	22, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
-	24, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
-	25, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
-	26, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
-	27, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
-	27, // 12: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
-	18, // 13: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
-	27, // 14: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
-	28, // 15: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
-	23, // 16: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
-	29, // 17: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
-	23, // 18: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
-	30, // 19: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
-	0,  // 20: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
-	2,  // 21: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
-	9,  // 22: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
-	14, // 23: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
-	5,  // 24: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
-	7,  // 25: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
-	31, // 26: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
-	19, // 27: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
-	16, // 28: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
-	1,  // 29: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
-	3,  // 30: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
-	13, // 31: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
-	15, // 32: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
-	6,  // 33: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
-	8,  // 34: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
-	32, // 35: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
-	20, // 36: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
-	17, // 37: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	24, // 7: weir.v1.Subscribe.labels:type_name -> weir.v1.Subscribe.LabelsEntry
+	26, // 8: weir.v1.Ack.plugins:type_name -> weir.v1.PluginReport
+	27, // 9: weir.v1.StreamConfigResponse.puts:type_name -> weir.v1.Resource
+	28, // 10: weir.v1.StreamConfigResponse.deletes:type_name -> weir.v1.ResourceRef
+	29, // 11: weir.v1.StreamConfigResponse.renew_within:type_name -> google.protobuf.Duration
+	14, // 12: weir.v1.StreamConfigResponse.shut_out:type_name -> weir.v1.ShutOut
+	15, // 13: weir.v1.ShutOut.keys:type_name -> weir.v1.ShutOutKey
+	25, // 14: weir.v1.ShutOutKey.until:type_name -> google.protobuf.Timestamp
+	29, // 15: weir.v1.ReportRequest.wait:type_name -> google.protobuf.Duration
+	20, // 16: weir.v1.ReportResponse.report:type_name -> weir.v1.MemberReport
+	29, // 17: weir.v1.ReportResponse.held:type_name -> google.protobuf.Duration
+	30, // 18: weir.v1.MemberReport.member:type_name -> weir.v1.ClusterMember
+	25, // 19: weir.v1.MemberReport.now:type_name -> google.protobuf.Timestamp
+	31, // 20: weir.v1.MemberReport.proxies:type_name -> weir.v1.ProxyStatus
+	25, // 21: weir.v1.MemberReport.not_after:type_name -> google.protobuf.Timestamp
+	32, // 22: weir.v1.ReportUsageRequest.segments:type_name -> weir.v1.UsageSegment
+	0,  // 23: weir.v1.NodeService.Join:input_type -> weir.v1.JoinRequest
+	2,  // 24: weir.v1.NodeService.Renew:input_type -> weir.v1.RenewRequest
+	9,  // 25: weir.v1.NodeService.StreamConfig:input_type -> weir.v1.StreamConfigRequest
+	16, // 26: weir.v1.NodeService.GetBlob:input_type -> weir.v1.GetBlobRequest
+	5,  // 27: weir.v1.NodeService.RegisterInstance:input_type -> weir.v1.RegisterInstanceRequest
+	7,  // 28: weir.v1.NodeService.WithdrawInstance:input_type -> weir.v1.WithdrawInstanceRequest
+	33, // 29: weir.v1.NodeService.LeaseTokens:input_type -> weir.v1.LeaseTokensRequest
+	21, // 30: weir.v1.NodeService.ReportUsage:input_type -> weir.v1.ReportUsageRequest
+	18, // 31: weir.v1.PeerService.Report:input_type -> weir.v1.ReportRequest
+	1,  // 32: weir.v1.NodeService.Join:output_type -> weir.v1.JoinResponse
+	3,  // 33: weir.v1.NodeService.Renew:output_type -> weir.v1.RenewResponse
+	13, // 34: weir.v1.NodeService.StreamConfig:output_type -> weir.v1.StreamConfigResponse
+	17, // 35: weir.v1.NodeService.GetBlob:output_type -> weir.v1.GetBlobResponse
+	6,  // 36: weir.v1.NodeService.RegisterInstance:output_type -> weir.v1.RegisterInstanceResponse
+	8,  // 37: weir.v1.NodeService.WithdrawInstance:output_type -> weir.v1.WithdrawInstanceResponse
+	34, // 38: weir.v1.NodeService.LeaseTokens:output_type -> weir.v1.LeaseTokensResponse
+	22, // 39: weir.v1.NodeService.ReportUsage:output_type -> weir.v1.ReportUsageResponse
+	19, // 40: weir.v1.PeerService.Report:output_type -> weir.v1.ReportResponse
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_weir_v1_node_proto_init() }
@@ -1546,7 +1680,7 @@ func file_weir_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_v1_node_proto_rawDesc), len(file_weir_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

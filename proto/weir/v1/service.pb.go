@@ -454,8 +454,11 @@ func (x *Subset) GetLabels() map[string]string {
 }
 
 type ServiceStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Conditions    []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Conditions []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// This copy is for a sidecar whose service may not call this one, or has no way to:
+	// where it is and how it is spoken to are left out.
+	Withheld      bool `protobuf:"varint,2,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +498,13 @@ func (x *ServiceStatus) GetConditions() []*Condition {
 		return x.Conditions
 	}
 	return nil
+}
+
+func (x *ServiceStatus) GetWithheld() bool {
+	if x != nil {
+		return x.Withheld
+	}
+	return false
 }
 
 var File_weir_v1_service_proto protoreflect.FileDescriptor
@@ -545,11 +555,12 @@ const file_weir_v1_service_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2\x1b.weir.v1.Subset.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
 	"\rServiceStatus\x122\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2\x12.weir.v1.ConditionR\n" +
-	"conditionsB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
+	"conditions\x12\x1a\n" +
+	"\bwithheld\x18\x02 \x01(\bR\bwithheldB/Z-github.com/weirmesh/weir/proto/weir/v1;weirv1b\x06proto3"
 
 var (
 	file_weir_v1_service_proto_rawDescOnce sync.Once
