@@ -155,10 +155,10 @@ func (c *Client) followAll(ctx, work context.Context, f *follower) {
 		f.mend(work)
 		server, good, err := c.follow(ctx, try, work, f)
 		switch {
+		case work.Err() != nil && connect.CodeOf(err) == connect.CodeAborted:
+			return // also where the stream was there before the client was held
 		case try.Err() != nil:
 			continue
-		case work.Err() != nil && connect.CodeOf(err) == connect.CodeAborted:
-			return
 		}
 		f.search.note(c.cfg.Logger, server, good, err)
 		switch {

@@ -87,7 +87,26 @@ func (f *follower) session(run, work context.Context, l *link) (good bool, err e
 		receiving.Wait()
 	}()
 
-	return f.attend(work, ctx, l, stream, changes)
+	good, err = f.attend(work, ctx, l, stream, changes)
+	return good, reason(ctx, err)
+}
+
+// lastWord is how long a server that takes no more may need to say why.
+const lastWord = time.Second
+
+// reason is what the server has said when it ended a stream of this context, where a
+// write has only found that it has.
+func reason(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) {
+		select {
+		case <-ctx.Done(): // whoever reads has heard it
+		case <-time.After(lastWord):
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // attend answers for what comes by a stream, until the stream's context ends.
