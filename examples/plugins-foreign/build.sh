@@ -16,10 +16,11 @@ rust)
   for rustc in rustc /usr/bin/rustc; do
     root=$($rustc --print sysroot 2>/dev/null) || continue
     [ -d "$root/lib/rustlib/wasm32-unknown-unknown/lib" ] || continue
+    command -v rust-lld >/dev/null || ls "$root"/lib/rustlib/*/bin/rust-lld >/dev/null 2>&1 || continue
     exec $rustc --edition 2021 --crate-name usher --crate-type cdylib --target wasm32-unknown-unknown -D warnings \
       -C opt-level=s -C lto -C panic=abort --remap-path-prefix "$PWD"=. -o "$out" rust/usher.rs
   done
-  missing "rustc with its library for wasm32-unknown-unknown"
+  missing "rustc with its linker and its library for wasm32-unknown-unknown"
   ;;
 assemblyscript)
   [ -x assemblyscript/node_modules/.bin/asc ] || missing "AssemblyScript"

@@ -8,7 +8,8 @@ missing=
 for tool in clang-19 wasm-ld-19; do
   command -v $tool >/dev/null || missing="clang-19 lld-19"
 done
-[ -d /usr/lib/rustlib/wasm32-unknown-unknown ] || missing="$missing rustc libstd-rust-dev-wasm32"
+# rust-lld is a link to a linker that the package of the library only recommends.
+[ -d /usr/lib/rustlib/wasm32-unknown-unknown ] && [ -x /usr/bin/rust-lld ] || missing="$missing rustc libstd-rust-dev-wasm32 lld-14"
 if command -v npm >/dev/null; then :; else missing="$missing nodejs npm"; fi
 if [ -n "$missing" ]; then
   # shellcheck disable=SC2086
