@@ -35,6 +35,7 @@ type filter struct {
 	probe      bool // the policy's circuit is open, and waits for how it goes
 	alone      bool // the policy is in doubt, and it is this exchange's turn
 	served     bool // a callback has gone well, and none has failed
+	refused    bool // a callback was not made, as the circuit was open
 	failed     bool
 	fell       bool // the exchange before has failed
 
@@ -144,12 +145,15 @@ func (f *filter) enter(s stage) error {
 // that turn. If the circuit has opened meanwhile, only who was served before goes on.
 func (f *filter) queue(s stage) error {
 	c := &f.policy.circuit
-	if !c.doubt.Load() || f.probe || f.alone || s == stageEnd {
+	if f.probe || f.alone || s == stageEnd {
 		return nil
 	}
-	f.alone = c.queue(f.x)
+	if c.doubt.Load() {
+		f.alone = c.queue(f.x)
+	}
 	if !f.served && c.until.Load() != 0 {
 		f.pass()
+		f.refused = true
 		return errCircuitOpen
 	}
 	return nil
@@ -181,7 +185,7 @@ func (f *filter) take(s stage) error {
 
 // leave ends a callback, which serves the exchange if it went well.
 func (f *filter) leave(err error) error {
-	if err == nil && !f.served {
+	if err == nil && !f.served && !f.refused { // else it has only been told of the end
 		f.served = true
 		f.tally.served.Add(1)
 		f.policy.circuit.reassure()
@@ -501,7 +505,7 @@ func (f *filter) Close(*exchange.Exchange) {
 		f.policy.probed(f.failed, f.fuel > 0)
 	}
 	f.fell = f.failed
-	f.probe, f.served, f.failed = false, false, false
+	f.probe, f.served, f.refused, f.failed = false, false, false, false
 	burned := f.fuel
 	f.x, f.fuel, f.spent, f.burned = nil, 0, 0, burned
 	f.policy.pool.leave(f.tally, burned)
