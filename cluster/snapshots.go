@@ -24,6 +24,7 @@ type snapshots struct {
 type taken struct {
 	index, term uint64
 	at          time.Time
+	size        int64 // bytes; as far as it was there at the start
 }
 
 // end is the last entry that the newest snapshot holds.
@@ -42,7 +43,7 @@ func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error
 	if err != nil || len(list) == 0 {
 		return s, err
 	}
-	newest := &taken{index: list[0].Index, term: list[0].Term}
+	newest := &taken{index: list[0].Index, term: list[0].Term, size: list[0].Size}
 	if info, err := os.Stat(filepath.Join(dir, "snapshots", list[0].ID)); err == nil {
 		newest.at = info.ModTime()
 	}
@@ -62,7 +63,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	}
 	return &snapshotSink{
 		SnapshotSink: sink, dir: dir,
-		whole: func() { s.newest.Store(&taken{index, term, time.Now()}) },
+		whole: func() { s.newest.Store(&taken{index: index, term: term, at: time.Now()}) },
 	}, nil
 }
 

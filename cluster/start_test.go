@@ -164,6 +164,22 @@ func TestTheLogMayGrowAsLargeAsTheState(t *testing.T) {
 	}
 }
 
+// A start that needs no snapshot knows all the same how large one is.
+func TestTheSizeOfTheStateIsKnownAfterAStart(t *testing.T) {
+	cfg, sm := config(t), new(ledger)
+	n := start(t, cfg, sm)
+	for range 8 {
+		propose(t, n, strings.Repeat("x", 4<<10))
+	}
+	if err := n.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, n)
+	if got := start(t, cfg, sm).machine.whole.Load(); got < 32<<10 || sm.restored != 0 {
+		t.Errorf("it has %d bytes, restored %d times", got, sm.restored)
+	}
+}
+
 func logWithin(t *testing.T, l *logStore, most int64) bool {
 	t.Helper()
 	fit := l.Newest(most)

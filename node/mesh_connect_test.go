@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -68,6 +69,24 @@ func TestConnectInTheMesh(t *testing.T) {
 	}
 	if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
 		t.Errorf("at the end came %q, %v", rest, err)
+	}
+
+	// It is that connection all the way down, and speaks whatever the listener does.
+	c, in, _ = m.connect("shop-1", "books.mesh:80")
+	for range 3 {
+		fmt.Fprint(c, "CONNECT books.mesh:80 HTTP/1.1\r\nHost: books.mesh:80\r\nConnection: close\r\n\r\n")
+		if answer, err := http.ReadResponse(in, &http.Request{Method: "CONNECT"}); err != nil || answer.StatusCode != 200 {
+			t.Fatal(answer, err)
+		}
+	}
+	client := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+	client.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(client.CloseIdleConnections)
+	req, _ := http.NewRequest("GET", "http://books.mesh/two", nil)
+	if answer, err := client.RoundTrip(req); err != nil {
+		t.Error(err)
+	} else if body, err := io.ReadAll(answer.Body); err != nil || answer.Proto != "HTTP/2.0" || !strings.HasPrefix(string(body), "books-1: GET /two") {
+		t.Errorf("by HTTP/2 it is answered %s %s, %v", answer.Proto, body, err)
 	}
 
 	for _, refused := range []struct {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"sync"
 	"time"
 
@@ -41,23 +39,15 @@ func (s *session) connect(x *exchange.Exchange, r *rule) *Error {
 	if err != nil {
 		return err
 	}
-	s.open(x, up, up.Conn)
-	return nil
-}
-
-// open answers that the tunnel is there.
-func (s *session) open(x *exchange.Exchange, up io.Closer, conn net.Conn) {
-	t := &tunnel{up: up, conn: conn, buffer: make([]byte, wire.SmallBuffer), gone: make(chan struct{})}
+	t := &tunnel{up: up, buffer: make([]byte, wire.SmallBuffer), gone: make(chan struct{})}
 	s.tunnel.Store(t)
-	if s.life.now().Err() != nil { // as Cut may have been too early to see it
+	if life.Err() != nil { // as Cut may have been too early to see it
 		t.close(true)
 	}
 	x.Answer(200, nil)
 	x.Response.Tunnel = t
+	return nil
 }
-
-// homeTime is how long it may take to connect to a listener of one's own.
-const homeTime = 5 * time.Second
 
 // connectUnrouted is for CONNECT where no rule serves it. What the service beside a
 // sidecar calls that way, because it takes the outbound listener for a proxy as others are,
@@ -65,20 +55,15 @@ const homeTime = 5 * time.Second
 // each request in it is one like any other.
 func (s *session) connectUnrouted(x *exchange.Exchange, port uint16) *Error {
 	switch m := s.proxy.cfg.Mesh; {
-	case m == nil || m.Outbound == 0 || m.Outbound != port:
+	case m == nil || m.Outbound == 0 || m.Outbound != port || x.Protocol > exchange.HTTP11:
 		return errConnect
 	case !s.generation.table.Names(port, x):
 		return errNoService
 	case bytes.HasSuffix(x.Request.Authority, []byte(":443")):
 		return errConnectTLS
 	}
-	ctx, cancel := context.WithTimeout(s.life.now(), homeTime)
-	defer cancel()
-	up, err := new(net.Dialer).DialContext(ctx, "tcp", x.Local.String())
-	if err != nil {
-		return &Error{Status: 503, Blame: Weir, Code: overloaded, Detail: "The sidecar takes no more connections.", Err: err}
-	}
-	s.open(x, up, up)
+	x.Answer(200, nil)
+	x.Response.Home = true
 	return nil
 }
 
@@ -115,8 +100,7 @@ func connectTo(ctx context.Context, b *backend, x *exchange.Exchange) (*upstream
 
 // tunnel is a connection to an endpoint for one client's bytes.
 type tunnel struct {
-	up     io.Closer // conn, and what else ends with it
-	conn   net.Conn
+	up     *upstream.Connection
 	buffer []byte
 	filled bool // by the last read
 	gone   chan struct{}
@@ -131,10 +115,10 @@ func (t *tunnel) Next() ([]byte, error) {
 	if t.filled && len(t.buffer) < wire.LargeBuffer {
 		t.buffer = make([]byte, 2*len(t.buffer))
 	}
-	if err := t.conn.SetReadDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
+	if err := t.up.SetReadDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
 		return nil, err
 	}
-	n, err := t.conn.Read(t.buffer)
+	n, err := t.up.Read(t.buffer)
 	if t.filled = n == len(t.buffer); n > 0 {
 		return t.buffer[:n], nil // an error comes again
 	}
@@ -146,15 +130,15 @@ func (*tunnel) Length() int64 { return -1 }
 
 // Send implements exchange.Tunnel.
 func (t *tunnel) Send(p []byte) error {
-	if err := t.conn.SetWriteDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
+	if err := t.up.SetWriteDeadline(time.Now().Add(exchange.TunnelIdle)); err != nil {
 		return err
 	}
-	_, err := t.conn.Write(p)
+	_, err := t.up.Write(p)
 	return err
 }
 
 // CloseSend implements exchange.Tunnel.
-func (t *tunnel) CloseSend() { wire.CloseWrite(t.conn) }
+func (t *tunnel) CloseSend() { wire.CloseWrite(t.up.Conn) }
 
 // close ends the connection, so that the endpoint sees it break where it has
 // broken: by a reset of TCP, with no word of TLS (RFC 9113, section 8.5).
@@ -163,7 +147,7 @@ func (t *tunnel) close(broken bool) {
 	t.once.Do(func() {
 		close(t.gone)
 		if broken {
-			breakOff(sideOf(t.conn).Socket)
+			breakOff(sideOf(t.up.Conn).Socket)
 		}
 		_ = t.up.Close() // there is no one to tell
 	})

@@ -82,7 +82,7 @@ func (s *session) Serve(x *exchange.Exchange) {
 		}
 		s.fail(x, err)
 	}
-	if x.Connected() && !x.Tunnels() { // a policy has answered so, and the client would talk on
+	if x.Connected() && !x.Tunnels() && !x.Response.Home { // a policy has answered so, and the client would talk on
 		errNoTunnel.answer(x)
 	}
 	s.addDate(x)

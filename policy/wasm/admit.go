@@ -80,13 +80,13 @@ func (h *Host) start(m *module, spec policy.Spec) (schema []byte, err error) {
 	return schema, err
 }
 
-// withVM lends a VM that belongs to no policy, of a tenant that nobody is.
+// withVM lends a VM that belongs to no policy, of a tenant that nobody is. What it
+// measures nobody else sees: others of the plugin's name may be looked at beside it.
 func (h *Host) withVM(m *module, spec policy.Spec, f func(v *vm) error) error {
 	spec.Tenant = ""
-	p := h.bare(m, spec)
+	p := h.bare(m, spec, new(meters))
 	defer p.cut()
 	defer h.shared.leave("")
-	defer h.meters.leave(meterKeyOf(spec))
 	p.log.logger = slog.New(slog.DiscardHandler)
 	v := newVM(p)
 	defer v.close()

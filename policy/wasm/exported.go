@@ -22,11 +22,10 @@ func (h *Host) GuestMetrics() prometheus.Collector { return guestMetrics{&h.mete
 // Describe implements prometheus.Collector.
 func (guestMetrics) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector. VMs of no tenant, which only try things, show
-// nothing.
+// Collect implements prometheus.Collector.
 func (g guestMetrics) Collect(ch chan<- prometheus.Metric) {
 	g.meters.each(func(key meterKey, m *meter) {
-		if e := m.exported; e != nil && key.tenant != "" {
+		if e := m.exported; e != nil {
 			ch <- m.collect(prometheus.NewDesc(e.family, "Defined by a plugin.", append([]string{"policy", "plugin"}, e.names...), nil),
 				append([]string{key.tenant + "/" + key.policy, key.plugin}, e.values...))
 		}

@@ -113,7 +113,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 	if err != nil {
 		return nil, err
 	}
-	p := h.bare(m, spec)
+	p := h.bare(m, spec, &h.meters)
 	first := newVM(p)
 	p.first = p.use(services)
 	if err := first.start(); err != nil {
@@ -143,10 +143,10 @@ func (p *Policy) describe(v *vm) bool {
 }
 
 // bare is a policy without VMs; free undoes it.
-func (h *Host) bare(m *module, spec policy.Spec) *Policy {
+func (h *Host) bare(m *module, spec policy.Spec, all *meters) *Policy {
 	p := &Policy{host: h, module: m, spec: spec, fuel: int64(min(cmp.Or(spec.Fuel, h.config.Fuel), h.config.MaxFuel, maxFuel))}
 	p.open = isOpen(spec)
-	p.data, p.meters = h.shared.enter(spec.Tenant), h.meters.enter(meterKeyOf(spec))
+	p.data, p.meters = h.shared.enter(spec.Tenant), all.enter(meterKeyOf(spec))
 	p.log = newGuestLog(h.config, spec, p.data)
 	p.pool.policy, p.pool.limit = p, h.config.VMs
 	p.pool.waiting.L = &p.pool.mu

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/weirmesh/weir/policy"
+	"github.com/weirmesh/weir/policy/wasm/abi"
 )
 
 // TestTry: a configuration is tried as a proxy would, and nothing of it is left.
@@ -72,4 +73,25 @@ func TestTheSchemaOfAConfiguration(t *testing.T) {
 		t.Error("it is kept while a request is served")
 	}
 	c.v.stage = stageIdle
+}
+
+// TestWhatIsTriedMeasuresForItself: what one module calls a counter may be another's gauge.
+func TestWhatIsTriedMeasuresForItself(t *testing.T) {
+	f := newFixture(t, Config{})
+	m, err := f.host.acquireThese(t.Context(), moduleKey{digest: digest(guest), pages: 256}, guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.release()
+	err = f.host.withVM(m, spec(""), func(a *vm) error {
+		return f.host.withVM(m, spec(""), func(b *vm) error {
+			if a.policy.meters.define(abi.Counter, "hits") == 0 || b.policy.meters.define(abi.Gauge, "hits") == 0 {
+				t.Error("two that are looked at have their metrics in common")
+			}
+			return nil
+		})
+	})
+	if n := len(f.host.meters.policies); err != nil || n != 0 {
+		t.Errorf("%v, metrics of %d policies", err, n)
+	}
 }

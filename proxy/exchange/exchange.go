@@ -72,6 +72,10 @@ type Response struct {
 	// Tunnel is what follows the answer where it agrees to that: by status 101, and
 	// to CONNECT by any of success.
 	Tunnel Tunnel
+	// Home: CONNECT is agreed to, and the tunnel leads back to the listener that it was
+	// asked of: what follows on the connection are requests like others. HTTP/1.1 alone
+	// can do that.
+	Home bool
 	// Reset: there is no answer, Status is 0. The client's connection is reset,
 	// by HTTP/2 its stream.
 	Reset bool
@@ -212,7 +216,8 @@ func (x *Exchange) Answer(status int, body []byte) {
 	x.Response.Status = status
 	x.Response.Fields.Reset()
 	x.Response.Trailers.Reset()
-	x.Response.Body, x.Response.Trailing, x.Response.Tunnel, x.Response.Reset = nil, false, nil, false
+	x.Response.Body, x.Response.Trailing, x.Response.Tunnel = nil, false, nil
+	x.Response.Home, x.Response.Reset = false, false
 	if len(body) > 0 {
 		x.Response.Body = Bytes(body)
 	}

@@ -35,6 +35,7 @@ type conn struct {
 	scheme  []byte
 	peer    atomic.Pointer[x509.Certificate] // that was verified, see CutPeers
 
+	anew      bool                       // CONNECT has led back here: what follows may be any protocol
 	http2     atomic.Pointer[http2.Conn] // that it turned out to be
 	place     atomic.Pointer[place]      // where the exchange under way is served, for those who may cut it
 	current   *place                     // that, for the connection itself
@@ -116,15 +117,14 @@ func (c *conn) serve() {
 			return
 		}
 	}
-	for first := true; c.waitForRequest(); {
-		if first && c.beginsHTTP2() {
+	for first := true; c.waitForRequest(); first = false {
+		if (first || c.anew) && c.beginsHTTP2() {
 			c.serveHTTP2()
 			return
 		}
 		if first {
 			c.watch()
 		}
-		first = false
 		p := c.listener.take()
 		p.Begin()
 		c.current = p
@@ -178,7 +178,7 @@ func (c *conn) exchange(p *place) (again bool) {
 	x := &p.x
 	x.Start = time.Now()
 	x.Client, x.Local = c.client, c.local
-	c.framing, c.bodied = http1.Framing{}, false
+	c.framing, c.bodied, c.anew = http1.Framing{}, false, false
 	n, err := c.readHead(x)
 	if err != nil {
 		c.refuse(p, err)
@@ -365,6 +365,12 @@ func (c *conn) respond(x *exchange.Exchange, keep bool) (sent int64, again bool,
 			c.closeNow() // so that it is seen to break (RFC 9110, section 9.3.6)
 		}
 		return sent, false, err
+	}
+	if x.Response.Home && x.Connected() {
+		c.anew = true
+		c.wire.WriteUntil(time.Now().Add(c.listener.cfg.Stall))
+		c.wire.SetOut(http1.AppendSwitch(c.wire.Out(), x))
+		return 0, c.departure.how.Load() != left, c.wire.Flush()
 	}
 	if s := x.Response.Status; s < 200 || s > 999 {
 		if x.Response.Reset {
