@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"errors"
+	"net"
 
 	"github.com/weirmesh/weir/proxy/exchange"
 )
@@ -14,6 +16,10 @@ type Services interface {
 	// Call prepares a call and holds the service until the call is closed. False:
 	// there is none of that name for this policy. It does not block.
 	Call(service string) (Call, bool)
+	// Bytes prepares what is said to a service of bytes over a connection of the
+	// caller's, and holds the service until that is closed. The error is ErrNotGranted
+	// or ErrNotBytes. It does not block.
+	Bytes(service string) (Bytes, error)
 	// Names are those of the services, sorted.
 	Names() []string
 }
@@ -27,4 +33,26 @@ type Call interface {
 	Do(ctx context.Context, x *exchange.Exchange) error
 	// Close gives up what the call holds. Nothing of x.Response is valid any more.
 	Close(x *exchange.Exchange)
+}
+
+// Why there are no bytes to be had of a service.
+var (
+	ErrNotGranted = errors.New("the policy is not granted it")
+	ErrNotBytes   = errors.New("its protocol is not TCP: it does not speak bytes")
+)
+
+// Bytes is one question that a policy asks a service over a connection, which other
+// questions may follow. It belongs to one goroutine at a time, and must be closed.
+type Bytes interface {
+	// Same is equal for all that lead to the same service, as one configuration has
+	// it: a connection of one will do for the other.
+	Same() any
+	// Begin counts the question with the service's requests in flight, until Close. An
+	// error says why it may not be asked.
+	Begin() error
+	// Connect makes a connection to one of the service's endpoints. It holds the
+	// service until it is closed, which may be later than Close.
+	Connect(ctx context.Context) (net.Conn, error)
+	// Close gives up what the question holds.
+	Close()
 }

@@ -23,6 +23,7 @@ type backend struct {
 	affinity *affinity                        // what hashes go by; nil: nothing
 	shared   bool                             // its connections carry many requests, which it may send back unread
 	upgrades bool                             // it speaks HTTP/1.1, beyond which WebSocket may follow
+	bytes    bool                             // it speaks no HTTP
 }
 
 // backendKey is what must be equal for rules to share a backend: the very
@@ -150,7 +151,7 @@ func (p *Proxy) makeBackend(ref resource.Ref, declared *weirv1.ServiceSpec, subs
 		cfg.Health.Check = nil // their sidecars look after them
 	}
 	b := backend{affinity: compileAffinity(declared.GetLoadBalancing().GetHash()), shared: key.Protocol != upstream.HTTP1 || len(registered) > 0,
-		upgrades: key.Protocol == upstream.HTTP1}
+		upgrades: key.Protocol == upstream.HTTP1, bytes: declared.GetProtocol() == weirv1.ServiceSpec_TCP}
 	var speaks []upstream.Protocol
 	if len(registered) == 0 || len(cfg.Endpoints) > 0 {
 		speaks = append(speaks, key.Protocol)

@@ -68,6 +68,14 @@ func (s *services) Call(name string) (policy.Call, bool) {
 	return c, true
 }
 
+// Bytes implements policy.Services: a case says nothing of bytes.
+func (s *services) Bytes(name string) (policy.Bytes, error) {
+	if !slices.Contains(s.names, name) {
+		return nil, policy.ErrNotGranted
+	}
+	return nil, policy.ErrNotBytes
+}
+
 // settle waits until every call is over, and the plugin has been told.
 func (s *services) settle() { s.open.Wait() }
 

@@ -17,13 +17,24 @@ func (v *vm) buffer(b abi.Buffer) ([]byte, bool) {
 		// Only read, so a view of the string will do: guests may ask often.
 		return unsafe.Slice(unsafe.StringData(v.policy.spec.Config), len(v.policy.spec.Config)), true
 	}
-	if c := v.told; c != nil && (b == abi.HTTPCallResponse && c.grpc == nil || b == abi.GRPCMessage && c.grpc != nil) {
+	if c := v.told; c != nil && b == c.buffer() {
 		return c.body, true
 	}
 	if b := v.body(b); b != nil {
 		return b.view, true
 	}
 	return nil, false
+}
+
+// buffer is where the guest reads what it is answered.
+func (c *call) buffer() abi.Buffer {
+	switch {
+	case c.grpc != nil:
+		return abi.GRPCMessage
+	case c.redis != nil:
+		return abi.RedisCallResponse
+	}
+	return abi.HTTPCallResponse
 }
 
 // body returns the chunk of that body that is being shown, or the bytes of that

@@ -40,7 +40,8 @@ type call struct {
 	token uint32
 	// owner is under vm.mu; nil: the root.
 	owner  *filter
-	grpc   *grpcCall // nil: it is one of HTTP
+	grpc   *grpcCall  // nil: it is one of HTTP, or
+	redis  *redisCall // one of Redis
 	do     policy.Call
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -237,9 +238,12 @@ func (b *openEnded) Complete() bool { return true }
 
 // run is the call's goroutine.
 func (c *call) run() {
-	if c.grpc != nil {
+	switch {
+	case c.grpc != nil:
 		c.grpc.run(c)
-	} else {
+	case c.redis != nil:
+		c.redis.run(c)
+	default:
 		c.ask()
 	}
 	c.end()

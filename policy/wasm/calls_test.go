@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,9 @@ import (
 // granted are services in this process: each is a function that answers.
 type granted struct {
 	services map[string]func(ctx context.Context, x *exchange.Exchange) error
-	open     atomic.Int64 // calls that are not closed
+	open     atomic.Int64      // calls that are not closed
+	redis    map[string]string // addresses of services of bytes
+	conns    atomic.Int64      // connections to them
 }
 
 func (g *granted) Names() (names []string) {
@@ -38,6 +41,47 @@ func (g *granted) Call(name string) (policy.Call, bool) {
 	}
 	g.open.Add(1)
 	return &grantedCall{g, answer}, true
+}
+
+// Bytes is for the services that have an address; those of this process speak none.
+func (g *granted) Bytes(name string) (policy.Bytes, error) {
+	address := g.redis[name]
+	switch {
+	case address == "" && g.services[name] == nil:
+		return nil, policy.ErrNotGranted
+	case address == "":
+		return nil, policy.ErrNotBytes
+	}
+	g.open.Add(1)
+	return &grantedBytes{g, address}, nil
+}
+
+type grantedBytes struct {
+	of      *granted
+	address string
+}
+
+func (b *grantedBytes) Same() any    { return b.address }
+func (b *grantedBytes) Begin() error { return nil }
+func (b *grantedBytes) Close()       { b.of.open.Add(-1) }
+func (b *grantedBytes) Connect(ctx context.Context) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", b.address)
+	if err != nil {
+		return nil, err
+	}
+	b.of.conns.Add(1)
+	return &grantedConn{Conn: c, of: b.of}, nil
+}
+
+type grantedConn struct {
+	net.Conn
+	of   *granted
+	once sync.Once
+}
+
+func (c *grantedConn) Close() error {
+	c.once.Do(func() { c.of.conns.Add(-1) })
+	return c.Conn.Close()
 }
 
 type grantedCall struct {

@@ -149,11 +149,11 @@ var envFunctions = byName([]function{
 	{"proxy_enqueue_shared_queue", "iii", proxyEnqueue, "sends to a queue", 0},
 	{"proxy_dequeue_shared_queue", "iii", proxyDequeue, "takes from a queue", 0},
 
-	// Higress's own. Some link, and say that they are not offered.
+	// Higress's own. The last links, and says that it is not offered.
 	{"proxy_get_upstream_hosts", "ii", proxyGetUpstreamHosts, "lists the service's endpoints (0.2.100)", 0},
 	{"proxy_set_upstream_override_host", "ii", proxySetUpstreamHost, "chooses the endpoint (0.2.100)", 0},
-	{"proxy_redis_init", "iiiiiii", notOffered("proxy_redis_init"), "prepares calls to Redis (not offered)", absent},
-	{"proxy_redis_call", "iiiii", notOffered("proxy_redis_call"), "asks Redis (not offered)", absent},
+	{"proxy_redis_init", "iiiiiii", proxyRedisInit, "prepares commands to Redis (0.2.100)", 0},
+	{"proxy_redis_call", "iiiii", proxyRedisCall, "sends a command to Redis (0.2.100)", 0},
 	{"proxy_inject_encoded_data_to_filter_chain", "iii", notOffered("proxy_inject_encoded_data_to_filter_chain"), "sends a part of the response early (not offered)", absent},
 
 	// What C++ compilers leave behind.

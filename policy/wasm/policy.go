@@ -37,6 +37,9 @@ type Policy struct {
 	objects  objects
 	verified verified
 
+	redisInits redisInits
+	redis      redisPool
+
 	calling atomic.Int64 // calls in flight
 	// streams of gRPC end with this context, which ends when the policy is released
 	// and its last exchange is over.
@@ -93,13 +96,15 @@ func (u *use) Release() {
 
 func (p *Policy) unuse(u *use) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	i := slices.Index(p.uses, u)
-	if i < 0 {
-		return false
+	if i >= 0 {
+		p.uses = slices.Delete(p.uses, i, i+1)
 	}
-	p.uses = slices.Delete(p.uses, i, i+1)
-	return true
+	p.mu.Unlock()
+	if i >= 0 && !p.grantStands(u.granted) {
+		p.redis.drop(u.granted)
+	}
+	return i >= 0
 }
 
 // newPolicy compiles what must be compiled and starts the first VM, which may ask
@@ -174,6 +179,7 @@ func (p *Policy) release() {
 // free gives up what the VMs shared. No VM is left.
 func (p *Policy) free() {
 	p.cut()
+	p.redis.close()
 	p.host.shared.leave(p.spec.Tenant)
 	p.host.meters.leave(meterKeyOf(p.spec))
 	p.module.release()

@@ -374,6 +374,7 @@ const (
 	cbTick
 	cbQueueReady
 	cbHTTPCallResponse
+	cbRedisCallResponse
 	cbGRPCInitialMetadata
 	cbGRPCReceive
 	cbGRPCTrailingMetadata
@@ -418,6 +419,7 @@ var callbacks = [cbCount]callback{
 	cbTick:                 {"proxy_on_tick", 1, 1, false},
 	cbQueueReady:           {"proxy_on_queue_ready", 2, 2, false},
 	cbHTTPCallResponse:     {"proxy_on_http_call_response", 5, 5, false},
+	cbRedisCallResponse:    {"proxy_on_redis_call_response", 4, 4, false},
 	cbGRPCInitialMetadata:  {"proxy_on_grpc_receive_initial_metadata", 3, 3, false},
 	cbGRPCReceive:          {"proxy_on_grpc_receive", 3, 3, false},
 	cbGRPCTrailingMetadata: {"proxy_on_grpc_receive_trailing_metadata", 3, 3, false},

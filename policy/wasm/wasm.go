@@ -45,8 +45,8 @@
 //
 // # What is not there
 //
-// Higress's functions for Redis and for choosing endpoints can be linked, but say that
-// they are not offered.
+// Higress's function that sends a part of a response early can be linked, but says that
+// it is not offered.
 // docs/guides/abi.md lists every function.
 package wasm
 

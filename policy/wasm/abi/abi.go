@@ -80,6 +80,7 @@ const (
 	VMConfiguration     Buffer = 6
 	PluginConfiguration Buffer = 7
 	ForeignArguments    Buffer = 8
+	RedisCallResponse   Buffer = 9 // Higress's
 )
 
 // Map names a list of headers that the host holds.

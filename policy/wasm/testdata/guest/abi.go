@@ -88,6 +88,12 @@ func proxyGetMetric(id uint32, out unsafe.Pointer) uint32
 //go:wasmimport env proxy_http_call
 func proxyHTTPCall(u unsafe.Pointer, un uint32, h unsafe.Pointer, hn uint32, b unsafe.Pointer, bn uint32, t unsafe.Pointer, tn, ms uint32, out unsafe.Pointer) uint32
 
+//go:wasmimport env proxy_redis_init
+func proxyRedisInit(s unsafe.Pointer, sn uint32, u unsafe.Pointer, un uint32, p unsafe.Pointer, pn, ms uint32) uint32
+
+//go:wasmimport env proxy_redis_call
+func proxyRedisCall(s unsafe.Pointer, sn uint32, q unsafe.Pointer, qn uint32, out unsafe.Pointer) uint32
+
 //go:wasmimport env proxy_resolve_shared_queue
 func proxyResolveQueue(v unsafe.Pointer, vn uint32, p unsafe.Pointer, n uint32, out unsafe.Pointer) uint32
 

@@ -84,6 +84,48 @@ func await(id, ms, version uint32, key, phase, do string) uint32 {
 	return s
 }
 
+// redisInit is "redis-init MS SERVICE [USER] [PASSWORD]", where a dash is nothing.
+func redisInit(args []string) uint32 {
+	ms, _ := strconv.Atoi(args[1])
+	var who [2]string
+	for i, a := range args[3:] {
+		if a != "-" {
+			who[i] = a
+		}
+	}
+	return proxyRedisInit(ptr(args[2]), uint32(len(args[2])), ptr(who[0]), uint32(len(who[0])), ptr(who[1]), uint32(len(who[1])), uint32(ms))
+}
+
+// redis sends "redis SERVICE COMMAND…", or "redis-raw SERVICE TEXT" as it stands; an
+// underscore is a space, and | a line's end.
+func redis(id uint32, args []string, phase, do string) uint32 {
+	command := strings.ReplaceAll(strings.Join(args[2:], " "), "|", "\r\n")
+	if args[0] == "redis" {
+		command = "*" + dec(uint32(len(args)-2)) + "\r\n"
+		for _, a := range args[2:] {
+			a = strings.ReplaceAll(a, "_", " ")
+			command += "$" + dec(uint32(len(a))) + "\r\n" + a + "\r\n"
+		}
+	}
+	outN = 0
+	s := proxyRedisCall(ptr(args[1]), uint32(len(args[1])), ptr(command), uint32(len(command)), unsafe.Pointer(&outN))
+	if s == 0 {
+		lastToken = outN
+		then := "answer"
+		if strings.HasPrefix(phase, "response") {
+			then = "response answer"
+		}
+		asks[outN] = asked{id, then, do}
+	}
+	return s
+}
+
+//go:wasmexport proxy_on_redis_call_response
+func onRedisCallResponse(root, token, status, size uint32) {
+	answer = report{name: "redis " + dec(status), bodySize: size, buffer: 9, headersMap: 6, trailersMap: 7}
+	answered(token, true)
+}
+
 func callHTTP(service, path, body string, ms uint32) uint32 {
 	method := "GET"
 	if body != "" {
@@ -161,6 +203,7 @@ func taken() string {
 	up, _ := header(a.headersMap, "x-up")
 	up = strings.Clone(up)
 	body, _ := buffer(a.buffer, 0, a.bodySize)
+	body = strings.ReplaceAll(body, "\r\n", "|")
 	body = strings.Clone(body)
 	trailer, _ := header(a.trailersMap, "x-up-trailer")
 	return strings.TrimSpace(a.name + " " + dec(a.headers) + "," + dec(a.bodySize) + "," + dec(a.trailers) + " " + status + " up=" + up + " body=" + body +

@@ -315,6 +315,12 @@ func run(phase string, id, n, end uint32, args []string) uint32 {
 		if s := call(id, args, phase, current); s != 0 {
 			show("call", s)
 		}
+	case "redis-init":
+		show("init", redisInit(args))
+	case "redis", "redis-raw":
+		if s := redis(id, args, phase, current); s != 0 {
+			show("redis", s)
+		}
 	case "await": // MS VERSION KEY
 		if s := await(id, number(1), number(2), arg(3), phase, current); s != 0 {
 			show("await", s)
@@ -455,6 +461,7 @@ func bad(m, p, n uint32) {
 		proxyDefineMetric(0, u(p), n, u(p)),
 		proxyHTTPCall(u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)), proxyGetStatus(u(p), u(p), u(p)),
 		proxyGRPCCall(u(p), n, u(p), n, u(p), n, u(p), n, u(p), n, 1, u(p)),
+		proxyRedisInit(u(p), n, u(p), n, u(p), n, 1), proxyRedisCall(u(p), n, u(p), n, u(p)),
 		proxyGRPCStream(u(p), n, u(p), n, u(p), n, u(p), n, u(p)), proxyGRPCSend(n, u(p), n, 1),
 		proxyRegisterQueue(u(p), n, u(p)), proxyResolveQueue(u(p), n, u(p), n, u(p)), proxyEnqueue(1, u(p), n), proxyDequeue(n, u(p), u(p)),
 	}
