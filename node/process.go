@@ -208,6 +208,11 @@ func (p *process) ready(cfg Config) error {
 	if err := context.Cause(p.ctx); err != nil {
 		return err
 	}
+	if cfg.Inherited != nil {
+		if err := writeHolder(p.lock); err != nil {
+			return fmt.Errorf("say who has the data directory: %w", err)
+		}
+	}
 	if _, err := fmt.Fprintln(cfg.Out, readyLine); err != nil {
 		return fmt.Errorf("say that all is ready: %w", err)
 	}

@@ -96,5 +96,8 @@ func (e *edge) upgrade(ctx context.Context, p *process, cfg Config) (pid int, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
 	defer cancel()
-	return handover.Start(ctx, cfg.Program, open)
+	if pid, err = handover.Start(ctx, cfg.Program, open); err != nil {
+		return 0, errors.Join(err, writeHolder(p.lock)) // the other one may have got that far
+	}
+	return pid, nil
 }
