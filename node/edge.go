@@ -98,9 +98,6 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 		return err
 	}
 	p.run(string(is.role), e.follow)
-	if cfg.Upgrade != nil {
-		p.run("upgrade", func(ctx context.Context) error { return e.awaitUpgrade(ctx, p, cfg) })
-	}
 	log.Info(string(is.role)+" started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
 	return nil
 }

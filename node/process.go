@@ -145,7 +145,7 @@ func (p *process) startEdgeAlone(cfg Config) error {
 	if err := e.awaitForce(p.ctx); err != nil {
 		return err
 	}
-	return p.ready(cfg)
+	return e.ready(p, cfg)
 }
 
 // startBoth is `weir dev`. The edge gets a token as any edge would, and joins
