@@ -48,6 +48,7 @@ type Identity struct {
 	// shutOut are the keys of others that are not to be believed; nil: none.
 	shutOut       atomic.Pointer[shutOut]
 	shutOutDamage error
+	shutOutUnkept bool // not all of them are on disk
 }
 
 // credentials are what Install replaces whole.

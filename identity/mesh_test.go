@@ -90,7 +90,7 @@ func TestMeshTLS(t *testing.T) {
 	want := books.ID().String()
 	removed, wary := joined(t, r, sidecarOf("shop"), "shop-3"), joined(t, r, sidecarOf("shop"), "shop-4")
 	for at, who := range map[*Identity]*Identity{books: removed, wary: books} {
-		if _, err := at.TakeShutOut(&weirv1.ShutOut{Keys: []*weirv1.ShutOutKey{{Sha256: who.keyHash(), Until: timestamppb.New(time.Now().Add(time.Hour))}}}); err != nil {
+		if _, err := at.TakeShutOut(&weirv1.ShutOut{Keys: []*weirv1.ShutOutKey{{Sha256: who.keyHash(), Until: timestamppb.New(time.Now().Add(time.Hour))}}}, true); err != nil {
 			t.Fatal(err)
 		}
 	}

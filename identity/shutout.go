@@ -204,8 +204,9 @@ func (i *Identity) ShutOutDamage() error { return i.shutOutDamage }
 
 // TakeShutOut takes in keys that are not to be believed, and tells whether any is new.
 // What is known stays until it runs out, whatever a server says that lags behind. It is in
-// force when this returns, with an error, too: then it is not on disk. One goroutine calls it.
-func (i *Identity) TakeShutOut(m *weirv1.ShutOut) (fresh bool, err error) {
+// force when this returns. It is on disk as well if keep says so and there is no error; what
+// is not is written the next time. One goroutine at a time calls it.
+func (i *Identity) TakeShutOut(m *weirv1.ShutOut, keep bool) (fresh bool, err error) {
 	now := time.Now()
 	next := shutOut{}
 	if known := i.shutOut.Load(); known != nil {
@@ -224,13 +225,15 @@ func (i *Identity) TakeShutOut(m *weirv1.ShutOut) (fresh bool, err error) {
 	}
 	next.tidy(now)
 	i.shutOut.Store(&next)
-	if !fresh {
-		return false, nil
+	i.shutOutUnkept = i.shutOutUnkept || fresh
+	if !keep || !i.shutOutUnkept {
+		return fresh, nil
 	}
 	if err := durable.WriteFile(filepath.Join(i.dir, shutOutFile), next.text()); err != nil {
-		return true, fmt.Errorf("keep keys that were shut out: %w", err)
+		return fresh, fmt.Errorf("keep keys that were shut out: %w", err)
 	}
-	return true, nil
+	i.shutOutUnkept = false
+	return fresh, nil
 }
 
 // IsShutOut tells whether a certificate is for a key that is not to be believed.

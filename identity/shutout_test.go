@@ -57,7 +57,7 @@ func TestWhoIsShutOut(t *testing.T) {
 			if len(got.GetKeys()) != len(nodes) {
 				t.Fatalf("%s %d keys are listed, want %d", when, len(got.GetKeys()), len(nodes))
 			}
-			if _, err := peer.TakeShutOut(got); err != nil {
+			if _, err := peer.TakeShutOut(got, true); err != nil {
 				t.Fatal(err)
 			}
 			for i, n := range nodes {
@@ -108,7 +108,7 @@ func TestShutOutIsKept(t *testing.T) {
 	leaf := chainOf(t, stolen)[0]
 	take := func(want bool, m *weirv1.ShutOut) {
 		t.Helper()
-		if fresh, err := node.TakeShutOut(m); err != nil || fresh != want {
+		if fresh, err := node.TakeShutOut(m, true); err != nil || fresh != want {
 			t.Fatalf("fresh: %v, %v; want %v", fresh, err, want)
 		}
 	}
@@ -139,6 +139,23 @@ func TestShutOutIsKept(t *testing.T) {
 	}
 	if again, err = Open(node.dir); err != nil || again.ShutOutDamage() == nil || !again.IsShutOut(leaf) {
 		t.Errorf("with the file damaged: %v, %v", err, again.ShutOutDamage())
+	}
+
+	// What is not to be written is in force, and is written the next time.
+	other := joined(t, r, sidecarOf("books"), "books-2")
+	kept := func() bool {
+		again, err := Open(node.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return again.IsShutOut(chainOf(t, other)[0])
+	}
+	if fresh, err := node.TakeShutOut(key(other, time.Hour), false); err != nil || !fresh || !node.IsShutOut(chainOf(t, other)[0]) || kept() {
+		t.Errorf("fresh: %v, %v; on disk: %v", fresh, err, kept())
+	}
+	take(false, key(other, time.Hour))
+	if !kept() {
+		t.Error("it is not on disk")
 	}
 
 	// Those that run out first go first when there are too many.

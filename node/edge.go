@@ -79,7 +79,7 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 			Labels: ec.Labels, Version: cfg.Version, Logger: log, Dialer: dialer,
 			Problem:  func() string { return host.problem(e.proxy.Problem()) }, // asked by a client that runs, and by then there is a proxy
 			Canaries: func() []*weirv1.PluginReport { return e.proxy.Canaries() },
-			ShutOut:  func(keys *weirv1.ShutOut) { e.takeShutOut(node, refused, keys) },
+			ShutOut:  func(keys *weirv1.ShutOut, keep bool) { e.takeShutOut(node, refused, keys, keep) },
 			Ahead:    func(u nodeapi.Update) { e.proxy.Revoke(proxy.Update(u)) },
 		})
 		if err == nil {
@@ -98,9 +98,6 @@ func (e *edge) start(p *process, cfg Config, ec EdgeConfig, is proxyRole, dir st
 		return err
 	}
 	p.run(string(is.role), e.follow)
-	if cfg.Upgrade != nil {
-		p.run("upgrade", func(ctx context.Context) error { return e.awaitUpgrade(ctx, p, cfg) })
-	}
 	log.Info(string(is.role)+" started", "id", node.ID().String(), "labels", ec.Labels, "servers", ec.Servers)
 	return nil
 }

@@ -19,15 +19,17 @@ const lockName = "lock"
 
 // lockDir keeps other processes out of a data directory until the file is
 // closed, by whatever ends this process. held is the lock where the process
-// before has passed it; it is one that both have.
+// before has passed it; it is one that both have, and names the other one until
+// this one is ready.
 func lockDir(dir string, held *os.File) (*os.File, error) {
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
+	shared := false
 	if held != nil {
-		if sameFile(f, held) {
+		if shared = sameFile(f, held); shared {
 			f.Close()
 			f = held
 		} else {
@@ -39,7 +41,7 @@ func lockDir(dir string, held *os.File) (*os.File, error) {
 		holder, _ := io.ReadAll(io.LimitReader(f, 32))
 		err = fmt.Errorf("%s is %w (process %s)", dir, ErrInUse, strings.TrimSpace(string(holder)))
 	}
-	if err == nil {
+	if err == nil && !shared {
 		err = writeHolder(f)
 	}
 	if err != nil {
@@ -48,7 +50,8 @@ func lockDir(dir string, held *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// writeHolder says whose lock it is, for the error that another process gets.
+// writeHolder says whose lock it is, for the error that another process gets and for
+// whoever signals the process.
 func writeHolder(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err

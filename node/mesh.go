@@ -94,9 +94,9 @@ func (r *refusals) tell(what string, why error) {
 }
 
 // takeShutOut has a proxy believe the keys no more that the servers tell it, and break
-// what it has with those who bear them.
-func (e *edge) takeShutOut(node *identity.Identity, refused *refusals, keys *weirv1.ShutOut) {
-	fresh, err := node.TakeShutOut(keys)
+// what it has with those who bear them. keep: they are written to disk, too.
+func (e *edge) takeShutOut(node *identity.Identity, refused *refusals, keys *weirv1.ShutOut, keep bool) {
+	fresh, err := node.TakeShutOut(keys, keep)
 	if err != nil {
 		refused.log.Error("proxies that were shut out are let in again after a restart, until a server tells of them", "error", err)
 	}

@@ -145,7 +145,7 @@ func (p *process) startEdgeAlone(cfg Config) error {
 	if err := e.awaitForce(p.ctx); err != nil {
 		return err
 	}
-	return p.ready(cfg)
+	return e.ready(p, cfg)
 }
 
 // startBoth is `weir dev`. The edge gets a token as any edge would, and joins
@@ -207,6 +207,11 @@ func (p *process) declareFirst(cfg Config, s *server) error {
 func (p *process) ready(cfg Config) error {
 	if err := context.Cause(p.ctx); err != nil {
 		return err
+	}
+	if cfg.Inherited != nil {
+		if err := writeHolder(p.lock); err != nil {
+			return fmt.Errorf("say who has the data directory: %w", err)
+		}
 	}
 	if _, err := fmt.Fprintln(cfg.Out, readyLine); err != nil {
 		return fmt.Errorf("say that all is ready: %w", err)

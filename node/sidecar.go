@@ -56,8 +56,8 @@ func (c *SidecarConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-// startSidecar is `weir sidecar`. The registration is the last to start and the first
-// to stop: when a sidecar stops, nobody is sent to it any more before it takes nothing
+// startSidecar is `weir sidecar`. The registration starts after all that serves and stops
+// before it: when a sidecar stops, nobody is sent to it any more before it takes nothing
 // more.
 func (p *process) startSidecar(cfg Config) error {
 	host, err := p.startHost(cfg)
@@ -69,7 +69,7 @@ func (p *process) startSidecar(cfg Config) error {
 		return err
 	}
 	p.run("registration", r.run)
-	return p.ready(cfg)
+	return r.edge.ready(p, cfg)
 }
 
 // startSidecarProxy starts a proxy beside a service, with its data in dir, and returns

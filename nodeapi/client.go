@@ -44,8 +44,10 @@ type ClientConfig struct {
 	// nil: nobody is told.
 	Ahead func(Update)
 	// ShutOut is told the keys of proxies that are none any more: those that some server
-	// knows now, each time there are others. nil: nobody is told, and no server asked.
-	ShutOut func(*weirv1.ShutOut)
+	// knows now, each time there are others. keep: they may be written to disk, which a
+	// client that is held leaves to another process. It is told by one goroutine at a time.
+	// nil: nobody is told, and no server asked.
+	ShutOut func(keys *weirv1.ShutOut, keep bool)
 	// Dialer is shared with others; nil: the client has one of its own.
 	Dialer *nodeport.Dialer
 }
@@ -65,6 +67,9 @@ type Client struct {
 	holding context.Context
 	hold    context.CancelFunc
 	held    chan struct{}
+	// disk is locked by what the servers tell and is written as it comes, until the client
+	// is held. Whoever has it may take mu.
+	disk sync.Mutex
 
 	// life ends with Run, and with it all fetches.
 	life     context.Context
@@ -135,7 +140,9 @@ func (c *Client) Run(ctx context.Context, apply Apply) error {
 	f := &follower{client: c, apply: apply, held: c.boot(work, apply)}
 	f.quiet = sync.OnceFunc(func() {
 		keeping.Wait()
-		c.journal.close()
+		c.disk.Lock() // what is being written is written then
+		defer c.disk.Unlock()
+		c.journal.leave()
 		close(c.held)
 	})
 	c.followAll(ctx, work, f)

@@ -53,7 +53,7 @@ type follower struct {
 
 // mend tries again what was refused while there was no stream to say it to.
 func (f *follower) mend(ctx context.Context) {
-	if f.held.reason == "" || !f.held.unsettled() {
+	if ctx.Err() != nil || f.held.reason == "" || !f.held.unsettled() {
 		return
 	}
 	if u := f.held.update(); f.applyWatchfully(ctx, u) == nil {
@@ -217,9 +217,7 @@ func (c *Client) receive(stream clientStream, changes *inbox) error {
 			continue
 		}
 		if m.GetShutOut() != nil {
-			if c.cfg.ShutOut != nil {
-				c.cfg.ShutOut(m.GetShutOut())
-			}
+			c.tellShutOut(m.GetShutOut())
 			continue
 		}
 		whole, err := next.add(m)
@@ -242,6 +240,8 @@ func (c *Client) receive(stream clientStream, changes *inbox) error {
 // learn keeps what a server says of the others, and renews when it asks for
 // that.
 func (c *Client) learn(m *weirv1.StreamConfigResponse) {
+	c.disk.Lock()
+	defer c.disk.Unlock()
 	if c.holding.Err() != nil {
 		return // whoever goes on from here is told, too
 	}
@@ -259,6 +259,16 @@ func (c *Client) learn(m *weirv1.StreamConfigResponse) {
 	if news {
 		c.cfg.Logger.Info("servers of the cluster", "addresses", servers)
 	}
+}
+
+// tellShutOut passes on which keys are not to be believed, held or not.
+func (c *Client) tellShutOut(keys *weirv1.ShutOut) {
+	if c.cfg.ShutOut == nil {
+		return
+	}
+	c.disk.Lock()
+	defer c.disk.Unlock()
+	c.cfg.ShutOut(keys, c.holding.Err() == nil)
 }
 
 // maxRenewWithin bounds what a server may ask for.

@@ -1,13 +1,16 @@
 package nodeapi
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirmesh/weir/identity"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -98,6 +101,59 @@ func TestAClientIsHeldWhileItApplies(t *testing.T) {
 	if u := startEdge(t, node, dir, nil, c.address).next(); resource.Of(u.Puts[0]).Name != "public" {
 		t.Errorf("the next one is sent %v", u)
 	}
+}
+
+// A client that is held does not try again what was refused before, and writes nothing of
+// what it is told of others: neither when its server comes back, nor while that is there.
+func TestAClientThatIsHeldWritesNothing(t *testing.T) {
+	c := startCluster(t)
+	c.source.put(gateway("public", nil))
+	node, dir := c.enrol(identity.RoleEdge, "e1"), t.TempDir()
+	e := newEdge(t, node, dir, nil, c.address)
+	e.client.retryMin = time.Hour
+	told := make(chan bool, 8)
+	e.client.cfg.ShutOut = func(_ *weirv1.ShutOut, keep bool) { told <- keep }
+	e.run()
+	requireUpdate(t, e.next(), true, 1, []string{"Gateway public"}, nil)
+	c.awaitAccepted("e1", 1)
+	c.server.TellShutOut(oneShutOut(1))
+	if keep := <-told; !keep {
+		t.Error("what is told before is not to be kept")
+	}
+	e.setRefuse(errors.New("port is taken"))
+	c.source.put(route("r", "public"))
+	e.next()
+	c.await("e1", func(s *weirv1.ProxyStatus) bool { return s.GetRefusedReason() != "" })
+	e.setRefuse(nil)
+
+	e.client.Hold()
+	before := files(t, dir)
+	c.server.TellShutOut(oneShutOut(2))
+	if keep := <-told; keep {
+		t.Error("what is told after is to be kept")
+	}
+	c.stop()
+	c.servers = func() ([]string, <-chan struct{}) { return []string{c.address, "127.0.0.1:1"}, nil }
+	c.start()
+	c.await("e1", func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRefusedReason() != "" })
+	c.server.TellShutOut(oneShutOut(3))
+	if keep := <-told; keep { // it comes after the list of servers
+		t.Error("what is told after is to be kept")
+	}
+	if diff := cmp.Diff(before, files(t, dir)); diff != "" {
+		t.Errorf("it has written: %s", diff)
+	}
+	if got := e.names(); len(got) != 1 {
+		t.Errorf("it has taken in %v", got)
+	}
+	if err := e.client.journal.write(newHeld(), Update{Snapshot: true}); !errors.Is(err, errHeld) {
+		t.Errorf("its journal is written: %v", err)
+	}
+}
+
+// oneShutOut is one key, which is another for each number.
+func oneShutOut(n byte) *weirv1.ShutOut {
+	return &weirv1.ShutOut{Keys: []*weirv1.ShutOutKey{{Sha256: bytes.Repeat([]byte{n}, 32), Until: timestamppb.New(time.Now().Add(time.Hour))}}}
 }
 
 // A client that has no server is held as well.

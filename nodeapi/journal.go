@@ -44,6 +44,7 @@ type journal struct {
 	owner string
 
 	file     *os.File // nil: the next write makes a new file
+	left     bool     // to another process
 	id       [journalIDLen]byte
 	records  int
 	base     int    // bytes of the snapshot
@@ -142,6 +143,9 @@ func (j *journal) purpose() string {
 // write stores what was just accepted: u leads there from what was written
 // before. After an error the next write makes a new file.
 func (j *journal) write(h *held, u Update) error {
+	if j.left {
+		return fmt.Errorf("write journal: %w", errHeld)
+	}
 	var err error
 	if j.file == nil || u.Snapshot || j.appended > max(j.base, minCompact) {
 		err = j.rewrite(h)
@@ -200,6 +204,12 @@ func (j *journal) seal(to []byte, f *frame) []byte {
 		j.records++
 	}
 	return to
+}
+
+// leave has nothing written any more.
+func (j *journal) leave() {
+	j.close()
+	j.left = true
 }
 
 func (j *journal) close() {

@@ -31,7 +31,7 @@ func TestProxiesAreToldWhoIsShutOut(t *testing.T) {
 
 	dir, told := t.TempDir(), make(chan *weirv1.ShutOut, 10)
 	client, err := NewClient(ClientConfig{Identity: c.enrol(identity.RoleEdge, "e1"), Servers: []string{c.address}, Dir: dir, Keyring: openKeyring(t, dir),
-		Logger: logger(t), ShutOut: func(m *weirv1.ShutOut) { told <- m }})
+		Logger: logger(t), ShutOut: func(m *weirv1.ShutOut, _ bool) { told <- m }})
 	if err != nil {
 		t.Fatal(err)
 	}

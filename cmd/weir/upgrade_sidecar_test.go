@@ -33,7 +33,7 @@ type upgradableSidecar struct {
 func startUpgradableMesh(t *testing.T) *upgradableMesh {
 	m := &upgradableMesh{upgradable: &upgradable{t: t, program: installed(t), gateway: freeport.Address(t), host: "books.mesh"}}
 	var node string
-	node, m.weir = startServer(t, m.program)
+	node, _, m.weir = startServer(t, m.program)
 	m.weir(`
 apiVersion: weir/v1
 kind: Service

@@ -106,12 +106,13 @@ type upgradable struct {
 	host               string // that is asked for
 	key                string // that requests bear; empty: none
 	weir               func(stdin string, args ...string) (out string)
+	server             int // the process
 }
 
-// startServer starts a server. weir calls it.
-func startServer(t *testing.T, program string) (node string, weir func(stdin string, args ...string) (out string)) {
-	node = freeport.Address(t)
-	admin, data := freeport.Address(t), filepath.Join(t.TempDir(), "server")
+// startServer starts a server, which has its directory in data. weir calls it.
+func startServer(t *testing.T, program string) (node, data string, weir func(stdin string, args ...string) (out string)) {
+	node, data = freeport.Address(t), filepath.Join(t.TempDir(), "server")
+	admin := freeport.Address(t)
 	server := spawn(t, program, "server", "--bootstrap", "--name", "s1", "--data", data, "--node", node, "--admin", admin)
 	eventually(t, "the server is ready", func() bool { return said(t, server, "weir: ready") > 0 })
 	env, err := os.ReadFile(filepath.Join(data, "admin.env"))
@@ -122,7 +123,7 @@ func startServer(t *testing.T, program string) (node string, weir func(stdin str
 	for line := range strings.Lines(string(env)) {
 		environment = append(environment, strings.TrimSpace(strings.TrimPrefix(line, "export ")))
 	}
-	return node, func(stdin string, args ...string) string {
+	return node, data, func(stdin string, args ...string) string {
 		cmd := exec.Command(program, args...)
 		cmd.Env, cmd.Stdin = environment, strings.NewReader(stdin)
 		out, err := cmd.Output()
@@ -135,7 +136,8 @@ func startServer(t *testing.T, program string) (node string, weir func(stdin str
 
 func startUpgradable(t *testing.T) *upgradable {
 	u := &upgradable{t: t, program: installed(t), dir: filepath.Join(t.TempDir(), "edge"), gateway: freeport.Address(t), proxyAddr: freeport.Address(t), secure: freeport.Address(t), host: "a"}
-	node, weir := startServer(t, u.program)
+	node, data, weir := startServer(t, u.program)
+	u.server = holder(t, data)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)
 	}))
@@ -322,23 +324,37 @@ func TestUpgradeToWhatDoesNotServe(t *testing.T) {
 	if err := os.Remove(u.program); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(u.program, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	ctx, end := context.WithCancel(t.Context())
 	answers, wait := u.load(ctx, 4)
 	pid := holder(t, u.dir)
-	for n := range 2 {
-		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "it says so", func() bool { return said(t, u.log, "does not serve; this one goes on") == n+1 })
-		at := answers.Load()
-		eventually(t, "requests go on", func() bool { return answers.Load() > at+100 })
+	failed := 0
+	for name, script := range map[string]string{
+		"it ends":                      "exit 1",
+		"it ends once it has the lock": "echo $$ > " + filepath.Join(u.dir, "lock") + "; exit 1",
+		"it leaves one of the sockets": fmt.Sprintf("exec %s \"$@\" --proxy-admin %s", installed(t), freeport.Address(t)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(u.program, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			failed++
+			if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it says so", func() bool { return said(t, u.log, "does not serve; this one goes on") == failed })
+			at := answers.Load()
+			eventually(t, "requests go on", func() bool { return answers.Load() > at+100 })
+			if got := holder(t, u.dir); got != pid {
+				t.Errorf("%d has the directory", got)
+			}
+		})
 	}
 	end()
 	wait()
-	if holder(t, u.dir) != pid {
-		t.Error("another process has the directory")
+	if n := said(t, u.log, "has open what this one has no use for"); n != 1 {
+		t.Errorf("%d processes have said which sockets they leave", n)
+	}
+	if n := said(t, u.log, "weir: ready"); n != 1 {
+		t.Errorf("%d processes have served", n)
 	}
 }

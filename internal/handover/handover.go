@@ -93,6 +93,15 @@ func Start(ctx context.Context, p Program, open map[string]Socket) (pid int, err
 	return pid, await(ctx, pid, ready)
 }
 
+// End ends a process that Start has started, and returns once it is no more.
+func End(pid int) {
+	process, err := os.FindProcess(pid)
+	if err == nil {
+		_ = process.Kill() // if there is one left
+		_, _ = process.Wait()
+	}
+}
+
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, variable+"=") })
 }
@@ -119,11 +128,7 @@ func await(ctx context.Context, pid int, ready *os.File) error {
 	if n == 1 {
 		return nil
 	}
-	process, found := os.FindProcess(pid)
-	if found == nil {
-		_ = process.Kill() // if there is one left
-		_, _ = process.Wait()
-	}
+	End(pid)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

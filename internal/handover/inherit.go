@@ -3,8 +3,10 @@ package handover
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +83,16 @@ func (i *Inheritance) Listen(network, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("take over %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// Left are the names of what was passed and nobody has asked for so far.
+func (i *Inheritance) Left() []string {
+	if i == nil {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Sorted(maps.Keys(i.files))
 }
 
 // Ready tells the process before that this one does its work from now on, and
