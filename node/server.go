@@ -17,6 +17,7 @@ import (
 	"github.com/weirmesh/weir/cluster"
 	"github.com/weirmesh/weir/fleet"
 	"github.com/weirmesh/weir/identity"
+	"github.com/weirmesh/weir/internal/pause"
 	"github.com/weirmesh/weir/nodeapi"
 	"github.com/weirmesh/weir/nodeport"
 	weirv1 "github.com/weirmesh/weir/proto/weir/v1"
@@ -167,6 +168,21 @@ func (s *server) clusterConfig(p *process, sc ServerConfig, start *beginning) cl
 
 func (s *server) raftDir() string { return filepath.Join(s.dir, "raft") }
 
+// foundersHear is how long members that found a cluster together may need to hear from each
+// other what each of them understands.
+const foundersHear = 10 * time.Second
+
+// openRegistrar opens the authority. Where founders have not heard from each other yet,
+// each takes the others for older than they are.
+func (s *server) openRegistrar(ctx context.Context) (err error) {
+	for limit := time.Now().Add(foundersHear); ; {
+		s.registrar, err = identity.OpenRegistrar(ctx, s.records, s.keyring, s.lifetime)
+		if !errors.Is(err, cluster.ErrTooNew) || time.Now().After(limit) || !pause.For(ctx, 50*time.Millisecond) {
+			return err
+		}
+	}
+}
+
 // startIdentity opens the authority and sees to this server's certificate.
 func (s *server) startIdentity(p *process, start *beginning) (err error) {
 	if err := s.awaitAuthority(p.ctx); err != nil {
@@ -178,7 +194,7 @@ func (s *server) startIdentity(p *process, start *beginning) (err error) {
 			s.log.Warn("the certificate has run out, and cannot be renewed without another server", "error", err)
 		}
 	}
-	if s.registrar, err = identity.OpenRegistrar(p.ctx, s.records, s.keyring, s.lifetime); err != nil {
+	if err := s.openRegistrar(p.ctx); err != nil {
 		return err
 	}
 	close(s.enrolled)

@@ -103,7 +103,7 @@ var allowed = map[string][]string{
 	"admin":           {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "resource", "resource/manifest", "identity", "consumer/apikey", "contract", "proxy/handler"},
 	"admin/admintest": {"proto/weir/v1", "resource", "admin", "store"},
 	"node": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "resource", "resource/manifest", "store", "cluster", "identity", "identity/record",
-		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "meter", "internal/durable",
+		"internal/handover", "telemetry", "nodeport", "nodeapi", "fleet", "admin", "acme", "meter", "internal/durable", "internal/pause",
 		"consumer", "mesh", "proxy", "proxy/overload", "proxy/probe", "proxy/upstream", "policy", "policy/access", "policy/api", "policy/canary", "policy/quota", "policy/waf", "policy/wasm", "quota", "quota/ledger", "internal/signature", "examples/bookshop", "examples/plugins"},
 	"cmd/weir": {"proto/weir/v1", "proto/weir/v1/weirv1connect", "internal/signature", "internal/oci", "resource", "resource/manifest", "resource/openapi", "node", "internal/handover",
 		"consumer/apikey", "policy/plugintest", "policy/scaffold", "policy/wasm", "examples/plugins"},
