@@ -65,30 +65,51 @@ func (f *follower) mend(ctx context.Context) {
 
 // session follows one stream until it ends. good: what came by it was of use.
 func (f *follower) session(run, work context.Context, l *link) (good bool, err error) {
-	ctx, cancel := context.WithCancelCause(run)
-	defer cancel(nil)
-	f.lost = ctx.Done()
-	defer func() { f.lost = nil }()
-	stream, err := l.api.StreamConfig(ctx)
+	h, err := f.hear(run, l)
 	if err != nil {
 		return false, err
 	}
-	defer stream.Close()
+	f.lost = h.ctx.Done()
+	defer func() {
+		f.lost = nil
+		f.client.setLive(nil)
+		h.end()
+	}()
+	good, err = f.attend(work, h.ctx, l, h.stream, h.changes)
+	return good, reason(h.ctx, err)
+}
+
+// hearing is a stream that is read until it ends; with it ends its context, by that cause.
+type hearing struct {
+	ctx     context.Context
+	stream  clientStream
+	changes *inbox
+	end     func()
+}
+
+// hear opens a stream, says by it what is held, and has it read. Whoever calls it calls
+// end.
+func (f *follower) hear(run context.Context, l *link) (*hearing, error) {
+	ctx, cancel := context.WithCancelCause(run)
+	stream, err := l.api.StreamConfig(ctx)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
 	if err := f.subscribe(stream); err != nil {
-		return false, verdict(stream, err)
+		err = verdict(stream, err)
+		cancel(nil)
+		stream.Close()
+		return nil, err
 	}
 	changes := newInbox()
 	var receiving sync.WaitGroup
 	receiving.Go(func() { cancel(f.client.receive(stream, changes)) })
-	defer func() {
-		f.client.setLive(nil)
+	return &hearing{ctx: ctx, stream: stream, changes: changes, end: func() {
 		cancel(nil)
 		stream.Close() // it ends a pending Receive
 		receiving.Wait()
-	}()
-
-	good, err = f.attend(work, ctx, l, stream, changes)
-	return good, reason(ctx, err)
+	}}, nil
 }
 
 // lastWord is how long a server that takes no more may need to say why.

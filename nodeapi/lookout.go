@@ -59,35 +59,22 @@ func (f *follower) lookOutOnce(ctx context.Context) (heard bool, err error) {
 		return false, err
 	}
 	defer l.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := l.api.StreamConfig(ctx)
+	h, err := f.hear(ctx, l)
 	if err != nil {
 		return false, err
 	}
-	defer stream.Close()
-	if err := f.subscribe(stream); err != nil {
-		return false, verdict(stream, err)
-	}
+	defer h.end()
 	c.cfg.Logger.Info("what cannot wait streams while an update is applied", "server", l.address, "over", l.Over())
-	var receiving sync.WaitGroup
-	changes := newInbox()
-	receiving.Go(func() { cancel(c.receive(stream, changes)) })
-	defer func() {
-		cancel(nil)
-		stream.Close()
-		receiving.Wait()
-	}()
 	beat := time.NewTicker(c.heartbeat)
 	defer beat.Stop()
 	for {
 		select {
-		case <-ctx.Done():
-			return heard, context.Cause(ctx)
-		case <-changes.news:
+		case <-h.ctx.Done():
+			return heard, context.Cause(h.ctx)
+		case <-h.changes.news:
 			heard = true
 		case <-beat.C:
-			if err := f.report(stream); err != nil {
+			if err := f.report(h.stream); err != nil {
 				return heard, err
 			}
 		}
