@@ -65,50 +65,67 @@ func TestInbox(t *testing.T) {
 	}
 }
 
-// What comes while an update is being applied is told at once, however much that is,
-// and is applied after it as one.
-func TestToldAheadOfWhatIsBeingApplied(t *testing.T) {
-	c := startCluster(t)
+// busy is a client that is applying revision 1, from begun until end is closed.
+type busy struct {
+	t             *testing.T
+	told, applied chan Update
+	begun, end    chan struct{}
+	within        <-chan time.Time
+}
+
+func startBusy(t *testing.T, c *cluster) *busy {
+	t.Helper()
+	b := &busy{t: t, told: make(chan Update, 1000), applied: make(chan Update, 1000),
+		begun: make(chan struct{}), end: make(chan struct{}), within: time.After(patience)}
 	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
-	told, applied := make(chan Update, 1000), make(chan Update, 1000)
-	begun, end := make(chan struct{}), make(chan struct{})
-	e.client.cfg.Ahead = func(u Update) { told <- u }
+	e.client.cfg.Ahead = func(u Update) { b.told <- u }
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- e.client.Run(ctx, func(_ context.Context, u Update) error {
 			if u.Revision == 1 {
-				close(begun)
-				<-end
+				close(b.begun)
+				<-b.end
 			}
-			applied <- u
+			b.applied <- u
 			return nil
 		})
 	}()
-	defer func() { cancel(); <-done }()
-	within := time.After(patience)
-	next := func(from chan Update) (u Update) {
+	t.Cleanup(func() { cancel(); <-done })
+	return b
+}
+
+// next returns the first update of a revision or a later one.
+func (b *busy) next(from chan Update, revision uint64) (u Update) {
+	b.t.Helper()
+	for u.Revision < revision {
 		select {
 		case u = <-from:
-		case <-within:
-			t.Fatal("nothing came")
+		case <-b.within:
+			b.t.Fatalf("nothing of %d came", revision)
 		}
-		return u
 	}
+	return u
+}
+
+// What comes while an update is being applied is told at once, however much that is,
+// and is applied after it as one.
+func TestToldAheadOfWhatIsBeingApplied(t *testing.T) {
+	c := startCluster(t)
+	b := startBusy(t, c)
 	c.source.put(gateway("public", nil))
-	<-begun
+	<-b.begun
 	const many = 300
 	for i := range many {
 		c.source.put(gateway(fmt.Sprintf("g%03d", i), nil))
 	}
 	last := c.source.remove(ref("Gateway", "g000"))
-	for next(told).Revision < last {
-	}
-	close(end)
-	if u := next(applied); u.Revision != 1 {
+	b.next(b.told, last)
+	close(b.end)
+	if u := b.next(b.applied, 1); u.Revision != 1 {
 		t.Fatalf("the first is %d", u.Revision)
 	}
-	if u := next(applied); u.Revision != last || len(u.Puts) != many-1 || len(u.Deletes) != 1 {
+	if u := b.next(b.applied, 1); u.Revision != last || len(u.Puts) != many-1 || len(u.Deletes) != 1 {
 		t.Errorf("then come %d puts and %d deletes to %d, want %d and 1 to %d", len(u.Puts), len(u.Deletes), u.Revision, many-1, last)
 	}
 	c.awaitAccepted("e1", last)
@@ -118,52 +135,24 @@ func TestToldAheadOfWhatIsBeingApplied(t *testing.T) {
 // for no compiler, and it is taken in once.
 func TestToldAheadThoughTheStreamHasBroken(t *testing.T) {
 	c := startCluster(t)
-	e := newEdge(t, c.enrol(identity.RoleEdge, "e1"), t.TempDir(), nil, c.address)
-	told, applied := make(chan Update, 1000), make(chan Update, 1000)
-	begun, end := make(chan struct{}), make(chan struct{})
-	e.client.cfg.Ahead = func(u Update) { told <- u }
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- e.client.Run(ctx, func(_ context.Context, u Update) error {
-			if u.Revision == 1 {
-				close(begun)
-				<-end
-			}
-			applied <- u
-			return nil
-		})
-	}()
-	defer func() { cancel(); <-done }()
-	within := time.After(patience)
-	next := func(from chan Update, until uint64) (u Update) {
-		t.Helper()
-		for u.Revision < until {
-			select {
-			case u = <-from:
-			case <-within:
-				t.Fatalf("nothing of %d came", until)
-			}
-		}
-		return u
-	}
+	b := startBusy(t, c)
 	c.source.put(gateway("public", nil), gateway("inner", nil))
-	<-begun
+	<-b.begun
 	for range 2 {
 		c.stop()
 		c.start()
 		gone := c.source.remove(ref("Gateway", "inner"))
-		if u := next(told, gone); len(u.Deletes) != 1 && !u.Snapshot {
+		if u := b.next(b.told, gone); len(u.Deletes) != 1 && !u.Snapshot {
 			t.Errorf("told %+v", u)
 		}
 		c.source.put(gateway("inner", nil))
 		c.await("e1", func(s *weirv1.ProxyStatus) bool { return s.GetConnected() && s.GetRevision() == 0 })
 	}
 	last := c.source.put(gateway("last", nil))
-	close(end)
-	if u := next(applied, 1); u.Revision != 1 {
+	close(b.end)
+	if u := b.next(b.applied, 1); u.Revision != 1 {
 		t.Fatalf("the first is %d", u.Revision)
 	}
-	next(applied, last)
+	b.next(b.applied, last)
 	c.awaitAccepted("e1", last)
 }

@@ -266,21 +266,32 @@ func randomChange(t *rapid.T, revision uint64, all map[resource.Ref]*weirv1.Reso
 		case 4:
 			r = plugin(n, fmt.Sprint(revision))
 		}
-		ref := resource.Of(r)
-		if slices.ContainsFunc(c.Puts, func(p *weirv1.Resource) bool { return resource.Of(p) == ref }) || slices.Contains(c.Deletes, ref) {
-			continue
-		}
-		if rapid.IntRange(0, 3).Draw(t, "delete") == 0 {
-			c.Deletes = append(c.Deletes, ref)
-			delete(all, ref)
-			continue
-		}
-		resource.Meta(r).Revision = revision
-		c.Puts = append(c.Puts, r)
-		all[ref] = r
+		c.takeIn(t, r, all)
 	}
+	return c.orReset(t, all)
+}
+
+// takeIn puts a resource or deletes it, in the change and in all, unless the change has it
+// already.
+func (c *Change) takeIn(t *rapid.T, r *weirv1.Resource, all map[resource.Ref]*weirv1.Resource) {
+	ref := resource.Of(r)
+	if slices.ContainsFunc(c.Puts, func(p *weirv1.Resource) bool { return resource.Of(p) == ref }) || slices.Contains(c.Deletes, ref) {
+		return
+	}
+	if rapid.IntRange(0, 3).Draw(t, "delete") == 0 {
+		c.Deletes = append(c.Deletes, ref)
+		delete(all, ref)
+		return
+	}
+	resource.Meta(r).Revision = c.Revision
+	c.Puts = append(c.Puts, r)
+	all[ref] = r
+}
+
+// orReset is the change, or now and then a reset to all.
+func (c Change) orReset(t *rapid.T, all map[resource.Ref]*weirv1.Resource) Change {
 	if rapid.IntRange(0, 9).Draw(t, "reset") == 0 {
-		return Change{Revision: revision, Reset: true, Puts: slices.Collect(maps.Values(all))}
+		return Change{Revision: c.Revision, Reset: true, Puts: slices.Collect(maps.Values(all))}
 	}
 	return c
 }

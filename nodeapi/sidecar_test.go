@@ -267,23 +267,10 @@ func randomMeshChange(t *rapid.T, revision uint64, all map[resource.Ref]*weirv1.
 				r = resource.Wrap(&weirv1.App{Metadata: meta(n, revision)})
 			}
 		}
-		ref := resource.Of(r)
-		if slices.ContainsFunc(c.Puts, func(p *weirv1.Resource) bool { return resource.Of(p) == ref }) || slices.Contains(c.Deletes, ref) {
-			continue
-		}
-		if rapid.IntRange(0, 3).Draw(t, "delete") == 0 {
-			c.Deletes = append(c.Deletes, ref)
-			delete(all, ref)
-			continue
-		}
-		resource.Meta(r).Revision, resource.Meta(r).Tenant = revision, resource.DefaultTenant
-		c.Puts = append(c.Puts, r)
-		all[ref] = r
+		resource.Meta(r).Tenant = resource.DefaultTenant
+		c.takeIn(t, r, all)
 	}
-	if rapid.IntRange(0, 9).Draw(t, "reset") == 0 {
-		return Change{Revision: revision, Reset: true, Puts: slices.Collect(maps.Values(all))}
-	}
-	return c
+	return c.orReset(t, all)
 }
 
 // Sidecars subscribe, leave and come back in a random order, at one server and at another
