@@ -81,11 +81,10 @@ func (p *Pool) note(l *link) error {
 	if p.key.TLS.SidecarsOf == "" {
 		return nil
 	}
-	secured, ok := l.Net().(*tls.Conn)
-	if !ok {
+	leaf := l.peer()
+	if leaf == nil {
 		return nil
 	}
-	leaf := secured.ConnectionState().PeerCertificates[0]
 	p.mu.Lock()
 	if p.peers == nil {
 		p.peers = map[*link]*x509.Certificate{}
@@ -96,6 +95,15 @@ func (p *Pool) note(l *link) error {
 		return errShutOut
 	}
 	return nil
+}
+
+// peer is the certificate of the sidecar at the other end; nil: it has shown none.
+func (l *link) peer() *x509.Certificate {
+	secured, ok := l.Net().(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	return secured.ConnectionState().PeerCertificates[0]
 }
 
 // forget is called before a link is closed: nobody breaks it any more.

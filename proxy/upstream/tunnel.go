@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"crypto/tls"
 	"time"
 
 	"github.com/weirmesh/weir/proxy/exchange"
@@ -35,11 +34,10 @@ func (s *Stream) PeerUntil() time.Time {
 	if s.link == nil || s.pool.key.TLS.SidecarsOf == "" {
 		return time.Time{}
 	}
-	secured, ok := s.link.Net().(*tls.Conn)
-	if !ok {
-		return time.Time{}
+	if leaf := s.link.peer(); leaf != nil {
+		return leaf.NotAfter
 	}
-	return secured.ConnectionState().PeerCertificates[0].NotAfter
+	return time.Time{}
 }
 
 // Next implements exchange.Body.
