@@ -37,7 +37,7 @@ func (h *Host) Admit(ctx context.Context, name string, bytes []byte, limits Limi
 	if err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
-	m, err := h.acquireThese(ctx, moduleKey{digest: info.Digest, pages: pages}, bytes)
+	m, err := h.acquire(ctx, moduleKey{digest: info.Digest, pages: pages}, these(bytes))
 	if err != nil {
 		return info, fmt.Errorf("admit module: %w", err)
 	}
@@ -48,14 +48,6 @@ func (h *Host) Admit(ctx context.Context, name string, bytes []byte, limits Limi
 		return info, fmt.Errorf("admit module: %w", err)
 	}
 	return info, nil
-}
-
-// acquireThese compiles these bytes, unless they are compiled already.
-func (h *Host) acquireThese(ctx context.Context, key moduleKey, bytes []byte) (*module, error) {
-	if bytes == nil {
-		bytes = []byte{} // they are no module, and must not be fetched
-	}
-	return h.acquire(ctx, key, bytes)
 }
 
 // start makes an instance as far as it goes without a configuration, and asks it for
@@ -107,7 +99,7 @@ func (h *Host) Try(ctx context.Context, bytes []byte, specs []policy.Spec) ([]er
 	if err := verify(bytes, specs[0].Digest); err != nil {
 		return nil, err
 	}
-	m, err := h.acquireThese(ctx, moduleKey{digest: specs[0].Digest, pages: pages}, bytes)
+	m, err := h.acquire(ctx, moduleKey{digest: specs[0].Digest, pages: pages}, these(bytes))
 	if err != nil {
 		return nil, err
 	}

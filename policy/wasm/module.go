@@ -43,9 +43,9 @@ type module struct {
 // memory is how much of it a VM may have.
 func (m *module) memory() int64 { return int64(m.key.pages) * fuel.PageSize }
 
-// acquire returns the compiled module; give it back with module.release. Where bytes
-// is nil they are fetched; else they are those that the key's digest is of.
-func (h *Host) acquire(ctx context.Context, key moduleKey, bytes []byte) (*module, error) {
+// acquire returns the compiled module; give it back with module.release. Where it is not
+// compiled yet, get has the bytes that the key's digest is of: see fetch and these.
+func (h *Host) acquire(ctx context.Context, key moduleKey, get func(ctx context.Context, digest string) ([]byte, error)) (*module, error) {
 	for {
 		h.mu.Lock()
 		m := h.modules[key]
@@ -57,7 +57,7 @@ func (h *Host) acquire(ctx context.Context, key moduleKey, bytes []byte) (*modul
 		m.refs++
 		h.mu.Unlock()
 		if mine {
-			m.err = m.load(ctx, bytes)
+			m.err = m.load(ctx, get)
 			close(m.ready)
 		}
 		// Who waits need not look at its own context: loading ends by the
@@ -101,18 +101,26 @@ func (m *module) close() {
 	}
 }
 
-func (m *module) load(ctx context.Context, bytes []byte) error {
-	if bytes != nil {
-		return m.compile(ctx, bytes)
-	}
-	bytes, err := m.host.config.Modules(ctx, m.key.digest)
+func (m *module) load(ctx context.Context, get func(context.Context, string) ([]byte, error)) error {
+	bytes, err := get(ctx, m.key.digest)
 	if err != nil {
-		return fmt.Errorf("get module %s: %w", m.key.digest, err)
-	}
-	if err := verify(bytes, m.key.digest); err != nil {
 		return err
 	}
 	return m.compile(ctx, bytes)
+}
+
+// fetch gets a module from where they are kept.
+func (h *Host) fetch(ctx context.Context, digest string) ([]byte, error) {
+	bytes, err := h.config.Modules(ctx, digest)
+	if err != nil {
+		return nil, fmt.Errorf("get module %s: %w", digest, err)
+	}
+	return bytes, verify(bytes, digest)
+}
+
+// these are the bytes of a module that is here already.
+func these(bytes []byte) func(context.Context, string) ([]byte, error) {
+	return func(context.Context, string) ([]byte, error) { return bytes, nil }
 }
 
 func sha256Of(module []byte) string {

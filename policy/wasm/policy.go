@@ -114,7 +114,7 @@ func (h *Host) newPolicy(ctx context.Context, spec policy.Spec, services policy.
 	if err != nil {
 		return nil, err
 	}
-	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages}, nil)
+	m, err := h.acquire(ctx, moduleKey{digest: spec.Digest, pages: pages}, h.fetch)
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ func TestTheSchemaOfAConfiguration(t *testing.T) {
 // TestWhatIsTriedMeasuresForItself: what one module calls a counter may be another's gauge.
 func TestWhatIsTriedMeasuresForItself(t *testing.T) {
 	f := newFixture(t, Config{})
-	m, err := f.host.acquireThese(t.Context(), moduleKey{digest: digest(guest), pages: 256}, guest)
+	m, err := f.host.acquire(t.Context(), moduleKey{digest: digest(guest), pages: 256}, these(guest))
 	if err != nil {
 		t.Fatal(err)
 	}
