@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -54,12 +53,12 @@ type machine struct {
 	// they were too many: it is told once.
 	bytes, bound int64
 	full         chan struct{}
-	// whole is the size of the last snapshot.
-	whole atomic.Int64
+	// snapshotSize is that of the last snapshot, in bytes.
+	snapshotSize func() int64
 }
 
 func newMachine(sm StateMachine, bound int64) *machine {
-	m := &machine{StateMachine: sm, awaited: newAwaited(), bound: bound, full: make(chan struct{}, 1)}
+	m := &machine{StateMachine: sm, awaited: newAwaited(), bound: bound, full: make(chan struct{}, 1), snapshotSize: func() int64 { return 0 }}
 	m.progress.changed = make(chan struct{})
 	m.progress.advance(sm.Applied(), 0)
 	return m
@@ -73,7 +72,7 @@ const leastLog = 8
 // the last one has. Whoever starts without his state then replays hardly more than
 // he restores, and snapshots write no more than the log does.
 func (m *machine) tooMuch() int64 {
-	return min(max(m.whole.Load(), m.bound/leastLog), m.bound)
+	return min(max(m.snapshotSize(), m.bound/leastLog), m.bound)
 }
 
 // Apply is there for Raft's interface; Raft calls ApplyBatch.
@@ -134,18 +133,16 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	m.bytes = 0
-	return &snapshot{write: write, release: release, written: m.whole.Store}, nil
+	return &snapshot{write: write, release: release}, nil
 }
 
 func (m *machine) Restore(r io.ReadCloser) error {
 	m.turn.Lock()
 	defer m.turn.Unlock()
-	c := &counted{Reader: r}
-	if err := m.StateMachine.Restore(c); err != nil {
+	if err := m.StateMachine.Restore(r); err != nil {
 		return err
 	}
 	m.bytes = 0
-	m.whole.Store(c.bytes)
 	m.progress.advance(m.Applied(), 0)
 	return nil
 }
@@ -153,38 +150,13 @@ func (m *machine) Restore(r io.ReadCloser) error {
 type snapshot struct {
 	write   func(io.Writer) error
 	release func()
-	written func(bytes int64)
 }
 
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
-	c := &counted{Writer: sink}
-	if err := s.write(c); err != nil {
+	if err := s.write(sink); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
-	if err := sink.Close(); err != nil {
-		return err
-	}
-	s.written(c.bytes)
-	return nil
-}
-
-// counted counts what is read or written.
-type counted struct {
-	io.Reader
-	io.Writer
-	bytes int64
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.bytes += int64(n)
-	return n, err
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
-	c.bytes += int64(n)
-	return n, err
+	return sink.Close()
 }
 
 func (s *snapshot) Release() { s.release() }

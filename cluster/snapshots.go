@@ -24,7 +24,7 @@ type snapshots struct {
 type taken struct {
 	index, term uint64
 	at          time.Time
-	size        int64 // bytes; as far as it was there at the start
+	size        int64 // bytes
 }
 
 // end is the last entry that the newest snapshot holds.
@@ -32,6 +32,9 @@ func (s *snapshots) end() (index, term uint64) {
 	newest := s.newest.Load()
 	return newest.index, newest.term
 }
+
+// size is that of the newest snapshot, in bytes; 0: there is none.
+func (s *snapshots) size() int64 { return s.newest.Load().size }
 
 func openSnapshots(files *raft.FileSnapshotStore, dir string) (*snapshots, error) {
 	s := &snapshots{FileSnapshotStore: files, dir: dir}
@@ -63,7 +66,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	}
 	return &snapshotSink{
 		SnapshotSink: sink, dir: dir,
-		whole: func() { s.newest.Store(&taken{index: index, term: term, at: time.Now()}) },
+		whole: func(size int64) { s.newest.Store(&taken{index: index, term: term, at: time.Now(), size: size}) },
 	}, nil
 }
 
@@ -85,8 +88,15 @@ func ownerOnly(dir string) error {
 type snapshotSink struct {
 	raft.SnapshotSink
 	dir   string
-	whole func() // tells that it is
+	size  int64
+	whole func(size int64) // tells that it is
 	over  sync.Once
+}
+
+func (s *snapshotSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	s.size += int64(n)
+	return n, err
 }
 
 // Close makes the snapshot the newest.
@@ -94,7 +104,7 @@ func (s *snapshotSink) Close() error {
 	err := s.SnapshotSink.Close()
 	s.over.Do(func() {
 		if err == nil {
-			s.whole()
+			s.whole(s.size)
 		}
 	})
 	return err

@@ -44,7 +44,7 @@ func (n *Node) start() error {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	n.log.snapshotEnd = n.snapshots.end
-	n.machine.whole.Store(n.snapshots.newest.Load().size)
+	n.machine.snapshotSize = n.snapshots.size
 	// Raft syncs what is inside its directory, not the directory's own name.
 	if err := durable.SyncDir(n.cfg.Dir); err != nil {
 		return fmt.Errorf("open snapshots: %w", err)

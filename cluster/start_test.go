@@ -133,13 +133,25 @@ func TestTheLogMayGrowAsLargeAsTheState(t *testing.T) {
 				}
 			}
 			sm := &ledger{keys: []string{strings.Repeat("k", c.state)}}
-			m := newMachine(sm, bound)
+			dir := t.TempDir()
+			open := func() *snapshots {
+				files, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, err := openSnapshots(files, dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			m, kept := newMachine(sm, bound), open()
+			m.snapshotSize = kept.size
 			taken, err := m.Snapshot()
 			if err != nil {
 				t.Fatal(err)
 			}
-			files := raft.NewInmemSnapshotStore()
-			sink, err := files.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
+			sink, err := kept.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,11 +161,13 @@ func TestTheLogMayGrowAsLargeAsTheState(t *testing.T) {
 			if bytes := full(m, 1); bytes < c.least || bytes > c.most {
 				t.Errorf("asked for a snapshot after %d bytes", bytes)
 			}
-			_, whole, err := files.Open(sink.ID())
+			again := open()
+			_, whole, err := again.Open(sink.ID())
 			if err != nil {
 				t.Fatal(err)
 			}
 			restored := newMachine(new(ledger), bound)
+			restored.snapshotSize = again.size
 			if err := restored.Restore(whole); err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +189,7 @@ func TestTheSizeOfTheStateIsKnownAfterAStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	shut(t, n)
-	if got := start(t, cfg, sm).machine.whole.Load(); got < 32<<10 || sm.restored != 0 {
+	if got := start(t, cfg, sm).machine.snapshotSize(); got < 32<<10 || sm.restored != 0 {
 		t.Errorf("it has %d bytes, restored %d times", got, sm.restored)
 	}
 }
