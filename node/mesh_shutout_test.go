@@ -23,17 +23,7 @@ func talkative(t *testing.T) *httptest.Server {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/room":
-			c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
-			if err != nil {
-				return
-			}
-			defer c.CloseNow()
-			for {
-				kind, said, err := c.Read(r.Context())
-				if err != nil || c.Write(r.Context(), kind, said) != nil {
-					return
-				}
-			}
+			sayAgain(w, r)
 		case "/endless":
 			fmt.Fprintln(w, "once upon a time")
 			_ = http.NewResponseController(w).Flush()

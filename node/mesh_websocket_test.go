@@ -17,24 +17,27 @@ import (
 	"github.com/weirmesh/weir/resource"
 )
 
+// sayAgain is a service that echoes by WebSocket.
+func sayAgain(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	for {
+		kind, said, err := c.Read(r.Context())
+		if err != nil || c.Write(r.Context(), kind, said) != nil {
+			return
+		}
+	}
+}
+
 // WebSocket goes through sidecars, whichever way a client asks: by the Host, with its
 // sidecar as its proxy, or by an edge. AccessRules hold for it, too.
 func TestWebSocketInTheMesh(t *testing.T) {
 	m := newMesh(t, "chat-0 chat", "shop-1 shop")
 	m.cars["chat-0"].stop() // it has no ear for WebSocket
-	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for {
-			kind, said, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, said) != nil {
-				return
-			}
-		}
-	}))
+	echo := httptest.NewServer(http.HandlerFunc(sayAgain))
 	defer echo.Close()
 	run(t, Config{Data: t.TempDir(), Sidecar: &SidecarConfig{
 		EdgeConfig: EdgeConfig{Name: "chat-1", Servers: m.servers, Token: m.token("chat"), Admin: freeport.Address(t)},
