@@ -90,9 +90,8 @@ func TestAFloodIsAnsweredAndKeepsNoOtherRoute(t *testing.T) {
 	if metric(t, host, "weir_waf_seconds_total") == 0 {
 		t.Error("no time was taken")
 	}
-	if looked, late := metric(t, host, "weir_waf_transactions_total"), metric(t, host, "weir_waf_timeouts_total"); looked != long+short {
-		t.Errorf("%v exchanges were looked at, %v were late, of %d", looked, late, long+short)
-	}
+	// The last of them is counted once it is answered, which its client may hear before.
+	eventually(t, func() bool { return metric(t, host, "weir_waf_transactions_total") == long+short })
 }
 
 func eventually(t *testing.T, is func() bool) {
